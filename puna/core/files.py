@@ -1,0 +1,147 @@
+"""Writing so that `kill -9` at any moment leaves either the old file or the new one, never a half.
+
+`write_text(path, "x")` writes aside, syncs and renames. Each step is a named crash point for tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from puna.core.errors import UserError
+
+_hits: dict[str, int] = {}
+
+
+def crash_point(name: str) -> None:
+    """Kill this process here when PUNA_CRASH_AT is `name` or `name:N` (its N-th passage, from 1)."""
+    wanted = os.environ.get("PUNA_CRASH_AT")
+    trace = os.environ.get("PUNA_CRASH_TRACE")
+    if not wanted and not trace:
+        return
+    _hits[name] = _hits.get(name, 0) + 1
+    if trace:
+        with open(trace, "a") as f:
+            f.write(f"{name}:{_hits[name]}\n")
+    if wanted in (name, f"{name}:{_hits[name]}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def explain(error: OSError, path: Path) -> UserError:
+    """The one line for a full disk, a missing permission, a file in the way."""
+    fixes = {
+        errno.ENOSPC: "free some space and run the same command again; nothing is lost",
+        errno.EDQUOT: "free some of your quota and run the same command again; nothing is lost",
+        errno.EACCES: "choose a directory you may write to",
+        errno.EPERM: "choose a directory you may write to",
+        errno.EROFS: "choose a directory you may write to",
+        errno.ENOTDIR: "a file is in the way; choose another directory",
+    }
+    reason = error.strerror or str(error)
+    return UserError(f"cannot write {path}: {reason}", fixes.get(error.errno or 0, ""))
+
+
+def _sync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_bytes(path: Path, data: bytes, point: str = "file") -> None:
+    """Replace `path` by `data` in one rename. Raises UserError on a full disk or no permission."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as f:
+            f.write(data)
+            crash_point(f"{point}.written")
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(aside, path)
+        crash_point(f"{point}.renamed")
+        _sync_dir(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise explain(error, path) from error
+
+
+def write_text(path: Path, text: str, point: str = "file") -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, text.encode(), point)
+
+
+def write_json(path: Path, data: Any, point: str = "file") -> None:
+    """`write_bytes` for JSON, keys in the order given, one trailing newline."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n", point)
+
+
+class NewDirectory:
+    """A directory filled aside and put in place by one rename; absent until then.
+
+    `with NewDirectory(path, "checkpoint") as aside: ...write into aside...`
+    An exception inside removes what was written and leaves `path` as it was.
+    """
+
+    def __init__(self, path: Path, point: str = "dir") -> None:
+        self.path, self.point = path, point
+        self.aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Path:
+        try:
+            if self.aside.exists():
+                shutil.rmtree(self.aside)
+            self.aside.mkdir(parents=True)
+        except OSError as error:
+            raise explain(error, self.path) from error
+        return self.aside
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.aside, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise explain(error, self.path) from error
+            return
+        try:
+            for file in sorted(self.aside.rglob("*")):
+                if file.is_file():
+                    with open(file, "rb") as f:
+                        os.fsync(f.fileno())
+            crash_point(f"{self.point}.written")
+            if self.path.exists():
+                shutil.rmtree(self.path)
+                crash_point(f"{self.point}.cleared")
+            os.replace(self.aside, self.path)
+            crash_point(f"{self.point}.renamed")
+            _sync_dir(self.path.parent)
+        except OSError as failure:
+            shutil.rmtree(self.aside, ignore_errors=True)
+            raise explain(failure, self.path) from failure
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what killed writers left aside under `path` (hidden `*.tmp` files and directories)."""
+    for left in sorted(path.rglob(".*.tmp")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sha256_json(data: Any) -> str:
+    """Hex SHA-256 of the canonical JSON of `data`."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""What a verifier may say: Scored, Invalid (the task is at fault) or Infra (the machinery is).
+
+Only `Scored` reaches training. `from_json(to_json(Scored(1.0, True)))` gives the same value back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A judged episode: any finite `value`, success yes or no, named parts, evidence for people."""
+
+    value: float
+    success: bool
+    parts: Mapping[str, float] = field(default_factory=dict)
+    evidence: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the value is not a finite number."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            raise ValueError(f"a score must be a number, not {type(self.value).__name__}")
+        if not math.isfinite(self.value):
+            raise ValueError(f"a score must be finite, not {self.value}")
+        if not isinstance(self.success, bool):
+            raise ValueError(f"success must be True or False, not {type(self.success).__name__}")
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """The task itself is at fault (no correct answer exists, its files are broken)."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Infra:
+    """The machinery failed (endpoint down, verifier bug, disk full): never counted as 0."""
+
+    error: str
+
+
+Outcome = Scored | Invalid | Infra
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """A plain dictionary with its kind."""
+    fields = dict(outcome.__dict__)
+    if isinstance(outcome, Scored):
+        fields["parts"] = dict(outcome.parts)
+    return {"kind": type(outcome).__name__.lower(), **fields}
+
+
+def from_json(data: Mapping[str, Any]) -> Outcome:
+    """The inverse of `to_json`. Raises ValueError on an unknown kind."""
+    fields = {k: v for k, v in data.items() if k != "kind"}
+    match data.get("kind"):
+        case "scored":
+            return Scored(**fields)
+        case "invalid":
+            return Invalid(**fields)
+        case "infra":
+            return Infra(**fields)
+    raise ValueError(f"outcome kind is {data.get('kind')!r}")

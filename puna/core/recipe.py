@@ -1,0 +1,200 @@
+"""Recipes: a TOML graph of stages, expanded over `rounds` and `matrix` into the plan of a run.
+
+`plan(read_recipe("quickstart"), ["rl.steps=50"])` -> a list of `Planned` stages in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from puna.core.config import parse_set, read_toml
+from puna.core.errors import UserError, nearest
+
+_TOP = {"name", "seed", "machine", "stage", "title"}
+_STAGE = {"id", "kind", "from", "rounds", "matrix"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage to run: its directory name, its parents' directory names, its settings.
+
+    `base` is the id in the recipe, `labels` the matrix values that tell variants apart.
+    """
+
+    id: str
+    base: str
+    kind: str
+    parents: tuple[str, ...]
+    settings: Mapping[str, Any]
+    seed: int
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    round: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A parsed recipe; `stages` are its tables as written, after `--set`."""
+
+    name: str
+    title: str
+    seed: int
+    machine: Mapping[str, Any]
+    stages: tuple[Mapping[str, Any], ...]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with Puna."""
+    here = Path(__file__).parent.parent
+    for folder in (here / "recipes", here.parent / "recipes"):
+        if folder.is_dir():
+            return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def find_recipe(name: str) -> Path:
+    """A file, or the name of a shipped recipe. Raises UserError where neither exists."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    raise UserError(f"no recipe '{name}'", nearest(path.stem, shipped))
+
+
+def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; `sets` are `stage.key=value` (or `seed=1`) applied on top."""
+    table = read_toml(path)
+    for key in table:
+        if key not in _TOP:
+            raise UserError(f"{path}: unknown key '{key}'", nearest(key, _TOP))
+    stages = [dict(s) for s in _stage_tables(table, path)]
+    for text in sets:
+        _apply(table, stages, text)
+    ids = [s["id"] for s in stages]
+    for stage in stages:
+        if ids.count(stage["id"]) > 1:
+            raise UserError(f"{path}: two stages have the id '{stage['id']}'", "rename one")
+    name = table.get("name", path.stem)
+    seed = table.get("seed", 0)
+    if not isinstance(seed, int) or not isinstance(name, str):
+        raise UserError(f"{path}: name must be text and seed a whole number")
+    return Recipe(name, table.get("title", ""), seed, table.get("machine", {}), tuple(stages))
+
+
+def _stage_tables(table: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
+    stages = table.get("stage", [])
+    if not isinstance(stages, list) or not stages:
+        raise UserError(f"{path}: no stages", 'add [[stage]] with id = "..." and kind = "..."')
+    for number, stage in enumerate(stages, 1):
+        for key in ("id", "kind"):
+            if not isinstance(stage.get(key), str) or not stage[key]:
+                raise UserError(f"{path}: stage {number} has no '{key}'", f'add {key} = "..."')
+        if not all(c.isalnum() or c in "-_" for c in stage["id"]):
+            raise UserError(
+                f"{path}: stage id '{stage['id']}' cannot name a directory", "use letters, - and _"
+            )
+    return stages
+
+
+def _apply(table: dict[str, Any], stages: list[dict[str, Any]], text: str) -> None:
+    keys, value = parse_set(text)
+    if len(keys) == 1 or keys[0] == "machine":
+        if keys[0] not in ("name", "seed", "machine", "title"):
+            ids = [s["id"] for s in stages]
+            raise UserError(f"--set {text}: unknown key", nearest(keys[0], ["seed", "name", *ids]))
+        target: dict[str, Any] = table
+    else:
+        found = [s for s in stages if s["id"] == keys[0]]
+        if not found:
+            hint = nearest(keys[0], [s["id"] for s in stages])
+            raise UserError(f"--set {text}: no stage '{keys[0]}'", hint)
+        target, keys = found[0], keys[1:]
+    for key in keys[:-1]:
+        inner = target.get(key, {})
+        if isinstance(inner, str) and key == "env":
+            inner = {"id": inner}
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {text}: '{key}' is not a table")
+        target[key] = dict(inner)
+        target = target[key]
+    target[keys[-1]] = value
+
+
+def plan(recipe: Recipe) -> list[Planned]:
+    """The stages in order, expanded over matrix values and rounds.
+
+    A stage has one variant for each combination of its own `matrix` and of its parents' variants
+    (parents that share a label are joined on it). The label `seed` sets the stage's seed, any
+    other sets the setting of that name. Raises UserError for an unknown parent.
+    """
+    variants: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    out: list[Planned] = []
+    for stage in recipe.stages:
+        parents = stage.get("from", [])
+        if isinstance(parents, str):
+            parents = [parents]
+        for parent in parents:
+            if parent not in variants:
+                hint = nearest(parent, variants)
+                raise UserError(f"stage '{stage['id']}': no earlier stage '{parent}'", hint)
+        variants[stage["id"]] = []
+        for labels, chosen in _combinations(stage, parents, variants):
+            out += _rounds(stage, recipe.seed, labels, chosen)
+            variants[stage["id"]].append((labels, out[-1].id))
+    return out
+
+
+def _combinations(
+    stage: Mapping[str, Any],
+    parents: Sequence[str],
+    variants: Mapping[str, list[tuple[dict[str, Any], str]]],
+) -> list[tuple[dict[str, Any], list[str]]]:
+    found: list[tuple[dict[str, Any], list[str]]] = [({}, [])]
+    for parent in parents:
+        found = [
+            ({**labels, **theirs}, [*chosen, name])
+            for labels, chosen in found
+            for theirs, name in variants[parent]
+            if all(labels.get(k, v) == v for k, v in theirs.items())
+        ]
+    matrix = stage.get("matrix", {})
+    if not isinstance(matrix, Mapping) or not all(isinstance(v, list) for v in matrix.values()):
+        raise UserError(f"{stage['id']}.matrix must map keys to lists", "e.g. matrix.seed = [0, 1]")
+    for key, values in matrix.items():
+        found = [({**labels, key: v}, chosen) for labels, chosen in found for v in values]
+    return found
+
+
+def _rounds(
+    stage: Mapping[str, Any], seed: int, labels: dict[str, Any], parents: list[str]
+) -> list[Planned]:
+    rounds = stage.get("rounds", 1)
+    if not isinstance(rounds, int) or rounds < 1:
+        raise UserError(f"{stage['id']}.rounds is {rounds!r}", "give a whole number from 1")
+    settings = {k: v for k, v in stage.items() if k not in _STAGE}
+    for key, value in labels.items():
+        if key in stage.get("matrix", {}) and key != "seed":
+            settings[key] = value
+    tail = ",".join(f"{k}={v}" for k, v in labels.items())
+    name = f"{stage['id']}@{tail}" if tail else stage["id"]
+    out: list[Planned] = []
+    for number in range(1, rounds + 1):
+        mine = name if rounds == 1 else f"{name}.{number}"
+        before = (out[-1].id, *parents[1:]) if out else tuple(parents)
+        out.append(
+            Planned(
+                mine,
+                stage["id"],
+                stage["kind"],
+                before,
+                settings,
+                labels.get("seed", seed),
+                labels,
+                number,
+            )
+        )
+    return out

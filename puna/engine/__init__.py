@@ -1,0 +1,1 @@
+"""In-process sampling, and the clients of outside endpoints."""

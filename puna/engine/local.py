@@ -1,0 +1,341 @@
+"""The in-process engine: batched decoding of the model that trains, and the Sampler in front of it.
+
+`Engine(model, tokenizer, seed=0).generate([Request(ids, SamplingParams(), ("demo",))])`.
+Results depend on the requests alone: batches are formed from sorted requests, never from arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from puna.core.rng import Key, stream
+from puna.engine.cache import KVCache
+from puna.engine.policy import Completion, SamplingParams
+from puna.models.decoder import Decoder
+from puna.models.moe import Routes
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to continue; `key` names the random stream of its draws."""
+
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    key: tuple[Key, ...]
+
+
+class Engine:
+    """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
+
+    `version` is the number of weight updates behind the parameters it samples from.
+    """
+
+    def __init__(self, model: Decoder, tokenizer: Any, seed: int, slots: int = 256) -> None:
+        self.model, self.tokenizer, self.seed, self.slots = model, tokenizer, seed, slots
+        self.version = 0
+        self.stop_ids = [tokenizer.special("eot"), tokenizer.special("end_of_text")]
+        self._stops = torch.tensor(self.stop_ids)
+        self.max_context = model.config.max_positions
+        self.generated_tokens = 0
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="puna-engine")
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Replace the parameters (cast to the engine's dtype) and name their version."""
+        self.model.load_state_dict(dict(weights))
+        self.version = version
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion per request, in the order given."""
+        order = sorted(
+            range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids)
+        )
+        out: list[Completion | None] = [None] * len(requests)
+        for start in range(0, len(order), self.slots):
+            chosen = order[start : start + self.slots]
+            for i, done in zip(chosen, self._batch([requests[i] for i in chosen]), strict=True):
+                out[i] = done
+        return [c for c in out if c is not None]
+
+    @torch.inference_mode()
+    def _batch(self, requests: list[Request]) -> list[Completion]:
+        prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
+        row_of = {p: i for i, p in enumerate(prompts)}
+        longest_new = max(r.params.max_tokens for r in requests)
+        capacity = max(len(r.prompt_ids) + r.params.max_tokens for r in requests)
+        moe = self.model.config.num_experts > 0
+        device = self.model.device
+        cache = KVCache(self.model.config, len(prompts), capacity, self.model.dtype, device)
+        logits, prompt_routes = self._prefill(prompts, cache, moe)
+        rows = torch.tensor([row_of[r.prompt_ids] for r in requests], device=device)
+        cache.select(rows)
+        run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
+        step_routes: list[np.ndarray[Any, Any]] = []
+        while not run.sample():
+            keep = run.compact()
+            if keep is not None:
+                cache.select(keep)
+            routes = Routes() if moe else None
+            hidden = self.model(
+                run.last_ids[:, None], run.positions[:, None], cache=cache, routes=routes
+            )
+            run.logits = self.model.logits(hidden[:, -1])
+            if routes is not None:
+                step_routes.append(run.spread(routes.recorded[:, 0].cpu().numpy()))
+        done = run.finish(self.version, prompt_routes, step_routes)
+        self.generated_tokens += sum(len(c.ids) for c in done)
+        return done
+
+    def _prefill(
+        self, prompts: list[tuple[int, ...]], cache: KVCache, moe: bool
+    ) -> tuple[torch.Tensor, dict[tuple[int, ...], np.ndarray[Any, Any]]]:
+        device = self.model.device
+        lengths = torch.tensor([len(p) for p in prompts])
+        width = int(lengths.max())
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        for i, prompt in enumerate(prompts):
+            ids[i, : len(prompt)] = torch.tensor(prompt)
+        positions = torch.arange(width).expand(len(prompts), width)
+        valid = None if bool((lengths == width).all()) else positions < lengths[:, None]
+        routes = Routes() if moe else None
+        cache.begin(positions.to(device), None if valid is None else valid.to(device))
+        hidden = self.model(
+            ids.to(device), positions.to(device), cache=cache, routes=routes, begun=True
+        )
+        last = hidden[torch.arange(len(prompts)), (lengths - 1).to(device)]
+        found: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
+        if routes is not None:
+            recorded = routes.recorded.cpu().numpy()
+            found = {p: recorded[i, : len(p)] for i, p in enumerate(prompts)}
+        return self.model.logits(last), found
+
+
+class _Run:
+    """The sampling state of one batch: draws, finished rows, compaction."""
+
+    def __init__(
+        self,
+        requests: list[Request],
+        logits: torch.Tensor,
+        longest: int,
+        seed: int,
+        stops: torch.Tensor,
+    ) -> None:
+        self.requests, self.logits, self.longest = requests, logits, longest
+        self.stops = stops.to(logits.device)
+        n = len(requests)
+        draws = np.stack([stream(seed, *r.key).random(longest, dtype=np.float32) for r in requests])
+        self.draws = torch.from_numpy(draws).to(logits.device)
+        self.limit = torch.tensor([r.params.max_tokens for r in requests], device=logits.device)
+        self.params = _Params([r.params for r in requests], logits.device)
+        self.positions = torch.tensor([len(r.prompt_ids) - 1 for r in requests]).to(logits.device)
+        self.alive = torch.ones(n, dtype=torch.bool, device=logits.device)
+        self.rows = torch.arange(n)
+        self.step = 0
+        self.last_ids = torch.zeros(n, dtype=torch.long)
+        self.ids: list[torch.Tensor] = []
+        self.logprobs: list[torch.Tensor] = []
+
+    def sample(self) -> bool:
+        """Draw the next token of every row; True when all rows are finished."""
+        t = self.step
+        token, logprob = self.params.draw(self.logits, self.draws[:, t])
+        self.ids.append(self._scatter(torch.where(self.alive, token, -1), -1))
+        self.logprobs.append(self._scatter(logprob, 0.0))
+        self.step += 1
+        stopped = (token[:, None] == self.stops).any(-1) | (self.limit <= self.step)
+        self.alive = self.alive & ~stopped
+        self.last_ids = token
+        self.positions = self.positions + 1
+        return self.step >= self.longest or not bool(self.alive.any())
+
+    def _scatter(self, values: torch.Tensor, fill: float) -> torch.Tensor:
+        if len(self.rows) == len(self.requests):
+            return values
+        out = torch.full((len(self.requests),), fill, dtype=values.dtype, device=values.device)
+        out[self.rows.to(values.device)] = values
+        return out
+
+    def spread(self, routes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Routes of the rows in work, put back at the rows they belong to."""
+        out = np.zeros((len(self.requests), routes.shape[-1]), dtype=np.int16)
+        out[self.rows.numpy()] = routes
+        return out
+
+    def compact(self) -> torch.Tensor | None:
+        """Drop finished rows once they are half of all; returns the rows to keep."""
+        if int(self.alive.sum()) * 2 > len(self.alive) or len(self.alive) <= 8:
+            return None
+        keep = self.alive.nonzero()[:, 0]
+        self.rows = self.rows[keep.cpu()]
+        self.alive, self.positions = self.alive[keep], self.positions[keep]
+        self.draws, self.limit = self.draws[keep], self.limit[keep]
+        self.last_ids = self.last_ids[keep]
+        self.params = self.params.select(keep)
+        return keep
+
+    def finish(
+        self,
+        version: int,
+        prompt_routes: dict[tuple[int, ...], np.ndarray[Any, Any]],
+        step_routes: list[np.ndarray[Any, Any]],
+    ) -> list[Completion]:
+        """The completions, each cut after its last token."""
+        ids = torch.stack(self.ids, 1).tolist()
+        logprobs = torch.stack(self.logprobs, 1).tolist()
+        stops = set(self.stops.tolist())
+        routes = np.stack(step_routes, 1) if step_routes else None
+        out = []
+        for i, request in enumerate(self.requests):
+            length = next((t for t, x in enumerate(ids[i]) if x < 0), len(ids[i]))
+            mine = None
+            if request.prompt_ids in prompt_routes:
+                mine = prompt_routes[request.prompt_ids]
+                if routes is not None:
+                    mine = np.concatenate([mine, routes[i, : length - 1]])
+            reason = "stop" if ids[i][length - 1] in stops else "length"
+            out.append(
+                Completion(
+                    tuple(ids[i][:length]), tuple(logprobs[i][:length]), version, reason, mine
+                )
+            )
+        return out
+
+
+class _Params:
+    """Sampling parameters of a batch as tensors; features nobody asked for cost nothing."""
+
+    def __init__(self, params: Sequence[SamplingParams], device: torch.device) -> None:
+        self.all, self.device = list(params), device
+        self.plain = all(p.temperature == 1 and not p.top_k and p.top_p == 1 for p in params)
+        self.greedy = torch.tensor([p.temperature == 0 for p in params], device=device)
+        heat = [p.temperature or 1.0 for p in params]
+        self.temperature = torch.tensor(heat, device=device)[:, None]
+        self.cut = any(p.top_k or p.top_p < 1 for p in params)
+
+    def select(self, keep: torch.Tensor) -> _Params:
+        """The parameters of the rows kept."""
+        return _Params([self.all[i] for i in keep.tolist()], self.device)
+
+    def draw(self, logits: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [B] by inverse CDF of uniforms u [B], and their log-probabilities [B]."""
+        logits = logits.float()
+        if not self.plain:
+            logits = logits / self.temperature
+            if self.cut:
+                logits = self._truncate(logits)
+        logp = torch.log_softmax(logits, -1)
+        cdf = logp.exp().cumsum(-1)
+        token = torch.searchsorted(cdf, (u[:, None] * cdf[:, -1:]), right=True)[:, 0]
+        token = token.clamp_max(logits.shape[-1] - 1)
+        if not self.plain:
+            token = torch.where(self.greedy, logits.argmax(-1), token)
+        return token, logp.gather(1, token[:, None])[:, 0]
+
+    def _truncate(self, logits: torch.Tensor) -> torch.Tensor:
+        vocab = logits.shape[-1]
+        top_k = torch.tensor([p.top_k or vocab for p in self.all], device=self.device)
+        top_p = torch.tensor([p.top_p for p in self.all], device=self.device)
+        ranked, order = logits.sort(-1, descending=True)
+        before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
+        drop = (before >= top_p[:, None]) | (torch.arange(vocab, device=self.device) >= top_k[:, None])
+        return logits.masked_fill(torch.zeros_like(drop).scatter(1, order, drop), float("-inf"))
+
+
+class Rendezvous:
+    """Where episodes meet: samples only when every live episode waits, so arrival order is nothing.
+
+    `async with meet.episode(name): ... await sampler.sample(...)`.
+    """
+
+    def __init__(self, deadline_s: float = 600.0) -> None:
+        self.deadline_s = deadline_s
+        self.live: dict[str, bool] = {}
+        self.queue: dict[Engine, list[tuple[Request, asyncio.Future[Completion]]]] = {}
+        self.running: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def episode(self, name: str) -> AsyncIterator[None]:
+        """Mark an episode live; `name` is what a missed deadline reports."""
+        self.live[name] = False
+        try:
+            yield
+        finally:
+            self.live.pop(name, None)
+            self._maybe_run()
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Announce episodes before they start, so that the first to arrive waits for the rest."""
+        for name in names:
+            self.live.setdefault(name, False)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take back announcements of episodes that will not come."""
+        for name in names:
+            self.live.pop(name, None)
+
+    async def submit(self, engine: Engine, request: Request, name: str) -> Completion:
+        """Wait for everybody, then decode together. Raises TimeoutError naming who is missing."""
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self.queue.setdefault(engine, []).append((request, future))
+        if name in self.live:
+            self.live[name] = True
+        self._maybe_run()
+        while True:
+            try:
+                return await asyncio.wait_for(asyncio.shield(future), self.deadline_s)
+            except TimeoutError:
+                if self.running is not None:
+                    continue  # decoding is under way: slow, not stuck
+                missing = [n for n, waiting in self.live.items() if not waiting]
+                raise TimeoutError(
+                    f"sampling waited {self.deadline_s:.0f} s for {len(missing)} episodes, "
+                    f"first {missing[:3]}"
+                ) from None
+
+    def _maybe_run(self) -> None:
+        if self.running is None and self.queue and all(self.live.values()):
+            self.running = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        queue, self.queue = self.queue, {}
+        for name in self.live:
+            self.live[name] = False
+        loop = asyncio.get_running_loop()
+        for engine, waiting in queue.items():
+            waiting.sort(key=lambda item: item[0].key)
+            requests = [request for request, _ in waiting]
+            try:
+                done = await loop.run_in_executor(engine.executor, engine.generate, requests)
+            except BaseException as error:
+                for _, future in waiting:
+                    future.set_exception(error)
+                continue
+            for (_, future), completion in zip(waiting, done, strict=True):
+                if not future.done():
+                    future.set_result(completion)
+        self.running = None
+        self._maybe_run()
+
+
+class LocalSampler:
+    """The engine behind the Sampler interface."""
+
+    def __init__(self, engine: Engine, meet: Rendezvous) -> None:
+        self.engine, self.meet = engine, meet
+        self.tokenizer = engine.tokenizer
+        self.max_context = engine.max_context
+
+    async def sample(
+        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+    ) -> Completion:
+        """See `engine.policy.Sampler`; the caller is inside `meet.episode(key's episode)`."""
+        name = "/".join(map(str, key[:-2]))
+        return await self.meet.submit(self.engine, Request(tuple(prompt_ids), params, key), name)

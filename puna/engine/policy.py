@@ -1,0 +1,100 @@
+"""Who answers: a Sampler (token ids in, ids with log-probabilities out) or a ChatPolicy (messages).
+
+A Sampler can be trained, a ChatPolicy cannot. Both are asked from the one event loop of a rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from puna.core.messages import Message
+from puna.core.rng import Key
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to draw. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 leave the whole distribution."""
+
+    max_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values outside their range."""
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, must be at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}, must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, must be in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Sampled token ids [T], their log-probabilities [T] under the sampling distribution.
+
+    `finish` is "stop" (a stop token, the last of `ids`) or "length"; `version` counts the weight
+    updates behind the sampler; `routes` [T_prompt + T, MoE layers] holds the chosen experts.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    version: int
+    finish: str
+    routes: np.ndarray[Any, Any] | None = None
+
+
+class Sampler(Protocol):
+    """Token ids in, token ids out; what RL trains."""
+
+    tokenizer: Any
+
+    async def sample(
+        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+    ) -> Completion:
+        """One completion; `key` names the random stream, so equal keys give equal draws."""
+        ...
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and money one reply cost; `cost` is None where no price was given."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A ChatPolicy's answer."""
+
+    message: Message
+    finish: str = "stop"
+    usage: Usage = field(default_factory=Usage)
+
+
+class ChatPolicy(Protocol):
+    """Messages in, a message out: a remote endpoint, a script, a person."""
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Reply:
+        """One reply to the conversation so far."""
+        ...
+
+
+class EndpointError(RuntimeError):
+    """The endpoint failed after all retries: the machinery's fault (`Infra`), never a score."""

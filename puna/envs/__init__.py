@@ -1,0 +1,1 @@
+"""The environments that ship with Puna, one folder each."""

@@ -1,0 +1,1 @@
+"""Integer expressions, judged exactly: `puna env show arithmetic`."""

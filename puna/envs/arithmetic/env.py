@@ -1,0 +1,79 @@
+"""arithmetic: integer expressions such as "47+8-30=", judged exactly. `puna env try arithmetic`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from puna.gym.environment import Problem, SingleTurn, say
+from puna.gym.task import Script, Task
+
+
+@dataclass(frozen=True)
+class ArithmeticConfig:
+    """How hard the expressions are: `terms` operands at most, each of at most `digits` digits."""
+
+    terms: int = 3
+    digits: int = 2
+    operators: str = "+-"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a range without problems."""
+        if not 2 <= self.terms <= 8:
+            raise ValueError(f"terms is {self.terms}, must be 2 to 8")
+        if not 1 <= self.digits <= 9:
+            raise ValueError(f"digits is {self.digits}, must be 1 to 9")
+        if not self.operators or set(self.operators) - set("+-*"):
+            raise ValueError(f"operators is {self.operators!r}, must be some of + - *")
+
+
+class Arithmetic(SingleTurn):
+    """Say the value of an integer expression, and nothing else."""
+
+    name: ClassVar[str] = "arithmetic"
+    version: ClassVar[str] = "1.0"
+    Config: ClassVar[type] = ArithmeticConfig
+
+    def make(self, rng: np.random.Generator) -> Problem:
+        """Draw the number of terms, the digits of each operand, the operators."""
+        terms = int(rng.integers(2, self.config.terms + 1))
+        text = ""
+        for position in range(terms):
+            digits = int(rng.integers(1, self.config.digits + 1))
+            if position:
+                text += str(rng.choice(list(self.config.operators)))
+            text += str(int(rng.integers(0 if digits == 1 else 10 ** (digits - 1), 10**digits)))
+        return Problem(text + "=", str(evaluate(text)), tags={"terms": str(terms)})
+
+    def score(self, answer: str, problem: Problem) -> float:
+        """1 for exactly the value in decimal (white space around it is forgiven), else 0."""
+        return float(answer.strip() == problem.answer)
+
+    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
+        """The standard cheats, and those an integer verifier is prone to."""
+        right = task.hidden["problem"].answer
+        wrong = str(int(right) + 1)
+        texts = {
+            "hedged": f"{wrong} or {right}",
+            "expression": task.messages[0].text.rstrip("="),
+            "leading zeros": "000" + right,
+            "look-alike digits": "".join(chr(0xFF10 + int(c)) if c.isdigit() else c for c in right),
+            "float": right + ".0",
+            "off by one": wrong,
+        }
+        return {**super().cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
+
+
+def evaluate(text: str) -> int:
+    """The value of an expression of non-negative integers, `*` before `+` and `-`."""
+    total, sign = 0, 1
+    for part in text.replace("-", "+-").split("+"):
+        sign, digits = (-1, part[1:]) if part.startswith("-") else (1, part)
+        value = 1
+        for factor in digits.split("*"):
+            value *= int(factor)
+        total += sign * value
+    return total

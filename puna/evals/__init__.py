@@ -1,0 +1,1 @@
+"""Running policies over environments: scores with intervals, episodes kept."""

@@ -1,0 +1,165 @@
+"""Play tasks, judge them, summarise: `evaluate(env, {"agent": policy}, n=200, k=4)`.
+
+Finished groups are journalled, so an evaluation that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from puna.core.journal import Journal, read
+from puna.core.outcome import Infra, Invalid, Outcome, Scored, from_json
+from puna.core.stats import Score, summarize
+from puna.engine.local import Engine, LocalSampler, Rendezvous
+from puna.engine.policy import SamplingParams
+from puna.gym.environment import Environment
+from puna.gym.loop import Group, Job, Rollout
+from puna.gym.seat import Policy
+from puna.models.decoder import Decoder
+from puna.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Scores by role, and by role and tag; outcomes by task id for paired comparison."""
+
+    env: Mapping[str, str]
+    scores: Mapping[str, Score]
+    by_tag: Mapping[str, Score]
+    outcomes: Mapping[str, Mapping[str, list[Outcome]]]
+    usage: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> Score:
+        """The score of the first role."""
+        return next(iter(self.scores.values()))
+
+
+def evaluate(
+    env: Environment,
+    policies: Mapping[str, Policy],
+    *,
+    n: int,
+    k: int = 1,
+    split: str = "test",
+    first: int = 0,
+    params: SamplingParams | None = None,
+    meet: Rendezvous | None = None,
+    journal: Path | None = None,
+    workers: int = 2,
+    concurrency: int = 64,
+    progress: Callable[[int, int, float], None] = lambda done, total, mean: None,
+) -> EvalResult:
+    """Score `policies` on tasks `first` to `first + n` of `split`, `k` episodes each.
+
+    With `journal` every judged group is appended there as it is done, and found again later.
+    """
+    n = min(n, env.count(split) - first)
+    done = _read_done(journal, k) if journal else {}
+    jobs = [Job(split, i, k, ("eval",)) for i in range(first, first + n) if i not in done]
+    rollout = Rollout(
+        env, policies, params, meet=meet, workers=workers, concurrency=concurrency
+    )
+    log = Journal(journal, "episodes") if journal else None
+
+    async def play() -> None:
+        total, seen = 0.0, 0
+        async for group in rollout.run(jobs):
+            record = _record(group)
+            done[group.job.index] = record
+            if log is not None:
+                log.append(record)
+            for outcomes in record["outcomes"]:
+                total += outcomes[env.roles[0]].get("value", 0.0)
+                seen += 1
+            progress(len(done), n, total / seen)
+
+    try:
+        asyncio.run(play())
+    finally:
+        rollout.close()
+    return _result(env, rollout.identity, [done[i] for i in sorted(done)], k)
+
+
+def local_policy(
+    model: Decoder, tokenizer: Tokenizer, seed: int, slots: int = 256
+) -> tuple[LocalSampler, Rendezvous]:
+    """A sampler over a model in this process, and the rendezvous to hand to `evaluate`."""
+    meet = Rendezvous()
+    return LocalSampler(Engine(model, tokenizer, seed, slots), meet), meet
+
+
+def _record(group: Group) -> dict[str, Any]:
+    records = [t.to_json(tokens=False) for t in group.trajectories]
+    return {
+        "index": group.job.index,
+        "k": group.job.k,
+        "task": group.task.id,
+        "tags": dict(group.task.tags),
+        "outcomes": [r["outcomes"] for r in records],
+        "usage": [r["usage"] for r in records],
+        "transcripts": [r["transcript"] for r in records],
+        "ended": [r["ended"] for r in records],
+    }
+
+
+def _read_done(journal: Path, k: int) -> dict[int, dict[str, Any]]:
+    """Judged groups of an earlier try; those with a failure of the machinery are played again."""
+    out = {}
+    for record in read(journal):
+        outcomes = record.get("outcomes", [])
+        broken = any(o.get("kind") == "infra" for roles in outcomes for o in roles.values())
+        if record.get("k") == k and not broken:
+            out[record["index"]] = record
+    return out
+
+
+def _result(
+    env: Environment, identity: Mapping[str, str], records: Sequence[dict[str, Any]], k: int
+) -> EvalResult:
+    outcomes: dict[str, dict[str, list[Outcome]]] = {role: {} for role in env.roles}
+    tagged: dict[str, dict[str, list[Outcome]]] = {}
+    usage: dict[str, float] = {}
+    for record in records:
+        for used in record["usage"]:
+            for key, value in used.items():
+                usage[key] = usage.get(key, 0.0) + value
+        for role in env.roles:
+            found = [from_json(o[role]) for o in record["outcomes"]]
+            outcomes[role][record["task"]] = found
+            for tag, value in record["tags"].items():
+                name = f"{tag}={value}" if len(env.roles) == 1 else f"{role}: {tag}={value}"
+                tagged.setdefault(name, {})[record["task"]] = found
+    return EvalResult(
+        identity,
+        {role: summarize(tasks, k) for role, tasks in outcomes.items()},
+        {name: summarize(tasks, k) for name, tasks in sorted(tagged.items())},
+        outcomes,
+        usage,
+    )
+
+
+def task_means(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
+    """Mean value per task, over its Scored episodes; tasks without one are left out."""
+    out = {}
+    for task, found in outcomes.items():
+        values = [o.value for o in found if isinstance(o, Scored)]
+        if values:
+            out[task] = sum(values) / len(values)
+    return out
+
+
+def failures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Distinct reasons of Infra and Invalid outcomes."""
+    reasons = {}
+    for outcome in (o for found in outcomes.values() for o in found):
+        match outcome:
+            case Infra(error=text) | Invalid(reason=text):
+                reasons[text] = None
+            case _:
+                pass
+    return list(reasons)

@@ -1,0 +1,237 @@
+"""Environment: a versioned source of tasks and the rules of an episode; sessions hand out turns.
+
+A first environment is 30 lines: subclass `SingleTurn`, write `make` and `score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from puna.core.messages import Message
+from puna.core.outcome import Outcome, Scored
+from puna.core.rng import stream
+from puna.gym.task import SPLITS, Script, Task
+from puna.gym.trajectory import Episode
+
+TIERS = ("process", "worker", "jail", "container", "remote")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`role` is to speak next; `messages` is all that role sees, `tools` what it may call."""
+
+    role: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends an episode: turns in all, sampled tokens in all (0: none), seconds of environment work."""
+
+    turns: int = 64
+    tokens: int = 0
+    seconds: float = 300.0
+
+
+class Session(Protocol):
+    """One episode in progress."""
+
+    def next(self) -> Turn | None:
+        """The next turn, or None when the episode is over."""
+        ...
+
+    def take(self, turn: Turn, message: Message) -> None:
+        """Receive the message spoken in `turn`; must accept any message whatever."""
+        ...
+
+    def artifacts(self) -> Mapping[str, bytes]:
+        """What the verifier needs beyond the transcript (a database, a patch)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the session holds; called exactly once."""
+        ...
+
+
+class JudgeContext(Protocol):
+    """What a verifier may use besides the episodes and the hidden part."""
+
+    async def judge(self, rubric: str, parts: Sequence[str]) -> Mapping[str, Any]:
+        """Ask the model that serves as judge (raises EndpointError; the outcome is then Infra)."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """An environment without settings."""
+
+
+class Environment:
+    """Base class; see the class variables for what an environment states about itself.
+
+    `version` is MAJOR.MINOR: MAJOR rises with any change of prompt or reward. `tier` is the least
+    isolation its episodes need. `chance` is the measured value that the best trivial policy earns.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1.0"
+    roles: ClassVar[tuple[str, ...]] = ("agent",)
+    tier: ClassVar[str] = "process"
+    limits: ClassVar[Limits] = Limits()
+    judge_seconds: ClassVar[float] = 10.0
+    chance: ClassVar[float] = 0.0
+    Config: ClassVar[type] = NoConfig
+
+    def __init__(self, config: Any = None, seed: int = 0) -> None:
+        self.config = self.Config() if config is None else config
+        self.seed = seed
+
+    def count(self, split: str) -> int:
+        """How many tasks `split` has."""
+        raise NotImplementedError
+
+    def task(self, split: str, index: int) -> Task:
+        """Task `index` of `split`: a deterministic function of (split, index, seed)."""
+        raise NotImplementedError
+
+    def setup(self) -> Any:
+        """Resources made once per worker (a database template, a browser) and shared by episodes."""
+        return None
+
+    def start(self, task: Task, resources: Any, ctx: Any) -> Session:
+        """Begin an episode."""
+        raise NotImplementedError
+
+    def judge(
+        self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
+    ) -> Sequence[Mapping[str, Outcome]]:
+        """An Outcome per role for each episode of one task, judged as a group."""
+        raise NotImplementedError
+
+    def oracle(self, task: Task) -> Mapping[str, Script]:
+        """Scripts per role that succeed."""
+        raise NotImplementedError
+
+    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
+        """Named scripts per role that must score 0."""
+        return {}
+
+    def _check(self, split: str, index: int) -> None:
+        if split not in SPLITS or not 0 <= index < self.count(split):
+            raise IndexError(f"{self.name} has no task {split}/{index}")
+
+
+def say(text: str) -> Script:
+    """A script that always says `text`."""
+    return lambda messages: Message.assistant(text)
+
+
+class OneTurn:
+    """A session of one question and one answer."""
+
+    def __init__(self, task: Task, role: str = "agent") -> None:
+        self.turn: Turn | None = Turn(role, task.messages, task.tools)
+
+    def next(self) -> Turn | None:
+        """The only turn, once."""
+        return self.turn
+
+    def take(self, turn: Turn, message: Message) -> None:
+        """The answer ends the episode."""
+        self.turn = None
+
+    def artifacts(self) -> Mapping[str, bytes]:
+        """None: the transcript says it all."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What `SingleTurn.make` gives: the prompt, the reference answer, the slices it belongs to."""
+
+    prompt: str
+    answer: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SingleTurn(Environment):
+    """One prompt, one answer. Write `make(rng)` and `score(answer, problem)`.
+
+    Train and test are disjoint by construction: a problem belongs to the split that the hash of its
+    prompt names, and `task` draws until one falls into the split that was asked for.
+    """
+
+    sizes: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 10_000}
+    test_share: ClassVar[float] = 0.1
+    idle_answers: ClassVar[tuple[str, ...]] = ("", "0", "yes", "I don't know.")
+
+    def make(self, rng: np.random.Generator) -> Problem:
+        """Draw one problem."""
+        raise NotImplementedError
+
+    def score(self, answer: str, problem: Problem) -> float:
+        """How good `answer` is, 0 to 1; 1 is success."""
+        raise NotImplementedError
+
+    def count(self, split: str) -> int:
+        """As `sizes` says."""
+        return self.sizes[split]
+
+    def belongs(self, prompt: str) -> str:
+        """The split a problem belongs to."""
+        return "test" if stream(0, "split", prompt).random() < self.test_share else "train"
+
+    def task(self, split: str, index: int) -> Task:
+        """Draw problem `index` of `split` from its own random stream.
+
+        Raises RuntimeError where 1,000 draws gave none of that split (too few problems exist).
+        """
+        self._check(split, index)
+        rng = stream(self.seed, self.name, split, index)
+        for _ in range(1000):
+            problem = self.make(rng)
+            if self.belongs(problem.prompt) == split:
+                return Task(
+                    id=f"{self.name}/{split}/{index}",
+                    messages=(Message.user(problem.prompt),),
+                    key=problem.prompt,
+                    hidden={"problem": problem},
+                    tags=problem.tags,
+                )
+        raise RuntimeError(f"{self.name}: 1,000 draws gave no problem of split {split}")
+
+    def start(self, task: Task, resources: Any, ctx: Any) -> Session:
+        """One turn."""
+        return OneTurn(task)
+
+    def judge(
+        self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
+    ) -> Sequence[Mapping[str, Outcome]]:
+        """Score each answer on its own."""
+        out = []
+        for episode in episodes:
+            value = float(self.score(episode.said(), hidden["problem"]))
+            out.append({"agent": Scored(value, value >= 1.0)})
+        return out
+
+    def oracle(self, task: Task) -> Mapping[str, Script]:
+        """Says the reference answer."""
+        return {"agent": say(task.hidden["problem"].answer)}
+
+    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
+        """Standard cheats: fixed answers, the prompt echoed, many answers at once, junk around it."""
+        problem: Problem = task.hidden["problem"]
+        many = " ".join(str(n) for n in range(-200, 1000))
+        texts = {f"says {a!r}": a for a in self.idle_answers if a != problem.answer}
+        texts |= {"echo": problem.prompt, "many answers": many + " " + problem.answer}
+        texts |= {"over-long": "9" * 100_000, "wrong type": "[null]"}
+        return {name: {"agent": say(text)} for name, text in texts.items()}

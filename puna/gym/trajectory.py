@@ -1,0 +1,147 @@
+"""Trajectory: the record of one episode: messages, exact token ids, log-probabilities, outcomes.
+
+Token ids are kept as sampled and never made again from text; when a history is not append-only the
+record splits into branches.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from puna.core.messages import Message
+from puna.core.outcome import Outcome, from_json, to_json
+
+SCHEMA = 1
+
+
+@dataclass
+class Branch:
+    """One append-only run of tokens of a role: `mask` is True where the policy sampled the token."""
+
+    ids: list[int] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    routes: np.ndarray[Any, Any] | None = None
+
+    def extend_prompt(self, ids: list[int]) -> None:
+        """Append tokens the policy did not sample."""
+        self.ids += ids
+        self.mask += [False] * len(ids)
+        self.logprobs += [0.0] * len(ids)
+        self.versions += [-1] * len(ids)
+
+    def extend_sampled(self, ids: tuple[int, ...], logprobs: tuple[float, ...], v: int) -> None:
+        """Append sampled tokens with their log-probabilities and the weights' version."""
+        self.ids += ids
+        self.mask += [True] * len(ids)
+        self.logprobs += logprobs
+        self.versions += [v] * len(ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; routes as base64 of bytes with their shape."""
+        out: dict[str, Any] = {
+            "ids": self.ids,
+            "mask": [int(m) for m in self.mask],
+            "logprobs": [round(x, 6) for x in self.logprobs],
+            "versions": self.versions,
+        }
+        if self.routes is not None:
+            out["routes"] = {
+                "shape": list(self.routes.shape),
+                "data": base64.b64encode(self.routes.astype(np.uint8).tobytes()).decode(),
+            }
+        return out
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What a verifier sees of one run of a task, and all it needs to judge it again offline.
+
+    `transcript` is every message in order with the role that spoke it ("env" for the environment);
+    `artifacts` are final databases, patches and the like; `ended` is "done" or the limit that was
+    met ("turns", "tokens", "seconds").
+    """
+
+    task_id: str
+    transcript: tuple[tuple[str, Message], ...]
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    ended: str = "done"
+
+    def said(self, role: str = "agent") -> str:
+        """The text of the last message `role` spoke, or "" where it never spoke."""
+        for speaker, message in reversed(self.transcript):
+            if speaker == role:
+                return message.text
+        return ""
+
+
+@dataclass
+class Trajectory:
+    """An episode with everything needed to train on it, print it and trust it."""
+
+    env: Mapping[str, str]
+    task_id: str
+    split: str
+    index: int
+    sample: int
+    episode: Episode
+    branches: dict[str, list[Branch]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self, tokens: bool = True) -> dict[str, Any]:
+        """A record for `episodes.jsonl`; `tokens=False` leaves the token branches out."""
+        out: dict[str, Any] = {
+            "schema": SCHEMA,
+            "env": dict(self.env),
+            "task": self.task_id,
+            "split": self.split,
+            "index": self.index,
+            "sample": self.sample,
+            "ended": self.episode.ended,
+            "transcript": [
+                {"speaker": who, **m.to_json()} for who, m in self.episode.transcript
+            ],
+            "artifacts": {
+                name: hashlib.sha256(data).hexdigest()
+                for name, data in self.episode.artifacts.items()
+            },
+            "outcomes": {role: to_json(o) for role, o in self.outcomes.items()},
+            "tags": dict(self.tags),
+            "usage": self.usage,
+        }
+        if tokens:
+            out["branches"] = {r: [b.to_json() for b in bs] for r, bs in self.branches.items()}
+        return out
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Trajectory:
+        """Read a record back (artifacts stay by hash; token branches without routes)."""
+        transcript = tuple((t["speaker"], Message.from_json(t)) for t in data["transcript"])
+        branches = {
+            role: [
+                Branch(b["ids"], [bool(m) for m in b["mask"]], b["logprobs"], b["versions"])
+                for b in found
+            ]
+            for role, found in data.get("branches", {}).items()
+        }
+        return Trajectory(
+            env=data["env"],
+            task_id=data["task"],
+            split=data["split"],
+            index=data["index"],
+            sample=data["sample"],
+            episode=Episode(data["task"], transcript, {}, data["ended"]),
+            branches=branches,
+            outcomes={r: from_json(o) for r, o in data["outcomes"].items()},
+            tags=data["tags"],
+            usage=dict(data["usage"]),
+        )

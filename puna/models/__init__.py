@@ -1,0 +1,14 @@
+"""Architectures as plain PyTorch: Llama 3 and Llama 4 decoders, presets, Hugging Face directories.
+
+`from puna.models import build, preset; model = build(preset("nano"), seed=0)`.
+"""
+
+from puna.models.config import ModelConfig, RopeScaling
+from puna.models.decoder import Decoder
+from puna.models.hf import load, save
+from puna.models.moe import Routes
+from puna.models.presets import build, preset
+
+__all__ = [
+    "Decoder", "ModelConfig", "RopeScaling", "Routes", "build", "load", "preset", "save",
+]  # fmt: skip

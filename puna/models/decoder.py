@@ -1,0 +1,317 @@
+"""The decoder of Llama 3 and Llama 4: one module, attention and cache passed in.
+
+`logits = model.logits(model(ids_BT))`; packed rows give `documents_BT`, decoding gives a `cache`.
+Shapes: B rows, T tokens, S keys, H query heads, K key heads, V vocabulary, E experts, L MoE layers;
+D is the model's width in `hidden_BTD` and a head's width in `q_BHTD`, `k_BKSD`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puna.models.config import ModelConfig
+from puna.models.moe import GatedMLP, Linear, MoE, Routes
+from puna.models.rope import Rope
+
+AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+"""(q_BHTD, k_BKSD, v_BKSD, additive mask or None for causal, scale) -> out_BHTD."""
+
+
+class Cache(Protocol):
+    """What a decoder asks of a key-value cache (see `puna.engine.cache.KVCache`)."""
+
+    largest: int
+
+    def begin(self, positions_BT: Tensor, valid_BT: Tensor | None = None) -> None:
+        """Plan one forward pass over new tokens at these positions."""
+
+    def update(
+        self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keep new keys and values; all that are visible, and the mask over them."""
+
+
+def sdpa(
+    q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """PyTorch's attention; `mask` None means causal over as many keys as queries."""
+    rows, heads, tokens, width = q_BHTD.shape
+    keys = k_BKSD.shape[1]
+    if tokens == 1:
+        # One query a head: the heads that share a key head become its queries, nothing is copied.
+        q = q_BHTD.reshape(rows, keys, heads // keys, width)
+        out = F.scaled_dot_product_attention(q, k_BKSD, v_BKSD, attn_mask=mask, scale=scale)
+        return out.reshape(rows, heads, 1, width)
+    return F.scaled_dot_product_attention(
+        q_BHTD,
+        k_BKSD,
+        v_BKSD,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=heads != keys,
+    )
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, in fp32 and cast back before the weight, as both families have it."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps, self.shape = eps, (width,)
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [..., D] to the same shape and dtype."""
+        weight = self.weight
+        if x.dtype == torch.float32 and weight.dtype == torch.float32:
+            return F.rms_norm(x, self.shape, weight, self.eps)
+        return F.rms_norm(x.float(), self.shape, None, self.eps).to(x.dtype) * weight.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What every layer of one forward pass shares, computed once."""
+
+    factors: tuple[Tensor, ...]
+    temperature: Tensor | None
+    local_mask: Tensor | None
+    global_mask: Tensor | None
+    cache: Cache | None
+    routes: Routes | None
+
+
+class Attention(nn.Module):
+    """Grouped-query attention; q, k and v are one matrix, in that order.
+
+    Rotary layers rotate and then, if the config says so, normalise q and k per head without a
+    weight; NoPE layers scale q by the temperature of its position instead.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int, rope: Rope, attention: AttentionFn) -> None:
+        super().__init__()
+        self.layer, self.rope, self.attention = layer, rope, attention
+        self.heads, self.keys, self.head_dim = (
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+        )
+        self.scale = config.head_dim**-0.5
+        self.nope, self.local = config.is_nope(layer), config.is_local(layer)
+        self.qk_norm, self.eps = config.qk_norm, config.norm_eps
+        self.qkv = Linear(config.hidden_size, (self.heads + 2 * self.keys) * self.head_dim)
+        self.out = Linear(self.heads * self.head_dim, config.hidden_size)
+
+    def forward(self, x_BTD: Tensor, plan: Pass) -> Tensor:
+        """`x_BTD` (normalised) to the residual's increment."""
+        rows, tokens, _ = x_BTD.shape
+        heads, keys, width = self.heads, self.keys, self.head_dim
+        qk, v = self.qkv(x_BTD).split(((heads + keys) * width, keys * width), -1)
+        q, k = self._place(qk.view(rows, tokens, heads + keys, width), plan)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        v = v.view(rows, tokens, keys, width).transpose(1, 2)
+        mask = plan.local_mask if self.local else plan.global_mask
+        if plan.cache is not None:
+            k, v, mask = plan.cache.update(self.layer, k, v)
+        mixed = self.attention(q, k, v, mask, self.scale).transpose(1, 2)
+        out: Tensor = self.out(mixed.reshape(rows, tokens, heads * width))
+        return out
+
+    def _place(self, qk: Tensor, plan: Pass) -> tuple[Tensor, Tensor]:
+        # Queries and keys are rotated together: half the operations, which is what decoding costs.
+        if not self.nope:
+            qk = self.rope.apply(qk, plan.factors)
+            if self.qk_norm:
+                qk = F.rms_norm(qk.float(), (self.head_dim,), None, self.eps).type_as(qk)
+        q, k = qk.split((self.heads, self.keys), 2)
+        if self.nope and plan.temperature is not None:
+            q = (q * plan.temperature).type_as(q)
+        return q, k
+
+
+class Block(nn.Module):
+    """Pre-norm residual layer: attention, then a dense or routed feed-forward."""
+
+    def __init__(self, config: ModelConfig, layer: int, rope: Rope, attention: AttentionFn) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attention = Attention(config, layer, rope, attention)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.feed_forward: GatedMLP | MoE
+        if config.is_moe(layer):
+            index = sum(config.is_moe(i) for i in range(layer))
+            self.feed_forward = MoE(config, index)
+        else:
+            self.feed_forward = GatedMLP(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x_BTD: Tensor, plan: Pass) -> Tensor:
+        """One layer of the residual stream."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), plan)
+        normed = self.feed_forward_norm(x_BTD)
+        if isinstance(self.feed_forward, MoE):
+            return x_BTD + self.feed_forward(normed, plan.routes)
+        return x_BTD + self.feed_forward(normed)
+
+
+class Decoder(nn.Module):
+    """Token ids to hidden states to logits, for training and for cached decoding alike.
+
+    Parameters stay in the dtype they are in; activations run in `compute_dtype` if it is set,
+    else in the embedding's. A fresh module's parameters are uninitialised: see `presets.build`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        attention: AttentionFn = sdpa,
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.compute_dtype = config, compute_dtype
+        self.rope = Rope(config)
+        self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.layers = nn.ModuleList(
+            Block(config, i, self.rope, attention) for i in range(config.num_layers)
+        )
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.head = (
+            None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.embed.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the activations, and so of a cache."""
+        return self.compute_dtype or self.embed.dtype
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        routes: Routes | None = None,
+        begun: bool = False,
+    ) -> Tensor:
+        """Hidden states [B, T, D] after the final norm.
+
+        `positions_BT` counts from 0 within a document and defaults to 0..T-1 (or, with
+        `documents_BT`, to a restart at each document). `documents_BT` numbers the documents of
+        packed rows, -1 being padding: tokens see their own document only. Rows of one document
+        with padding on the right need neither. With a `cache` positions go on from what it holds;
+        `begun` says that `cache.begin(positions, valid)` has been called already.
+        """
+        if positions_BT is None and documents_BT is not None:
+            positions_BT = restart(documents_BT)
+        if cache is not None:
+            assert documents_BT is None, "packed rows have no cache"
+            if positions_BT is None:
+                steps = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+                positions_BT = steps.expand(ids_BT.shape)
+            if not begun:
+                cache.begin(positions_BT)
+        plan = self._plan(ids_BT, positions_BT, documents_BT, cache, routes)
+        x_BTD = F.embedding(ids_BT, self.embed).to(self.dtype)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, plan)
+        hidden: Tensor = self.norm(x_BTD)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`hidden` [..., D] to fp32 logits [..., V]."""
+        weight = self.embed if self.head is None else self.head.weight
+        return F.linear(hidden, weight.to(hidden.dtype)).float()
+
+    def balance_experts(self, load_LE: Tensor, rate: float) -> None:
+        """Move every router's selection bias by `rate` towards an even load (arXiv 2408.15664)."""
+        for layer in self.layers:
+            moe = layer.feed_forward
+            if isinstance(moe, MoE):
+                moe.balance(load_LE[moe.index], rate)
+
+    def _plan(
+        self,
+        ids_BT: Tensor,
+        positions: Tensor | None,
+        documents: Tensor | None,
+        cache: Cache | None,
+        routes: Routes | None,
+    ) -> Pass:
+        config, device, tokens = self.config, ids_BT.device, ids_BT.shape[1]
+        if cache is not None:
+            largest = cache.largest
+        else:
+            largest = tokens - 1 if positions is None else int(positions.max())
+        factors = self.rope.factors(positions, largest, device, self.dtype)
+        temperature = None
+        # Below floor_scale the temperature is exactly 1 and is not worth a multiplication.
+        if config.temperature_tuning and config.nope_every and largest + 1 >= config.floor_scale:
+            places = torch.arange(tokens, device=device)[None] if positions is None else positions
+            temperature = query_temperature(places, config.floor_scale, config.attn_scale)
+            temperature = temperature[..., None, None]
+        local = everywhere = None
+        if cache is None:
+            local, everywhere = masks(
+                tokens, positions, documents, config.attention_chunk, largest, device, self.dtype
+            )
+        return Pass(factors, temperature, local, everywhere, cache, routes)
+
+
+def query_temperature(positions: Tensor, floor_scale: int, attn_scale: float) -> Tensor:
+    """1 + attn_scale * ln(1 + floor((p + 1) / floor_scale)) in fp32 (arXiv 2501.19399's aim)."""
+    return torch.log1p(torch.floor((positions.float() + 1.0) / floor_scale)) * attn_scale + 1.0
+
+
+def restart(documents_BT: Tensor) -> Tensor:
+    """Positions that count from 0 at each change of document, [B, T]."""
+    index = torch.arange(documents_BT.shape[1], device=documents_BT.device).expand_as(documents_BT)
+    fresh = torch.ones_like(documents_BT, dtype=torch.bool)
+    fresh[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return index - torch.where(fresh, index, 0).cummax(1).values
+
+
+def masks(
+    tokens: int,
+    positions: Tensor | None,
+    documents: Tensor | None,
+    chunk: int | None,
+    largest: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Additive masks [B or 1, 1, T, T] of local and global layers; None where causal is enough.
+
+    Causality follows the order in the row, the chunk grid follows the positions.
+    """
+    everywhere = None
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+    if documents is not None:
+        everywhere = (documents[:, :, None] == documents[:, None, :]) & causal
+    local = everywhere
+    if chunk is not None and largest >= chunk:
+        places = torch.arange(tokens, device=device)[None] if positions is None else positions
+        grid = places // chunk
+        local = (grid[:, :, None] == grid[:, None, :]) & (
+            causal if everywhere is None else everywhere
+        )
+    global_mask = None if everywhere is None else additive(everywhere[:, None], dtype)
+    if local is everywhere:
+        return global_mask, global_mask
+    assert local is not None
+    return additive(local[:, None], dtype), global_mask
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as one to add to scores: attention would convert it again in every layer."""
+    zeros = torch.zeros((), dtype=dtype, device=visible.device)
+    return torch.where(visible, zeros, float("-inf"))

@@ -1,0 +1,182 @@
+"""`config.json` of Hugging Face's Llama classes to and from `ModelConfig`.
+
+`config_from_hf(json.loads(text), path)`; what the decoder does not compute is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from puna.core.errors import UserError
+from puna.models.config import ModelConfig, RopeScaling
+
+# Fields that must have this value if they are there at all: nothing else is implemented.
+_FIXED: dict[str, Any] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "attention_dropout": 0.0,
+    "num_experts_per_tok": 1,
+    "router_jitter_noise": 0.0,
+    "pretraining_tp": 1,
+    "quantization_config": None,
+}
+_SAME = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "rms_norm_eps": "norm_eps",
+    "max_position_embeddings": "max_positions",
+}
+_LLAMA4 = {
+    "intermediate_size": "expert_size",
+    "intermediate_size_mlp": "intermediate_size",
+    "num_local_experts": "num_experts",
+    "attention_chunk_size": "attention_chunk",
+    "use_qk_norm": "qk_norm",
+    "floor_scale": "floor_scale",
+    "attn_scale": "attn_scale",
+}
+_SCALING = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_position_embeddings": "original_max_position",
+}
+
+
+def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
+    """The shape that a config.json describes. Raises UserError naming path, field and value."""
+    kind = data.get("model_type")
+    if kind == "llama4":
+        data = _field(data, "text_config", path)
+        kind = data.get("model_type", "llama4_text")
+    if kind not in ("llama", "llama4_text"):
+        raise _refusal(path, "model_type", kind, "llama, llama4 or llama4_text")
+    for name, only in _FIXED.items():
+        if data.get(name, only) not in (only, None):
+            raise _refusal(path, name, data[name], repr(only))
+    values = {ours: _field(data, theirs, path) for theirs, ours in _SAME.items()}
+    heads, width = values["num_heads"], values["hidden_size"]
+    theta, scaling = _rope(data, path)
+    eos = data.get("eos_token_id")
+    values |= {
+        "num_kv_heads": data.get("num_key_value_heads") or heads,
+        "head_dim": data.get("head_dim") or width // heads,
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "tie_embeddings": bool(data.get("tie_word_embeddings", False)),
+        "initializer_range": data.get("initializer_range", 0.02),
+        "bos_id": data.get("bos_token_id"),
+        "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+        "pad_id": data.get("pad_token_id"),
+    }
+    if kind == "llama":
+        values["intermediate_size"] = _field(data, "intermediate_size", path)
+        return ModelConfig(family="llama3", **values)
+    values |= {ours: _field(data, theirs, path) for theirs, ours in _LLAMA4.items()}
+    values["temperature_tuning"] = bool(_field(data, "attn_temperature_tuning", path))
+    values |= _layer_kinds(data, values["num_layers"], path)
+    if not values.get("moe_every"):
+        values |= {"num_experts": 0, "moe_every": 1, "expert_size": 0}
+    return ModelConfig(family="llama4", **values)
+
+
+def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The config.json of this shape, for weights stored as `dtype`."""
+    llama4 = config.family == "llama4"
+    name, kind = ("Llama4ForCausalLM", "llama4_text") if llama4 else ("LlamaForCausalLM", "llama")
+    data: dict[str, Any] = {"architectures": [name], "model_type": kind}
+    data |= {theirs: getattr(config, ours) for theirs, ours in _SAME.items()}
+    eos = list(config.eos_ids)
+    data |= {
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _scaling_to_hf(config.rope_scaling),
+        "tie_word_embeddings": config.tie_embeddings,
+        "initializer_range": config.initializer_range,
+        "bos_token_id": config.bos_id,
+        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
+        "pad_token_id": config.pad_id,
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+    if not llama4:
+        return data | {"intermediate_size": config.intermediate_size, "mlp_bias": False}
+    layers = range(config.num_layers)
+    data |= {theirs: getattr(config, ours) for theirs, ours in _LLAMA4.items()}
+    nope = [config.is_nope(i) for i in layers]
+    return data | {
+        "num_local_experts": max(1, config.num_experts),
+        "num_experts_per_tok": 1,
+        "intermediate_size": config.expert_size or config.intermediate_size,
+        "attn_temperature_tuning": config.temperature_tuning,
+        "interleave_moe_layer_step": config.moe_every,
+        "moe_layers": [i for i in layers if config.is_moe(i)],
+        "no_rope_layer_interval": config.nope_every or config.num_layers + 1,
+        "no_rope_layers": [int(not n) for n in nope],
+        "layer_types": [
+            "chunked_attention" if config.is_local(i) else "full_attention" for i in layers
+        ],
+    }
+
+
+def _layer_kinds(data: Mapping[str, Any], layers: int, path: Path) -> dict[str, int]:
+    """`moe_every` (0: none) and `nope_every` from steps or from explicit lists of layers."""
+    moe_every = data.get("interleave_moe_layer_step", 1)
+    moe = data.get("moe_layers")
+    if moe is not None:
+        moe_every = moe[0] + 1 if moe else 0
+        regular = list(range(moe_every - 1, layers, moe_every)) if moe else []
+        if list(moe) != regular:
+            raise _refusal(path, "moe_layers", moe, "every n-th layer")
+    nope_every = data.get("no_rope_layer_interval", 4)
+    rope = data.get("no_rope_layers")
+    if rope:
+        # 1 marks a layer with rotary positions, whatever the field's name suggests
+        nope_every = rope.index(0) + 1 if 0 in rope else 0
+    rotary = [int(not (nope_every and (i + 1) % nope_every == 0)) for i in range(layers)]
+    if rope and rope[:layers] != rotary:
+        raise _refusal(path, "no_rope_layers", rope, "a NoPE layer every n-th layer")
+    kinds = data.get("layer_types")
+    if kinds is not None and data.get("attention_chunk_size") is not None:
+        expected = ["chunked_attention" if r else "full_attention" for r in rotary]
+        if list(kinds) != expected:
+            raise _refusal(path, "layer_types", kinds, "chunked exactly where rotary")
+    return {"moe_every": moe_every, "nope_every": nope_every}
+
+
+def _rope(data: Mapping[str, Any], path: Path) -> tuple[float, RopeScaling | None]:
+    """Theta and scaling, from `rope_parameters` (since 5.0) or from the two older fields."""
+    table = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    theta = table.get("rope_theta", data.get("rope_theta", 500_000.0))
+    kind = table.get("rope_type", table.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind != "llama3":
+        raise _refusal(path, "rope_type", kind, "default or llama3")
+    return theta, RopeScaling(**{ours: _field(table, t, path) for t, ours in _SCALING.items()})
+
+
+def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    return {"rope_type": "llama3"} | {t: getattr(scaling, ours) for t, ours in _SCALING.items()}
+
+
+def _field(data: Mapping[str, Any], name: str, path: Path) -> Any:
+    if name not in data:
+        raise UserError(f"{path} has no field {name}", "copy config.json from the model's source")
+    return data[name]
+
+
+def _refusal(path: Path, name: str, value: object, wanted: str) -> UserError:
+    return UserError(f"{path}: {name} = {value!r} is not supported", f"needs {wanted}")

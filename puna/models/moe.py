@@ -1,0 +1,156 @@
+"""Feed-forward layers: the gated one, and Llama 4's routed experts beside a shared one.
+
+`y = MoE(config, 0)(x_BTD, routes)`; `routes = Routes()` records which expert each token took and
+`Routes(replay=recorded)` makes a later pass take the same.
+Shapes: B rows, T tokens, N = B * T, D model width, F expert width, E experts, L MoE layers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puna.models.config import ModelConfig
+
+# CPU products of fewer rows take another path, whose last bit differs: with small groups padded,
+# a token's result does not depend on how many others chose its expert.
+_FEW = 4
+
+
+class Linear(nn.Module):
+    """Bias-free projection [out, in]; the weight is cast to the activation's dtype."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [..., in] to [..., out]."""
+        weight = self.weight
+        # Comparing first: a cast that does nothing still costs a seventh of a small product.
+        return F.linear(x, weight if weight.dtype == x.dtype else weight.to(x.dtype))
+
+
+class GatedMLP(nn.Module):
+    """down(silu(gate(x)) * up(x)); gate and up are one matrix, gate first."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_up = Linear(width, 2 * inner)
+        self.down = Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [..., D] to [..., D]."""
+        gate, up = self.gate_up(x).chunk(2, -1)
+        down: Tensor = self.down(F.silu(gate) * up)
+        return down
+
+
+class Routes:
+    """Which expert every token took in every MoE layer: recorded, or replayed.
+
+    `replay` is [B, T, L] of any integer dtype; the recorded form is the same in int16.
+    """
+
+    def __init__(self, replay: Tensor | None = None) -> None:
+        self.replay = replay
+        self._taken: dict[int, Tensor] = {}
+
+    @property
+    def recorded(self) -> Tensor:
+        """The experts taken in the last forward pass, int16 [B, T, L]."""
+        assert self._taken, "no MoE layer has run with these routes"
+        layers = [self._taken[i] for i in sorted(self._taken)]
+        return torch.stack(layers, -1).to(torch.int16)
+
+    def forced(self, layer: int) -> Tensor | None:
+        """The replayed choice [B, T] of MoE layer `layer` (0-based among MoE layers), or None."""
+        return None if self.replay is None else self.replay[..., layer].long()
+
+    def record(self, layer: int, choice_BT: Tensor) -> None:
+        """Keep the choice of one MoE layer."""
+        self._taken[layer] = choice_BT
+
+    def load(self, num_experts: int, mask_BT: Tensor | None = None) -> Tensor:
+        """The share of tokens each expert took, fp32 [L, E]; only tokens under `mask_BT` count."""
+        taken = self.recorded.long()
+        kept = taken.flatten(0, 1) if mask_BT is None else taken[mask_BT]
+        counts = F.one_hot(kept, num_experts).sum(0).float()
+        return counts / max(1, kept.shape[0])
+
+
+class Experts(nn.Module):
+    """Routed experts, stored in x out as Hugging Face has them: [E, D, 2F] and [E, F, D]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        count, width, inner = config.num_experts, config.hidden_size, config.expert_size
+        self.gate_up = nn.Parameter(torch.empty(count, width, 2 * inner))
+        self.down = nn.Parameter(torch.empty(count, inner, width))
+
+    def forward(self, x_ND: Tensor, choice_N: Tensor) -> Tensor:
+        """Each token through its own expert only, [N, D].
+
+        Tokens are sorted by expert, so an expert is read once and only if somebody chose it.
+        """
+        order = choice_N.argsort(stable=True)
+        counts = torch.bincount(choice_N, minlength=self.gate_up.shape[0]).tolist()
+        groups = x_ND[order].split(counts)
+        # unbind, not indexing: its backward writes one gradient instead of one a expert
+        weights = zip(self.gate_up.unbind(), self.down.unbind(), strict=True)
+        least = min(_FEW, x_ND.shape[0])
+        outputs = []
+        for x, (gate_up, down) in zip(groups, weights, strict=True):
+            count = x.shape[0]
+            if count:
+                x = F.pad(x, (0, 0, 0, least - count)) if count < least else x
+                gate, up = (x @ gate_up.to(x.dtype)).chunk(2, -1)
+                outputs.append(((up * F.silu(gate)) @ down.to(x.dtype))[:count])
+        sorted_ND = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        return sorted_ND[order.argsort()]
+
+
+class MoE(nn.Module):
+    """shared(x) + expert(sigmoid(logit) * x) for the one expert with the highest router logit.
+
+    The score scales the expert's input, not its output. `expert_bias` is added to the logits for
+    the choice alone (balancing without an auxiliary loss, arXiv 2408.15664, there on the scores);
+    it is zero unless `balance` moves it.
+    """
+
+    expert_bias: Tensor
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.router = Linear(config.hidden_size, config.num_experts)
+        self.experts = Experts(config)
+        self.shared = GatedMLP(config.hidden_size, config.expert_size)
+        self.register_buffer("expert_bias", torch.zeros(config.num_experts))
+
+    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
+        """`x_BTD` to the same shape; records into or replays from `routes` where given."""
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        logits_NE = self.router(x_ND)
+        choice_N = self._choose(logits_NE, routes, x_BTD.shape[:-1])
+        # All scores, then one: a vector's tail is computed by other instructions, and so the tail
+        # must fall on the same tokens as in the reference for equality to the last bit.
+        scores_NE = torch.sigmoid(logits_NE.float()).type_as(x_ND)
+        score_N1 = scores_NE.gather(1, choice_N[:, None])
+        out: Tensor = self.shared(x_ND) + self.experts(x_ND * score_N1, choice_N)
+        return out.view(x_BTD.shape)
+
+    def balance(self, load_E: Tensor, rate: float) -> None:
+        """Move the bias by `rate` towards experts that took less than their share (eq. 3 there)."""
+        self.expert_bias += rate * torch.sign(load_E.mean() - load_E)
+
+    def _choose(self, logits_NE: Tensor, routes: Routes | None, shape: torch.Size) -> Tensor:
+        forced = routes.forced(self.index) if routes is not None else None
+        if forced is None:
+            choice = (logits_NE.detach() + self.expert_bias).argmax(-1)
+        else:
+            choice = forced.reshape(-1)
+        if routes is not None:
+            routes.record(self.index, choice.view(shape))
+        return choice

@@ -1,0 +1,332 @@
+"""Execute a recipe: stages in order, each into its own directory; a killed run goes on where it was.
+
+`execute(Path("recipes/quickstart.toml"), Path("runs/quickstart"))`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from puna.core.config import build, to_dict
+from puna.core.errors import UserError, nearest
+from puna.core.files import explain, remove_leftovers, sha256_file, sha256_json, write_json
+from puna.core.journal import Journal
+from puna.core.progress import Progress
+from puna.core.recipe import Planned, Recipe, plan, read_recipe
+from puna.core.stage import Machine, StageContext, Stopwatch
+from puna.core.threads import default_threads, set_threads
+
+SCHEMA = 1
+KINDS = {
+    "pretrain": "puna.train.pretrain",
+    "sft": "puna.train.sft",
+    "rl": "puna.train.rl.loop",
+    "eval": "puna.evals.stage",
+}
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """The `[machine]` table: what "auto" and 0 leave to Puna, chosen once and stored."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    workers: int = 2
+    keep_checkpoints: int = 2
+
+
+def stage_config(stage: Planned) -> Any:
+    """The checked Config of a stage. Raises UserError for an unknown kind, key or value."""
+    if stage.kind not in KINDS:
+        hint = nearest(stage.kind, KINDS)
+        raise UserError(f"stage '{stage.base}': unknown kind '{stage.kind}'", hint)
+    module = importlib.import_module(KINDS[stage.kind])
+    return build(module.Config, stage.settings, where=stage.base)
+
+
+def resolve(recipe: Recipe) -> list[dict[str, Any]]:
+    """Every stage with all its settings, defaults included: what `--dry-run` prints."""
+    return [
+        {
+            "id": s.id,
+            "kind": s.kind,
+            "from": list(s.parents),
+            "seed": s.seed,
+            **to_dict(stage_config(s)),
+        }
+        for s in plan(recipe)
+    ]
+
+
+def execute(
+    recipe_path: Path,
+    run_dir: Path,
+    sets: Sequence[str] = (),
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
+    """Run every unfinished stage of a recipe in `run_dir`; returns the stages' results by id.
+
+    Raises UserError for a wrong recipe or a directory that holds another recipe's run.
+    """
+    progress = progress or Progress()
+    recipe = read_recipe(recipe_path, sets)
+    stages, resolved = plan(recipe), resolve(recipe)
+    with locked(run_dir):
+        machine, keep = _open_run(recipe, resolved, run_dir, recipe_path, progress)
+        set_threads(machine.threads)
+        journal = Journal(run_dir / "journal.jsonl", "run")
+        results: dict[str, Any] = {}
+        try:
+            for stage in stages:
+                ctx = StageContext(
+                    stage.id,
+                    run_dir / stage.id,
+                    stage.seed,
+                    machine,
+                    {p: run_dir / p for p in stage.parents},
+                    progress,
+                    keep,
+                )
+                results[stage.id] = _run_stage(stage, ctx, journal)
+        finally:
+            progress.close()
+            _report(run_dir, progress)
+        if tensorboard:
+            write_tensorboard(run_dir)
+    return results
+
+
+def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str, Any]:
+    done = ctx.dir / "stage.json"
+    if done.exists():
+        record: dict[str, Any] = json.loads(done.read_text())
+        return dict(record["result"])
+    config = stage_config(stage)
+    ctx.dir.mkdir(parents=True, exist_ok=True)
+    journal.append({"event": "start", "stage": stage.id}, sync=True)
+    module = importlib.import_module(KINDS[stage.kind])
+    watch = Stopwatch()
+    try:
+        result: dict[str, Any] = module.run(ctx, config)
+    except OSError as error:
+        raise explain(error, Path(error.filename or ctx.dir)) from error
+    result.setdefault("cpu_seconds", round(watch.cpu, 1))
+    result.setdefault("wall_seconds", round(watch.wall, 1))
+    record = {
+        "schema": SCHEMA,
+        "id": stage.id,
+        "base": stage.base,
+        "kind": stage.kind,
+        "labels": dict(stage.labels),
+        "config": to_dict(config),
+        "parents": {p: _fingerprint(d) for p, d in ctx.parents.items()},
+        "seed": stage.seed,
+        "machine": asdict(ctx.machine),
+        "versions": versions(),
+        "result": result,
+    }
+    weights = ctx.dir / "model" / "model.safetensors"
+    if weights.exists():
+        record["weights"] = sha256_file(weights)
+    write_json(done, record, "stage")
+    journal.append({"event": "done", "stage": stage.id}, sync=True)
+    return result
+
+
+def _fingerprint(directory: Path) -> str:
+    """The hash of a finished stage's record: its config, its parents and its weights."""
+    return sha256_file(directory / "stage.json")
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory. Raises UserError where another process holds it."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = open(run_dir / ".lock", "a+")  # noqa: SIM115 - held for the whole run
+    except OSError as error:
+        raise explain(error, run_dir) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            raise UserError(
+                f"{run_dir} is in use by {owner}", "wait for it, or choose another --dir"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        remove_leftovers(run_dir)
+        yield
+
+
+def _open_run(
+    recipe: Recipe,
+    resolved: list[dict[str, Any]],
+    run_dir: Path,
+    recipe_path: Path,
+    progress: Progress,
+) -> tuple[Machine, int]:
+    """The machine choices stored in the directory, made now if it is new."""
+    wanted = build(MachineConfig, recipe.machine, where="machine")
+    path = run_dir / "run.json"
+    if path.exists():
+        try:
+            old = json.loads(path.read_text())
+            stored, stages = Machine(**old["machine"]), old["stages"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is broken: {error}", "choose another --dir") from error
+        difference = _difference(stages, resolved)
+        if difference:
+            raise UserError(
+                f"{run_dir} holds another recipe's run ({difference})",
+                "choose another --dir, or remove it",
+            )
+        return stored, wanted.keep_checkpoints
+    strangers = [p.name for p in run_dir.iterdir() if p.name not in (".lock", "journal.jsonl")]
+    if strangers:
+        raise UserError(
+            f"{run_dir} is not empty and holds no run (first: {sorted(strangers)[0]})",
+            "choose another --dir",
+        )
+    machine = choose_machine(wanted)
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "name": recipe.name,
+            "title": recipe.title,
+            "recipe": str(recipe_path),
+            "recipe_hash": sha256_json(resolved),
+            "seed": recipe.seed,
+            "machine": asdict(machine),
+            "versions": versions(),
+            "commit": _commit(),
+            "stages": resolved,
+        },
+        "run",
+    )
+    progress.note(
+        f"{recipe.name}: {machine.device}, {machine.dtype}, {machine.threads} threads -> {run_dir}"
+    )
+    return machine, wanted.keep_checkpoints
+
+
+def _difference(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
+    """The first setting that differs, in words; "" where none does."""
+    before, after = _flat(old), _flat(json.loads(json.dumps(new)))
+    for key in sorted(before.keys() | after.keys()):
+        a, b = before.get(key, "absent"), after.get(key, "absent")
+        if a != b:
+            return f"{key}: there {a!r}, here {b!r}"
+    return ""
+
+
+def _flat(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                yield from walk(inner, f"{name}.{key}")
+        else:
+            yield name, value
+
+    return {k: v for stage in stages for k, v in walk(stage, stage["id"])}
+
+
+def choose_machine(wanted: MachineConfig) -> Machine:
+    """Device, dtype and threads for this machine.
+
+    bf16 only where the processor has matrix units for it (elsewhere it is slower than fp32).
+    """
+    import torch
+
+    device = wanted.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = wanted.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" or has_bf16_units() else "float32"
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"machine.dtype is '{dtype}'", "give float32, bfloat16 or auto")
+    return Machine(device, dtype, wanted.threads or default_threads(), wanted.workers)
+
+
+def has_bf16_units() -> bool:
+    """Whether this processor multiplies bf16 matrices in hardware (Intel AMX)."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide the bits of a result."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    out = {"python": platform.python_version()}
+    for name in ("puna", "torch", "numpy", "tokenizers", "safetensors"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed"
+    return out
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def _report(run_dir: Path, progress: Progress) -> None:
+    """Write report.html from whatever is finished; a failure to draw never hides a result."""
+    try:
+        from puna.report.page import write_report
+
+        write_report(run_dir)
+    except Exception as error:
+        if sys.exc_info()[0] is not None:
+            progress.note(f"the report could not be written: {error!r}")
+
+
+def write_tensorboard(run_dir: Path) -> Path:
+    """Copy every stage's metrics into TensorBoard event files under `run_dir/tensorboard`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("no tensorboard", "pip install 'puna[tensorboard]'") from None
+    from puna.core.journal import last_by
+
+    out = run_dir / "tensorboard"
+    for metrics in sorted(run_dir.glob("*/metrics.jsonl")):
+        writer = SummaryWriter(str(out / metrics.parent.name))  # type: ignore[no-untyped-call]
+        for step, record in last_by(metrics, "step").items():
+            for key, value in record.items():
+                if isinstance(value, int | float) and key not in ("step", "schema"):
+                    writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+        writer.close()  # type: ignore[no-untyped-call]
+    return out

@@ -1,0 +1,194 @@
+"""Byte-level BPE around Hugging Face `tokenizers`, with the turn tokens of Llama under our names.
+
+`Tokenizer.train(["a text"], 512).save(Path("tok"))`; `Tokenizer.load(Path("tok")).encode("a")`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+
+from puna.core.errors import UserError, nearest
+from puna.text import template
+
+# The last ids of every vocabulary trained here, in this order.
+SPECIAL_TOKENS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|header_start|>",
+    "<|header_end|>",
+    "<|eot|>",
+    "<|eom|>",
+    "<|pad|>",
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|think_start|>",
+    "<|think_end|>",
+    "<|image|>",
+    "<|reserved_0|>",
+    "<|reserved_1|>",
+    "<|reserved_2|>",
+    "<|reserved_3|>",
+)
+
+# What Llama 3 and Llama 4 files call the same tokens. Llama 3 has no closing tool token and no
+# thinking tokens, and Llama 4 as converted leaves the latter unnamed: reserved ones stand in.
+_ALIASES = {
+    "header_start": ("<|start_header_id|>",),
+    "header_end": ("<|end_header_id|>",),
+    "eot": ("<|eot_id|>",),
+    "eom": ("<|eom_id|>",),
+    "pad": ("<|finetune_right_pad|>", "<|finetune_right_pad_id|>"),
+    "python_start": ("<|python_tag|>",),
+    "python_end": ("<|reserved_special_token_0|>",),
+    "think_start": ("<|reasoning_thinking_start|>", "<|reserved_special_token_1|>"),
+    "think_end": ("<|reasoning_thinking_end|>", "<|reserved_special_token_2|>"),
+}
+
+MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
+
+# Llama 3's split, but each digit alone: small models then see numbers by place value.
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Tokenizer:
+    """Text to ids and back; user text never becomes a special token."""
+
+    def __init__(self, tokenizer_json: str) -> None:
+        """From the content of a tokenizer.json. Raises UserError where it cannot be read."""
+        try:
+            self._hf = tokenizers.Tokenizer.from_str(tokenizer_json)
+        except Exception as error:  # the binding raises nothing narrower
+            raise UserError(
+                f"tokenizer.json cannot be read: {str(error)[:200]}",
+                fix="copy the file again, or train a tokenizer",
+            ) from None
+        self._hf.encode_special_tokens = True
+        self._json = tokenizer_json
+        self._ids: dict[str, int] = self._hf.get_vocab(with_added_tokens=True)
+        self._vocab_size = max(self._ids.values(), default=-1) + 1
+
+    @staticmethod
+    def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Byte-level BPE with `vocab_size` ids, fewer where `texts` hold too few pairs to merge.
+
+        Deterministic. Raises UserError where `vocab_size` is below MIN_VOCAB (bytes and specials).
+        """
+        if vocab_size < MIN_VOCAB:
+            raise UserError(
+                f"a vocabulary of {vocab_size} cannot hold 256 bytes"
+                f" and {len(SPECIAL_TOKENS)} special tokens",
+                fix=f"ask for {MIN_VOCAB} or more",
+            )
+        hf = tokenizers.Tokenizer(models.BPE())
+        hf.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        hf.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - len(SPECIAL_TOKENS),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            special_tokens=[],
+            show_progress=False,
+        )
+        hf.train_from_iterator((_without_surrogates(text) for text in texts), trainer)
+        hf.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+        )
+        bos = SPECIAL_TOKENS[0]
+        hf.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, hf.token_to_id(bos))]
+        )
+        return Tokenizer(hf.to_str(pretty=True))
+
+    @staticmethod
+    def load(directory: Path) -> Tokenizer:
+        """The tokenizer.json in `directory`, ours or Llama's; UserError where absent or broken."""
+        path = Path(directory) / "tokenizer.json"
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except OSError:
+            raise UserError(
+                f"no tokenizer.json in {directory}",
+                fix="name the directory of a model or of a tokenizer",
+            ) from None
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not UTF-8 text", fix="copy the file again") from None
+        return Tokenizer(text)
+
+    def save(self, directory: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which `AutoTokenizer` reads."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "tokenizer.json").write_bytes(self._json.encode("utf-8"))
+        config: dict[str, object] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 10**9,
+        }
+        # A chat ends at eot, so that is what an outside engine has to stop at.
+        for key, name in (("bos", "begin_of_text"), ("eos", "eot"), ("pad", "pad")):
+            if (token := self.token(name)) is not None:
+                config[f"{key}_token"] = token
+        if self.token("header_start") is not None:
+            config["chat_template"] = template.chat_template(self)
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, no special token among them; a lone surrogate becomes '?'."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, on all cores."""
+        clean = [_without_surrogates(text) for text in texts]
+        return [e.ids for e in self._hf.encode_batch_fast(clean, add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
+        text: str = self._hf.decode(list(ids), skip_special_tokens=skip_special)
+        return text
+
+    def token(self, name: str) -> str | None:
+        """How this vocabulary spells the special token `name` ("eot"), or None if it has none."""
+        spellings = (f"<|{name}|>", *_ALIASES.get(name, ()))
+        return next((s for s in spellings if s in self._ids), None)
+
+    def special(self, name: str) -> int:
+        """Id of the special token `name`, as "eot". Raises UserError where there is none."""
+        if (token := self.token(name)) is None:
+            known = (t[2:-2] for t in SPECIAL_TOKENS)
+            raise UserError(
+                f"this tokenizer has no <|{name}|> token",
+                fix=f"use a Llama tokenizer or train one ({nearest(name, known)})",
+            )
+        return self._ids[token]
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id plus one: rows that an embedding needs."""
+        return self._vocab_size
+
+    @property
+    def digest(self) -> str:
+        """sha256 of tokenizer.json, in hex."""
+        return hashlib.sha256(self._json.encode("utf-8")).hexdigest()
+
+
+def _without_surrogates(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text

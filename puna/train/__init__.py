@@ -1,0 +1,1 @@
+"""One file a stage (pretrain, sft, rl/); shared: loop, data, loss, optim, checkpoint."""

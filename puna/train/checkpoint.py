@@ -1,0 +1,139 @@
+"""Checkpoints: written aside, renamed into place, verified by hash when read; the newest whole one wins.
+
+`Checkpoints(dir, keep=2).save(step, model, tokenizer, optimizer, state)`; `.latest()`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from puna.core.errors import UserError
+from puna.core.files import NewDirectory, sha256_file
+from puna.models import hf
+from puna.models.decoder import Decoder
+from puna.text.tokenizer import Tokenizer
+from puna.train.optim import load_optimizer_tensors, optimizer_tensors
+
+SCHEMA = 1
+
+
+def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
+    """A Hugging Face directory of model and tokenizer, in place at once or not at all."""
+    with NewDirectory(directory, "model") as aside:
+        hf.save(model, aside)
+        tokenizer.save(aside)
+
+
+def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
+    """Model and tokenizer from a stage's directory, its `model/`, or any Hugging Face directory.
+
+    Raises UserError where there is none or a file is broken.
+    """
+    inner = directory / "model"
+    source = inner if (inner / "config.json").exists() else directory
+    if not (source / "config.json").exists():
+        raise UserError(f"no model in {directory}", "name a finished stage or a checkpoint directory")
+    model, _ = hf.load(source, dtype)
+    return model, Tokenizer.load(source)
+
+
+class Checkpoints:
+    """The checkpoints of one stage, newest last, `keep` of them kept."""
+
+    def __init__(self, directory: Path, keep: int = 2, note: Callable[[str], None] = print) -> None:
+        self.directory, self.keep, self.note = directory, max(1, keep), note
+
+    def save(
+        self,
+        step: int,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any],
+        extra: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write checkpoint `step` (the number of finished steps) and drop the oldest."""
+        path = self.directory / f"step-{step:08d}"
+        with NewDirectory(path, "checkpoint") as aside:
+            hf.save(model, aside)
+            tokenizer.save(aside)
+            _save(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
+            _save(_buffers(model), aside / "buffers.safetensors")
+            if extra:
+                _save(extra, aside / "extra.safetensors")
+            files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
+            record = {"schema": SCHEMA, "step": step, "state": state, "files": files}
+            (aside / "checkpoint.json").write_text(json.dumps(record, indent=1))
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old)
+
+    def _all(self) -> list[Path]:
+        return sorted(self.directory.glob("step-*"))
+
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint whose every file has the hash it was written with.
+
+        A broken one is named and passed over. Raises UserError where all are broken.
+        """
+        found = self._all()
+        for path in reversed(found):
+            problem = _problem(path)
+            if problem is None:
+                return path, json.loads((path / "checkpoint.json").read_text())
+            self.note(f"checkpoint {path} is broken ({problem}); trying the one before")
+        if found:
+            raise UserError(
+                f"every checkpoint in {self.directory} is broken",
+                f"remove {self.directory.parent} to begin this stage again",
+            )
+        return None
+
+    def restore(self, path: Path, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
+        """Load weights and optimiser state, bit for bit."""
+        loaded, _ = hf.load(path, torch.float32)
+        model.load_state_dict(loaded.state_dict())
+        buffers = safetensors.torch.load_file(path / "buffers.safetensors")
+        own = dict(model.named_buffers())
+        for name, value in buffers.items():
+            own[name].copy_(value)
+        tensors = safetensors.torch.load_file(path / "optimizer.safetensors")
+        load_optimizer_tensors(model, optimizer, tensors)
+
+    @staticmethod
+    def extra(path: Path) -> dict[str, torch.Tensor]:
+        """Whatever else the stage stored."""
+        file = path / "extra.safetensors"
+        return safetensors.torch.load_file(file) if file.exists() else {}
+
+    def clear(self) -> None:
+        """Drop all of them: the stage is finished and its model is in place."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _buffers(model: Decoder) -> dict[str, torch.Tensor]:
+    persistent = set(model.state_dict())
+    return {n: b for n, b in model.named_buffers() if n in persistent}
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, path)
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        record = json.loads((path / "checkpoint.json").read_text())
+        for name, digest in record["files"].items():
+            if not (path / name).exists():
+                return f"{name} is missing"
+            if sha256_file(path / name) != digest:
+                return f"{name} is truncated or changed"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"checkpoint.json: {error}"
+    return None

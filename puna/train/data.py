@@ -1,0 +1,131 @@
+"""Rows for SFT: the user's JSONL or Parquet of messages, or demonstrations an environment's oracle gives.
+
+`read_messages(Path("chats.jsonl"))`; every complaint names file and line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from puna.core.errors import UserError
+from puna.core.messages import Message
+from puna.gym.environment import Environment
+from puna.gym.loop import Context, play_scripts
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One training row: a conversation and the tools it may call."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+def env_settings(env: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """`"arithmetic"` or `{id = "arithmetic", terms = 2}` -> name and settings."""
+    if isinstance(env, str):
+        return env, {}
+    settings = dict(env)
+    name = settings.pop("id", None)
+    if not isinstance(name, str):
+        raise UserError("env: 'id' is missing", 'e.g. env = {id = "arithmetic", terms = 2}')
+    return name, settings
+
+
+def demonstrations(env: Environment, count: int) -> list[Chat]:
+    """The oracle's conversations on the first `count` train tasks, one row a role."""
+
+    async def play() -> list[Chat]:
+        out = []
+        for index in range(min(count, env.count("train"))):
+            task = env.task("train", index)
+            episode = await play_scripts(env, task, env.oracle(task), Context())
+            out.append(_as_chat(episode.transcript, env.roles, task.tools))
+        return out
+
+    return asyncio.run(play())
+
+
+def _as_chat(
+    transcript: Sequence[tuple[str, Message]], roles: Sequence[str], tools: Any
+) -> Chat:
+    return Chat(tuple(m for who, m in transcript if who == "env" or who in roles), tuple(tools))
+
+
+def read_messages(path: Path) -> list[Chat]:
+    """Rows of a JSONL or Parquet file: `messages` (and `tools`), or `prompt` and `completion`.
+
+    Raises UserError naming the file and the first line that is wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"no data file {path}", "give a .jsonl or .parquet file of messages")
+    rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+    out = []
+    for number, row in rows:
+        try:
+            out.append(_chat(row))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(
+                f"{path} line {number}: {reason}",
+                'each line is {"messages": [{"role": "user", "content": "..."}, ...]}',
+            ) from error
+    if not out:
+        raise UserError(f"{path} has no rows", "put one conversation on each line")
+    return out
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        lines = path.read_bytes().decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start})", "is it a binary file?"
+        ) from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path} line {number}: not JSON ({error})") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError("reading Parquet needs pyarrow", "pip install 'puna[parquet]'") from None
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except Exception as error:
+        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+    yield from enumerate(rows, 1)
+
+
+def _chat(row: Any) -> Chat:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"a row must be an object, not {type(row).__name__}")
+    if "messages" in row:
+        given = row["messages"]
+    elif "prompt" in row and "completion" in row:
+        given = [*_turns(row["prompt"], "user"), *_turns(row["completion"], "assistant")]
+    else:
+        raise KeyError("'messages' (nor 'prompt' and 'completion')")
+    if not isinstance(given, list) or not given:
+        raise ValueError("messages must be a list that is not empty")
+    messages = tuple(Message.from_openai(m) for m in given)
+    if not any(m.role == "assistant" for m in messages):
+        raise ValueError("no assistant message, so nothing to learn")
+    tools = row.get("tools") or ()
+    if isinstance(tools, str):
+        tools = json.loads(tools)
+    return Chat(messages, tuple(tools))
+
+
+def _turns(given: Any, role: str) -> list[Any]:
+    return [{"role": role, "content": given}] if isinstance(given, str) else list(given)

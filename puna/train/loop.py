@@ -1,0 +1,125 @@
+"""The loop shared by stages that learn from rows: steps, metrics, checkpoints, exact resume.
+
+A batch is a function of (seed, step) alone, so a resumed run repeats the very steps it lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from puna.core.files import crash_point
+from puna.core.journal import Journal
+from puna.core.stage import StageContext, StageError, Stopwatch
+from puna.models.decoder import Decoder
+from puna.text.tokenizer import Tokenizer
+from puna.train.checkpoint import Checkpoints, save_model
+from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
+
+LossFn = Callable[[int], dict[str, float]]
+"""Step number in; runs backward for the whole batch and returns its figures, `tokens` among them."""
+
+
+@dataclass
+class Trainer:
+    """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept with it."""
+
+    ctx: StageContext
+    model: Decoder
+    tokenizer: Tokenizer
+    optim: OptimConfig
+    steps: int
+    save_every: int
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.model, self.optim)
+        self.checkpoints = Checkpoints(
+            self.ctx.dir / "checkpoints", self.ctx.keep_checkpoints, self.ctx.progress.note
+        )
+        self.journal = Journal(self.ctx.dir / "metrics.jsonl", "metrics")
+        self.step, self.tokens = 0, 0
+        self.state: dict[str, Any] = {}
+        self.extra: dict[str, torch.Tensor] = {}
+        self.watch = Stopwatch()
+        found = self.checkpoints.latest()
+        if found is not None:
+            path, record = found
+            self.checkpoints.restore(path, self.model, self.optimizer)
+            self.extra = self.checkpoints.extra(path)
+            self.step, self.state = record["step"], record["state"]["stage"]
+            self.tokens = record["state"]["tokens"]
+            self.watch = Stopwatch(record["state"]["cpu"], record["state"]["wall"])
+            self.ctx.progress.note(f"{self.ctx.id}: going on from step {self.step}")
+
+    def save(self) -> None:
+        """A checkpoint of everything the next step depends on."""
+        record = {
+            "stage": self.state,
+            "tokens": self.tokens,
+            "cpu": self.watch.cpu,
+            "wall": self.watch.wall,
+        }
+        self.checkpoints.save(
+            self.step, self.model, self.tokenizer, self.optimizer, record, self.extra
+        )
+
+    def run(
+        self,
+        backward: LossFn,
+        shown: str,
+        after: Callable[[int], dict[str, float] | None] = lambda step: None,
+    ) -> None:
+        """Train to `steps`. `after(finished steps)` may add figures, or raise StopTraining.
+
+        Raises StageError when the loss or the gradient is not finite; the last checkpoint is kept.
+        """
+        stopped = bool(self.state.get("stopped"))
+        while self.step < self.steps and not stopped:
+            figures = backward(self.step)
+            lr = learning_rate(self.optim, self.step, self.steps)
+            norm = update(self.model, self.optimizer, self.optim, lr)
+            if not math.isfinite(figures[shown]) or not math.isfinite(norm):
+                raise StageError(
+                    f"{self.ctx.id}: {shown} is {figures[shown]}, gradient norm {norm} at step "
+                    f"{self.step + 1}; the last good checkpoint is kept; "
+                    f"lower {self.ctx.id}.optim.lr"
+                )
+            self.step += 1
+            tokens = int(figures.get("tokens", 0))
+            self.tokens += tokens
+            figures |= {"lr": lr, "grad_norm": norm}
+            try:
+                figures |= after(self.step) or {}
+            except StopTraining as stop:
+                figures |= stop.figures
+                self.state["stopped"] = stopped = True
+            self.journal.append({"step": self.step, "cpu": self.watch.cpu, **figures})
+            self.ctx.progress.step(
+                self.ctx.id, self.step, self.steps, {shown: figures[shown]}, tokens
+            )
+            if self.step % self.save_every == 0 or self.step == self.steps or stopped:
+                self.save()
+        crash_point("stage.trained")
+
+    def finish(self, model: Decoder | None = None) -> dict[str, Any]:
+        """Put the final model in place; the figures every stage reports."""
+        save_model(model or self.model, self.tokenizer, self.ctx.dir / "model")
+        return {
+            "steps": self.step,
+            "tokens": self.tokens,
+            "cpu_seconds": round(self.watch.cpu, 1),
+            "wall_seconds": round(self.watch.wall, 1),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+        }
+
+
+class StopTraining(Exception):
+    """Raised by `after` to end training early, as when a held-out score stopped rising."""
+
+    def __init__(self, figures: dict[str, float]) -> None:
+        super().__init__("stop")
+        self.figures = figures

@@ -1,0 +1,91 @@
+"""Losses as pure functions of tensors. Legend: B rows, T positions, M chosen tokens, V vocabulary.
+
+`cross_entropy(logits_MV, targets_M)`; `policy_loss(logp, sampled_logp, advantages, PolicyLoss())`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -100
+
+
+def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
+    """Sum (not mean) of the negative log-likelihoods, in nats; positions marked -100 give nothing."""
+    return F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORE, reduction="sum")
+
+
+def token_logprobs(logits_MV: Tensor, ids_M: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probability of each id [M] under its logits, at the temperature it was sampled with."""
+    logits = logits_MV if temperature == 1.0 else logits_MV / temperature
+    return torch.log_softmax(logits, -1).gather(-1, ids_M[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """Settings of the clipped policy gradient.
+
+    `clip_low` and `clip_high` bound the ratio from below and above (DAPO's asymmetric clipping);
+    `importance_cap` bounds the weight that corrects for the sampler's other weights or kernels
+    (truncated importance sampling; 0 turns it off); `kl` weighs the distance to the reference.
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    importance_cap: float = 2.0
+    kl: float = 0.0
+
+
+@dataclass(frozen=True)
+class PolicyTerms:
+    """The summed loss and what to watch: the shares and means are over the M tokens."""
+
+    loss: Tensor
+    clipped: float
+    sampler_gap: float
+    sampler_kl: float
+    reference_kl: float
+
+
+def policy_loss(
+    logp_M: Tensor,
+    sampled_logp_M: Tensor,
+    advantages_M: Tensor,
+    settings: PolicyLoss,
+    *,
+    proximal_logp_M: Tensor | None = None,
+    reference_logp_M: Tensor | None = None,
+) -> PolicyTerms:
+    """Sum over tokens of -w min(r A, clip(r) A) + kl * k3; divide by the batch's tokens yourself.
+
+    r = exp(logp - proximal), where `proximal` are the trainer's own log-probabilities before this
+    batch's first update (None: this is the first, r = 1 with a gradient). w = min(exp(proximal -
+    sampled), cap) is a constant: truncated importance sampling between sampler and trainer (Yao et
+    al. 2025). k3 = q - log q - 1 with q = reference / policy (Schulman 2020).
+    """
+    proximal = logp_M.detach() if proximal_logp_M is None else proximal_logp_M
+    ratio = (logp_M - proximal).exp()
+    low, high = 1 - settings.clip_low, 1 + settings.clip_high
+    unclipped, clipped = ratio * advantages_M, ratio.clamp(low, high) * advantages_M
+    objective = torch.minimum(unclipped, clipped)
+    gap = (proximal - sampled_logp_M).detach()
+    if settings.importance_cap > 0:
+        objective = objective * gap.exp().clamp_max(settings.importance_cap)
+    loss = -objective.sum()
+    reference_kl = 0.0
+    if settings.kl > 0 and reference_logp_M is not None:
+        log_q = reference_logp_M - logp_M
+        k3 = log_q.exp() - log_q - 1
+        loss = loss + settings.kl * k3.sum()
+        reference_kl = float(k3.detach().mean())
+    return PolicyTerms(
+        loss,
+        clipped=float((clipped < unclipped).float().mean()),
+        sampler_gap=float(gap.abs().max()) if len(gap) else 0.0,
+        sampler_kl=float(((-gap).exp() + gap - 1).mean()) if len(gap) else 0.0,
+        reference_kl=reference_kl,
+    )

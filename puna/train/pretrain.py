@@ -1,0 +1,307 @@
+"""The pretrain stage: a tokenizer and a model from raw text, judged in bits per byte on held-out files.
+
+`data` is a directory or file of text; without it the Python standard library on this machine serves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from puna.core.files import NewDirectory
+from puna.core.journal import Journal
+from puna.core.rng import stream
+from puna.core.stage import StageContext
+from puna.core.stats import mean_interval
+from puna.engine.local import Engine, Request
+from puna.engine.policy import SamplingParams
+from puna.models.decoder import Decoder
+from puna.models.moe import Routes
+from puna.models.presets import build, preset
+from puna.text.baselines import NGram, xz_bits_per_byte
+from puna.text.corpus import Corpus, TextFile, read_corpus
+from puna.text.packing import Packed, pack
+from puna.text.tokenizer import Tokenizer
+from puna.train.checkpoint import load_model
+from puna.train.loop import Trainer
+from puna.train.loss import IGNORE, cross_entropy
+from puna.train.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """`model` is a preset's name or a table with `preset` and fields to replace.
+
+    A step sees `batch_tokens` tokens in rows of `row_length`; `max_bytes` cuts the corpus (0: all).
+    `held_out` per cent of the files are never trained on. `balance` is the rate at which router
+    biases move towards an even load of experts (0: not at all).
+    """
+
+    data: Path | None = None
+    max_bytes: int = 0
+    held_out: float = 2.0
+    vocab: int = 1024
+    model: str | Mapping[str, Any] = "nano"
+    init: Path | None = None
+    steps: int = 300
+    batch_tokens: int = 8192
+    row_length: int = 256
+    optim: OptimConfig = OptimConfig(lr=2e-3, warmup=30)
+    micro_tokens: int = 8192
+    balance: float = 1e-3
+    eval_every: int = 0
+    eval_bytes: int = 400_000
+    sample_every: int = 100
+    prompts: Sequence[str] = field(default_factory=lambda: ("def ", "import ", "class "))
+    save_every: int = 100
+    with_baselines: bool = True
+
+
+def run(ctx: StageContext, config: Config) -> dict[str, Any]:
+    """Train from scratch, or go on from `init` or a parent with its tokenizer.
+
+    Raises UserError for a corpus that is missing, empty, binary or too small.
+    """
+    corpus = read_corpus(config.data, held_out_percent=config.held_out, max_bytes=config.max_bytes or None)
+    ctx.progress.note(
+        f"{ctx.id}: {len(corpus.train)} files, {_size(corpus.train) / 1e6:.1f} MB to train on, "
+        f"{len(corpus.held_out)} files, {_size(corpus.held_out) / 1e6:.2f} MB held out"
+    )
+    source = config.init or ctx.parent
+    if source is not None:
+        model, tokenizer = load_model(source)
+    else:
+        tokenizer = _tokenizer(ctx, config, corpus)
+        model = _fresh_model(ctx, config, tokenizer)
+    model.compute_dtype = getattr(torch, ctx.machine.dtype)
+    model.to(ctx.machine.device)
+    train = pack([_document(tokenizer, t.text) for t in corpus.train], config.row_length)
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every)
+    loop = _Loop(ctx, config, corpus, trainer, train)
+    trainer.run(loop.backward, "loss", loop.after)
+    bits = bits_per_byte(model, tokenizer, loop.held_out, config.row_length)
+    low, high = _interval(bits)
+    figures = {"model": bits.total, "low": low, "high": high, "held_out_bytes": bits.bytes}
+    if config.with_baselines:
+        ctx.progress.note(f"{ctx.id}: measuring xz -9 and 5-gram models on the same files")
+        figures |= baselines(corpus.train, loop.held_out, tokenizer)
+    result = trainer.finish() | {
+        "bits_per_byte": figures,
+        "data": {
+            "files": len(corpus.train),
+            "bytes": _size(corpus.train),
+            "held_out_files": len(corpus.held_out),
+            "digest": corpus.digest,
+        },
+        "epochs": round(trainer.tokens / max(1, int((train.documents_NT >= 0).sum())), 2),
+        "vocabulary": tokenizer.vocab_size,
+        "bytes_per_token": round(_size(corpus.train) / int((train.documents_NT >= 0).sum()), 3),
+    }
+    trainer.checkpoints.clear()
+    return result
+
+
+def _tokenizer(ctx: StageContext, config: Config, corpus: Corpus) -> Tokenizer:
+    """Trained once a stage; a resumed stage reads it back."""
+    directory = ctx.dir / "tokenizer"
+    if not directory.exists():
+        trained = Tokenizer.train((t.text for t in corpus.train), config.vocab)
+        with NewDirectory(directory, "tokenizer") as aside:
+            trained.save(aside)
+    return Tokenizer.load(directory)
+
+
+def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Decoder:
+    given = {"preset": config.model} if isinstance(config.model, str) else dict(config.model)
+    name = str(given.pop("preset", "nano"))
+    given |= {
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.special("begin_of_text"),
+        "eos_ids": (tokenizer.special("end_of_text"), tokenizer.special("eot")),
+        "pad_id": tokenizer.special("pad"),
+    }
+    return build(preset(name, **given), ctx.seed)
+
+
+def _document(tokenizer: Tokenizer, text: str) -> list[int]:
+    return [
+        tokenizer.special("begin_of_text"),
+        *tokenizer.encode(text),
+        tokenizer.special("end_of_text"),
+    ]
+
+
+def _size(files: Sequence[TextFile]) -> int:
+    return sum(f.bytes for f in files)
+
+
+def baselines(
+    train: Sequence[TextFile], held_out: Sequence[TextFile], tokenizer: Tokenizer
+) -> dict[str, float]:
+    """Bits per byte of the same held-out text by xz -9 and by 5-gram models of bytes and tokens."""
+    texts = ["".join(f.text for f in files) for files in (train, held_out)]
+    data = [t.encode() for t in texts]
+    xz = xz_bits_per_byte(*data)
+    of_bytes = [np.frombuffer(d, dtype=np.uint8) for d in data]
+    of_tokens = [np.concatenate([_document(tokenizer, f.text) for f in fs]) for fs in (train, held_out)]
+    found = {"xz": xz.alone, "xz_with_training_text": xz.given_train}
+    for name, (past, new), vocab in (
+        ("byte_5gram", of_bytes, 256),
+        ("token_5gram", of_tokens, tokenizer.vocab_size),
+    ):
+        order = 5 if vocab**5 < 2**63 else 4  # a key must fit one integer
+        found[name] = NGram.train(past, vocab, order).bits(new) / len(data[1])
+    return found
+
+
+class _Loop:
+    """Batches of packed rows, held-out bits per byte and text samples along the way."""
+
+    def __init__(
+        self, ctx: StageContext, config: Config, corpus: Corpus, trainer: Trainer, packed: Packed
+    ) -> None:
+        self.ctx, self.config, self.trainer, self.packed = ctx, config, trainer, packed
+        self.rows = max(1, config.batch_tokens // config.row_length)
+        self.held_out, total = [], 0
+        for file in corpus.held_out:
+            if total < config.eval_bytes:
+                self.held_out.append(file)
+                total += len(file.text.encode())
+        self.samples = Journal(ctx.dir / "samples.jsonl", "samples")
+
+    def batch(self, step: int) -> np.ndarray[Any, Any]:
+        """Row numbers of a step: whole epochs, each in an order of its own."""
+        total = len(self.packed.ids_NT)
+        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
+        out = np.empty(self.rows, dtype=np.int64)
+        for epoch in np.unique(wanted // total):
+            order = stream(self.ctx.seed, self.ctx.id, "epoch", int(epoch)).permutation(total)
+            mine = wanted // total == epoch
+            out[mine] = order[wanted[mine] % total]
+        return out
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Mean next-token loss of one batch, gradients left in the model."""
+        chosen, model = self.batch(step), self.trainer.model
+        routed = model.config.num_experts > 0
+        per = max(1, self.config.micro_tokens // self.config.row_length)
+        targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
+        total, loss_sum = int((targets != IGNORE).sum()), 0.0
+        loads = []
+        for start in range(0, len(chosen), per):
+            part = chosen[start : start + per]
+            routes = Routes() if routed else None
+            hidden = model(*_inputs(self.packed, part, model), routes=routes)
+            want = targets[start : start + per].to(model.device)
+            loss = cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten())
+            (loss / total).backward()
+            loss_sum += float(loss.detach())
+            if routes is not None:
+                loads.append(routes.load(model.config.num_experts))
+        figures = {"loss": loss_sum / total, "tokens": total}
+        if loads:
+            load = torch.stack(loads).mean(0)
+            model.balance_experts(load, self.config.balance)
+            figures["busiest_expert"] = float(load.max())
+        return figures
+
+    def after(self, step: int) -> dict[str, float] | None:
+        """Text samples and held-out bits per byte when they are due."""
+        config = self.config
+        if config.sample_every and (step == 10 or step % config.sample_every == 0):
+            self._sample(step)
+        if config.eval_every and step % config.eval_every == 0 and step < config.steps:
+            model, tokenizer = self.trainer.model, self.trainer.tokenizer
+            bits = bits_per_byte(model, tokenizer, self.held_out[:8], config.row_length)
+            return {"bits_per_byte": bits.total}
+        return None
+
+    def _sample(self, step: int) -> None:
+        model, tokenizer = self.trainer.model, self.trainer.tokenizer
+        engine = Engine(model.eval(), tokenizer, self.ctx.seed)
+        start = tokenizer.special("begin_of_text")
+        params = SamplingParams(48, 0.8)
+        requests = [
+            Request((start, *tokenizer.encode(p)), params, ("sample", step, i))
+            for i, p in enumerate(self.config.prompts)
+        ]
+        for prompt, done in zip(self.config.prompts, engine.generate(requests), strict=True):
+            text = tokenizer.decode(done.ids)
+            self.samples.append({"step": step, "prompt": prompt, "text": text})
+            if prompt == self.config.prompts[0]:
+                shown = (prompt + text).replace("\n", "\\n")[:90]
+                self.ctx.progress.note(f"{self.ctx.id} step {step} writes: {shown}")
+        model.train()
+
+
+def _inputs(
+    packed: Packed, rows: np.ndarray[Any, Any], model: Decoder
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids, positions, documents = (
+        torch.from_numpy(a[rows]).long().to(model.device)
+        for a in (packed.ids_NT, packed.positions_NT, packed.documents_NT)
+    )
+    return ids, positions, documents
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits per byte over all files, and per file with its bytes."""
+
+    total: float
+    bytes: int
+    by_file: tuple[tuple[float, int], ...]
+
+
+@torch.inference_mode()
+def bits_per_byte(
+    model: Decoder, tokenizer: Tokenizer, files: Sequence[Any], row_length: int
+) -> Bits:
+    """-log2 p(text) / bytes over whole files, each token given up to `row_length` before it.
+
+    Rows overlap by half, and only the later half of a row is counted (the first row counts whole),
+    so every token but those at a file's beginning has at least half a row of context.
+    """
+    was_training = model.training
+    model.eval()
+    found, half = [], row_length // 2
+    for file in files:
+        ids = _document(tokenizer, file.text)
+        nats = 0.0
+        starts = range(0, max(1, len(ids) - 1 - half), half)
+        rows = np.zeros((len(starts), row_length + 1), dtype=np.int64)
+        counted = np.zeros((len(starts), row_length), dtype=bool)
+        for i, start in enumerate(starts):
+            piece = ids[start : start + row_length + 1]
+            rows[i, : len(piece)] = piece
+            counted[i, (0 if i == 0 else row_length - half) : len(piece) - 1] = True
+        for i in range(0, len(rows), 32):
+            block = torch.from_numpy(rows[i : i + 32]).to(model.device)
+            logits = model.logits(model(block[:, :-1])).flatten(0, 1)
+            want = torch.where(
+                torch.from_numpy(counted[i : i + 32]).to(model.device), block[:, 1:], IGNORE
+            )
+            nats += float(cross_entropy(logits, want.flatten()))
+        found.append((nats / math.log(2), len(file.text.encode())))
+    model.train(was_training)
+    total_bytes = sum(n for _, n in found)
+    return Bits(sum(b for b, _ in found) / total_bytes, total_bytes, tuple(found))
+
+
+def _interval(bits: Bits) -> tuple[float, float]:
+    """95 % interval of the ratio by linearisation over files (ratio estimator)."""
+    n = len(bits.by_file)
+    if n < 2:
+        return bits.total, bits.total
+    mean_bytes = bits.bytes / n
+    residuals = [[bits.total + (b - bits.total * size) / mean_bytes] for b, size in bits.by_file]
+    found = mean_interval(residuals)
+    return found.low, found.high
+
+

@@ -1,0 +1,1 @@
+"""Online RL against verifiers: loop.py, rows.py, and one short file an algorithm."""

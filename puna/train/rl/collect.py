@@ -1,0 +1,105 @@
+"""Collecting: rollouts of one step, groups without signal dropped and replaced, all in a fixed order.
+
+Step t always asks for the same tasks in the same order, so nothing of it needs to be stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from puna.core.outcome import Infra, Invalid, Scored
+from puna.gym.loop import Group, Job, Rollout
+from puna.train.rl.rows import Row, has_signal, rows_of, settle
+
+
+@dataclass
+class Collected:
+    """Useful groups of a step, and what the step saw."""
+
+    groups: list[Group] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    shown: list[Group] = field(default_factory=list)
+
+
+class Collector:
+    """Plays `prompts` tasks x `samples` episodes a step, with up to `refills` rounds of replacement."""
+
+    def __init__(self, rollout: Rollout, prompts: int, samples: int, refills: int) -> None:
+        self.rollout, self.prompts, self.samples, self.refills = rollout, prompts, samples, refills
+        self.runner = asyncio.Runner()
+
+    def collect(self, step: int) -> Collected:
+        """The rollouts of `step` under the weights the policies hold now."""
+        return self.runner.run(self._collect(step))
+
+    async def _collect(self, step: int) -> Collected:
+        out = Collected()
+        seen: list[Group] = []
+        size = self.rollout.env.count("train")
+        first = step * self.prompts * (1 + self.refills)
+        for refill in range(1 + self.refills):
+            missing = self.prompts - len(out.groups)
+            if missing <= 0:
+                break
+            begin = first + refill * self.prompts
+            jobs = [
+                Job("train", (begin + i) % size, self.samples, ("rl", step)) for i in range(missing)
+            ]
+            async for group in self.rollout.run(jobs):
+                seen.append(group)
+                rows = rows_of(group, f"{step}/{group.task.id}")
+                settle(rows)
+                if has_signal(rows):
+                    out.groups.append(group)
+                    out.rows += rows
+        out.shown = seen[:1]
+        out.figures = figures(seen) | {
+            "groups_seen": len(seen),
+            "groups_used": len(out.groups),
+            "zero_signal": 1 - len(out.groups) / len(seen),
+        }
+        return out
+
+    def close(self) -> None:
+        """End the event loop and the workers."""
+        self.runner.close()
+        self.rollout.close()
+
+
+def figures(groups: list[Group]) -> dict[str, float]:
+    """Reward, success, lengths and failures over all groups seen, useful or not."""
+    counts = {"scored": 0, "invalid": 0, "infra": 0}
+    values: dict[str, list[float]] = {}
+    successes: list[float] = []
+    lengths: list[int] = []
+    for trajectory in (t for g in groups for t in g.trajectories):
+        lengths += [sum(b.mask) for bs in trajectory.branches.values() for b in bs]
+        for role, outcome in trajectory.outcomes.items():
+            match outcome:
+                case Scored():
+                    counts["scored"] += 1
+                    values.setdefault(role, []).append(outcome.value)
+                    successes.append(float(outcome.success))
+                case Invalid():
+                    counts["invalid"] += 1
+                case Infra():
+                    counts["infra"] += 1
+    out = {f"reward_{role}": float(np.mean(v)) for role, v in values.items() if len(values) > 1}
+    pooled = [x for v in values.values() for x in v]
+    out["reward"] = float(np.mean(pooled)) if pooled else 0.0
+    out["success"] = float(np.mean(successes)) if successes else 0.0
+    if lengths:
+        out["length_p50"], out["length_p99"] = map(float, np.percentile(lengths, [50, 99]))
+        out["sampled_tokens"] = float(sum(lengths))
+    return out | {k: float(v) for k, v in counts.items()}
+
+
+def failed_share(figures: Mapping[str, float]) -> float:
+    """The share of outcomes that are not Scored."""
+    total = figures["scored"] + figures["invalid"] + figures["infra"]
+    return 1 - figures["scored"] / total if total else 1.0

@@ -1,0 +1,335 @@
+"""The rl stage: it builds the engine, binds roles to policies, collects groups, learns from them.
+
+Step t learns from episodes sampled by the weights after max(0, t - staleness) updates: with
+staleness 0 the loop is synchronous; above it the engine works in a thread of its own, one or more
+steps ahead, and which weights sampled what is still a function of the step alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from puna.core.errors import UserError
+from puna.core.journal import Journal
+from puna.core.stage import StageContext, StageError
+from puna.engine.local import Engine, LocalSampler, Rendezvous
+from puna.engine.policy import SamplingParams
+from puna.evals.evaluate import evaluate
+from puna.gym.environment import Environment
+from puna.gym.loop import Rollout
+from puna.gym.registry import load_environment
+from puna.gym.seat import Policy
+from puna.models.decoder import Decoder
+from puna.text.tokenizer import Tokenizer
+from puna.train.checkpoint import load_model
+from puna.train.data import env_settings
+from puna.train.loop import Trainer
+from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
+from puna.train.optim import OptimConfig
+from puna.train.rl.advantages import ALGORITHMS
+from puna.train.rl.batch import MicroBatch, micro_batches
+from puna.train.rl.collect import Collected, Collector, failed_share
+from puna.train.rl.rows import weigh
+
+
+@dataclass(frozen=True)
+class Config:
+    """Group-relative RL. A step plays `prompts` tasks `samples` times and updates `updates` times.
+
+    `env` is an environment's name, or a table with `id` and its settings. Groups whose rewards are
+    all equal are replaced, in up to `refills` rounds. `frozen` maps other roles to model
+    directories. `max_failed` is the share of Infra and Invalid outcomes that stops the stage.
+    """
+
+    env: str | Mapping[str, Any]
+    init: Path | None = None
+    steps: int = 100
+    prompts: int = 16
+    samples: int = 8
+    refills: int = 2
+    algorithm: Literal["grpo", "rloo", "raft"] = "grpo"
+    updates: int = 1
+    max_tokens: int = 32
+    temperature: float = 1.0
+    staleness: int = 0
+    replay_routes: bool = True
+    roles: Mapping[str, float] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    loss: PolicyLoss = PolicyLoss()
+    optim: OptimConfig = OptimConfig(lr=1e-4, warmup=5, schedule="constant", weight_decay=0.0)
+    micro_tokens: int = 16384
+    slots: int = 256
+    eval_every: int = 0
+    eval_tasks: int = 200
+    save_every: int = 25
+    max_failed: float = 0.5
+    keep_episodes: int = 50
+
+
+def run(ctx: StageContext, config: Config) -> dict[str, Any]:
+    """Train the parent's model (or `init`) on `env`. Raises StageError when it cannot go on."""
+    source = config.init or ctx.parent
+    if source is None:
+        raise UserError(f"{ctx.id}: nothing to start from", 'add from = ["sft"] or init = "DIR"')
+    name, settings = env_settings(config.env)
+    env = load_environment(name, settings, ctx.seed)
+    if unknown := set(config.frozen) - set(env.roles):
+        raise UserError(f"{ctx.id}.frozen: {env.name} has no role {sorted(unknown)[0]}")
+    model, tokenizer = load_model(source)
+    model.compute_dtype = getattr(torch, ctx.machine.dtype)
+    model.to(ctx.machine.device)
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every)
+    loop = _Loop(ctx, config, env, trainer)
+    try:
+        trainer.run(loop.backward, "reward", loop.after)
+    finally:
+        loop.close()
+    result = trainer.finish() | {"env": env.name, "env_version": env.version}
+    trainer.checkpoints.clear()
+    return result
+
+
+class _Loop:
+    """What a step needs besides the trainer: the source of episodes and the episode log."""
+
+    def __init__(
+        self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
+    ) -> None:
+        self.ctx, self.config, self.env, self.trainer = ctx, config, env, trainer
+        self.log = Journal(ctx.dir / "episodes.jsonl", "episodes")
+        self.reference = copy.deepcopy(trainer.model).eval() if config.loss.kl > 0 else None
+        if self.reference is not None and ctx.parent is not None:
+            start, _ = load_model(config.init or ctx.parent)
+            self.reference.load_state_dict(start.state_dict())
+        self.source = (_Ahead if config.staleness > 0 else _InStep)(ctx, config, env, trainer)
+
+    def close(self) -> None:
+        """End threads and event loops."""
+        self.source.close()
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Collect step `step`, run backward for its first update (and make the further ones)."""
+        got = self.source.get(step)
+        figures = dict(got.figures)
+        if failed_share(figures) > self.config.max_failed:
+            reasons = [
+                getattr(o, "error", getattr(o, "reason", ""))
+                for g in got.shown
+                for t in g.trajectories
+                for o in t.outcomes.values()
+            ]
+            raise StageError(
+                f"{self.ctx.id}: {failed_share(figures):.0%} of outcomes at step {step + 1} were "
+                f"not scored: {next(filter(None, reasons), 'see episodes.jsonl')}"
+            )
+        self._keep(step, got)
+        rows = weigh(got.rows, ALGORITHMS[self.config.algorithm], self.config.roles)
+        figures["rows"] = len(rows)
+        figures["tokens"] = figures.get("sampled_tokens", 0)
+        figures["staleness"] = step - min((r.version for r in rows), default=step)
+        if rows:
+            device = self.trainer.model.device
+            replay = self.config.replay_routes and rows[0].branch.routes is not None
+            batches = list(micro_batches(rows, self.config.micro_tokens, replay, device))
+            figures |= self._learn(batches, step)
+        return figures
+
+    def _learn(self, batches: list[MicroBatch], step: int) -> dict[str, float]:
+        """All updates of a step but the last, whose optimiser step is the trainer's."""
+        from puna.train.optim import learning_rate, update
+
+        model, config = self.trainer.model, self.config
+        total = sum(len(b.targets_M) for b in batches)
+        proximal = self._proximal(batches) if config.updates > 1 else [None] * len(batches)
+        figures: dict[str, float] = {}
+        for number in range(config.updates):
+            if number:
+                lr = learning_rate(config.optim, step, config.steps)
+                update(model, self.trainer.optimizer, config.optim, lr)
+            sums = {"loss": 0.0, "clipped": 0.0, "surprisal": 0.0, "sampler_kl": 0.0, "kl": 0.0}
+            gap = 0.0
+            for batch, old in zip(batches, proximal, strict=True):
+                m = len(batch.targets_M)
+                logp = self._logp(model, batch)
+                terms = policy_loss(
+                    logp,
+                    batch.sampled_logp_M,
+                    batch.advantages_M * batch.weights_M,
+                    config.loss,
+                    proximal_logp_M=old,
+                    reference_logp_M=self._reference_logp(batch),
+                )
+                (terms.loss / total).backward()
+                sums["loss"] += float(terms.loss) / total
+                sums["clipped"] += terms.clipped * m / total
+                sums["surprisal"] -= float(logp.detach().sum()) / total
+                sums["sampler_kl"] += terms.sampler_kl * m / total
+                sums["kl"] += terms.reference_kl * m / total
+                gap = max(gap, terms.sampler_gap)
+            if not figures:
+                figures["logprob_gap"] = gap  # engine against trainer, at the step's first weights
+            figures |= sums
+        return figures
+
+    def _logp(self, model: Decoder, batch: MicroBatch) -> Tensor:
+        logits = model.logits(batch.hidden(model))
+        return token_logprobs(logits, batch.targets_M, self.config.temperature)
+
+    @torch.no_grad()
+    def _proximal(self, batches: list[MicroBatch]) -> list[Tensor | None]:
+        return [self._logp(self.trainer.model, b) for b in batches]
+
+    @torch.no_grad()
+    def _reference_logp(self, batch: MicroBatch) -> Tensor | None:
+        return None if self.reference is None else self._logp(self.reference, batch)
+
+    def _keep(self, step: int, got: Collected) -> None:
+        """One group in the episode log, evenly over the stage."""
+        every = max(1, self.config.steps // max(1, self.config.keep_episodes))
+        if step % every == 0:
+            for group in got.shown:
+                for trajectory in group.trajectories[:2]:
+                    self.log.append({"step": step + 1, **trajectory.to_json()})
+
+    def after(self, step: int) -> dict[str, float] | None:
+        """Tell the source about the new weights; score held-out tasks when it is time."""
+        self.source.updated(step)
+        every = self.config.eval_every
+        if not every or (step % every and step != self.config.steps):
+            return None
+        policies, meet = _policies(self.ctx, self.config, self.env, self.trainer.model.eval(),
+                                   self.trainer.tokenizer, step)
+        first = self.env.count("test") - self.config.eval_tasks
+        params = SamplingParams(self.config.max_tokens, 0.0)
+        found = evaluate(
+            self.env, policies, n=self.config.eval_tasks, first=max(0, first), params=params,
+            meet=meet, workers=self.ctx.machine.workers,
+        )
+        self.trainer.model.train()
+        return {"held_out": found.score.value.mean}
+
+
+def _policies(
+    ctx: StageContext,
+    config: Config,
+    env: Environment,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    version: int,
+) -> tuple[dict[str, Policy], Rendezvous]:
+    """A policy for every role: the model in training, or a frozen one the config names."""
+    meet = Rendezvous()
+    engine = Engine(model, tokenizer, ctx.seed, config.slots)
+    engine.version = version
+    out: dict[str, Policy] = {role: LocalSampler(engine, meet) for role in env.roles}
+    for role, directory in config.frozen.items():
+        other, tok = load_model(Path(directory))
+        out[role] = LocalSampler(Engine(other, tok, ctx.seed, config.slots), meet)
+    return out, meet
+
+
+def _collector(
+    ctx: StageContext, config: Config, env: Environment, model: Decoder, tokenizer: Tokenizer
+) -> tuple[Collector, Engine]:
+    policies, meet = _policies(ctx, config, env, model, tokenizer, 0)
+    trained = [r for r in env.roles if r not in config.frozen]
+    params = SamplingParams(config.max_tokens, config.temperature)
+    wave = max(config.slots, config.prompts * config.samples)
+    rollout = Rollout(
+        env, policies, params, meet=meet, wave=wave, workers=ctx.machine.workers
+    )
+    sampler = policies[trained[0]]
+    assert isinstance(sampler, LocalSampler)
+    return Collector(rollout, config.prompts, config.samples, config.refills), sampler.engine
+
+
+class _InStep:
+    """Staleness 0: the engine samples from the very parameters in training, between updates."""
+
+    def __init__(
+        self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
+    ) -> None:
+        self.collector, self.engine = _collector(ctx, config, env, trainer.model, trainer.tokenizer)
+        self.engine.version = trainer.step
+
+    def get(self, step: int) -> Collected:
+        """Roll out now."""
+        return self.collector.collect(step)
+
+    def updated(self, step: int) -> None:
+        """The parameters have seen `step` updates."""
+        self.engine.version = step
+
+    def close(self) -> None:
+        self.collector.close()
+
+
+class _Ahead:
+    """Staleness s: a thread rolls out step t as soon as the weights of step t - s exist."""
+
+    def __init__(
+        self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
+    ) -> None:
+        self.config, self.trainer = config, trainer
+        self.weights: queue.Queue[tuple[int, dict[str, Tensor]] | None] = queue.Queue()
+        self.ready: queue.Queue[Collected | BaseException] = queue.Queue()
+        self.kept: dict[int, dict[str, Tensor]] = {}
+        model = copy.deepcopy(trainer.model).eval()
+        self.collector, self.engine = _collector(ctx, config, env, model, trainer.tokenizer)
+        for name, tensor in trainer.extra.items():
+            version, key = name.split("/", 1)
+            self.kept.setdefault(int(version), {})[key] = tensor
+        for version in sorted(self.kept):
+            self.weights.put((version, self.kept[version]))
+        self.updated(trainer.step)
+        self.thread = threading.Thread(target=self._produce, daemon=True, name="puna-rollout")
+        self.thread.start()
+
+    def _produce(self) -> None:
+        try:
+            have = -1
+            for step in range(self.trainer.step, self.config.steps):
+                while have < max(0, step - self.config.staleness):
+                    item = self.weights.get()
+                    if item is None:
+                        return
+                    have = item[0]
+                    self.engine.load_weights(item[1], have)
+                self.ready.put(self.collector.collect(step))
+        except BaseException as error:
+            self.ready.put(error)
+
+    def get(self, step: int) -> Collected:
+        """Wait for the rollouts of `step`. Raises StageError after an hour without them."""
+        try:
+            got = self.ready.get(timeout=3600)
+        except queue.Empty:
+            raise StageError(f"waited an hour for the rollouts of step {step + 1}") from None
+        if isinstance(got, BaseException):
+            raise got
+        return got
+
+    def updated(self, step: int) -> None:
+        """Hand over a copy of the weights; keep those a resumed run would need."""
+        copied = {k: v.detach().clone() for k, v in self.trainer.model.state_dict().items()}
+        self.kept[step] = copied
+        self.weights.put((step, copied))
+        oldest = max(0, step - self.config.staleness)
+        self.kept = {v: w for v, w in self.kept.items() if v >= oldest}
+        self.trainer.extra = {
+            f"{v}/{k}": t for v, w in self.kept.items() if v < step for k, t in w.items()
+        }
+
+    def close(self) -> None:
+        self.weights.put(None)
+        self.thread.join(timeout=60)
+        self.collector.close()

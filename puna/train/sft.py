@@ -1,0 +1,195 @@
+"""The sft stage: imitation of conversations, the loss on the assistant's tokens only.
+
+Rows come from `data = "chats.jsonl"` or from an environment's oracle (`env`, `demos`). With
+`patience` the stage ends once the held-out score has stopped rising, and keeps the best weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from puna.core.errors import UserError
+from puna.core.files import sha256_json
+from puna.core.rng import stream
+from puna.core.stage import StageContext
+from puna.engine.policy import SamplingParams
+from puna.evals.evaluate import evaluate, local_policy
+from puna.gym.environment import Environment
+from puna.gym.registry import load_environment
+from puna.text.packing import Packed, pack_whole
+from puna.text.template import render
+from puna.text.tokenizer import Tokenizer
+from puna.train.checkpoint import load_model
+from puna.train.data import Chat, demonstrations, env_settings, read_messages
+from puna.train.loop import StopTraining, Trainer
+from puna.train.loss import IGNORE, cross_entropy
+from puna.train.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """`data` is a file of messages; else `demos` rows come from the oracle of `env`.
+
+    A step sees `batch_tokens` tokens in packed rows of `row_length`. Every `eval_every` steps
+    `eval_tasks` held-out tasks of `env` are scored; `patience` scores without a new best end it.
+    """
+
+    data: Path | None = None
+    env: str | Mapping[str, Any] | None = None
+    demos: int = 1000
+    init: Path | None = None
+    steps: int = 200
+    batch_tokens: int = 4096
+    row_length: int = 128
+    optim: OptimConfig = OptimConfig(lr=5e-4, warmup=10, weight_decay=0.01)
+    micro_tokens: int = 16384
+    eval_every: int = 0
+    eval_tasks: int = 200
+    max_tokens: int = 32
+    patience: int = 0
+    save_every: int = 100
+
+
+def run(ctx: StageContext, config: Config) -> dict[str, Any]:
+    """Fine-tune the parent's model (or `init`). Raises UserError for missing or broken data."""
+    source = config.init or ctx.parent
+    if source is None:
+        raise UserError(f"{ctx.id}: nothing to start from", 'add from = ["pretrain"] or init = "DIR"')
+    env = None
+    if config.env is not None:
+        env = load_environment(*env_settings(config.env), ctx.seed)
+    chats = _chats(ctx, config, env)
+    model, tokenizer = load_model(source)
+    model.compute_dtype = getattr(torch, ctx.machine.dtype)
+    model.to(ctx.machine.device)
+    packed, left_out = _pack(chats, tokenizer, config.row_length)
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every)
+    loop = _Loop(ctx, config, env, trainer, packed)
+    trainer.run(loop.backward, "loss", loop.after)
+    if "best" in trainer.state:
+        model.load_state_dict(loop.best())
+    result = trainer.finish() | {
+        "rows": len(chats),
+        "rows_left_out": left_out,
+        "data_hash": sha256_json([[m.to_json() for m in c.messages] for c in chats]),
+        "best_held_out": trainer.state.get("best"),
+        "best_step": trainer.state.get("best_step"),
+        "stopped_rising": bool(trainer.state.get("stopped")),
+    }
+    trainer.checkpoints.clear()
+    return result
+
+
+def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[Chat]:
+    if config.data is not None:
+        return read_messages(config.data)
+    if env is None:
+        raise UserError(f"{ctx.id}: no data", f"give --set {ctx.id}.data=FILE or {ctx.id}.env=NAME")
+    return demonstrations(env, config.demos)
+
+
+def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, int]:
+    """Packed rows of whole conversations; how many were too long and left out."""
+    ids, masks = [], []
+    for chat in chats:
+        rendered = render(tokenizer, chat.messages, tools=chat.tools)
+        if len(rendered.ids) <= row_length + 1:
+            ids.append(rendered.ids)
+            masks.append(rendered.mask)
+    if not ids:
+        raise UserError(f"no conversation fits row_length {row_length}", "raise sft.row_length")
+    return pack_whole(ids, row_length, masks=masks), len(chats) - len(ids)
+
+
+class _Loop:
+    """Batches of packed rows, and the held-out score that may end the stage."""
+
+    def __init__(
+        self,
+        ctx: StageContext,
+        config: Config,
+        env: Environment | None,
+        trainer: Trainer,
+        packed: Packed,
+    ) -> None:
+        self.ctx, self.config, self.env, self.trainer = ctx, config, env, trainer
+        self.packed = packed
+        self.rows = max(1, config.batch_tokens // config.row_length)
+
+    def batch(self, step: int) -> np.ndarray[Any, Any]:
+        """Row numbers of a step: whole epochs in an order drawn anew for each."""
+        total = len(self.packed.ids_NT)
+        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
+        out = np.empty(self.rows, dtype=np.int64)
+        for epoch in np.unique(wanted // total):
+            order = stream(self.ctx.seed, self.ctx.id, "epoch", int(epoch)).permutation(total)
+            mine = wanted // total == epoch
+            out[mine] = order[wanted[mine] % total]
+        return out
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Mean loss over the assistant's tokens of one batch, gradients left in the model."""
+        chosen = self.batch(step)
+        model = self.trainer.model
+        targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
+        total = int((targets != IGNORE).sum())
+        per = max(1, self.config.micro_tokens // self.config.row_length)
+        loss_sum = 0.0
+        for start in range(0, len(chosen), per):
+            part = chosen[start : start + per]
+            ids, positions, documents = (
+                torch.from_numpy(a[part]).long().to(model.device)
+                for a in (self.packed.ids_NT, self.packed.positions_NT, self.packed.documents_NT)
+            )
+            want = targets[start : start + per].to(model.device)
+            hidden = model(ids, positions, documents)
+            learn = want != IGNORE
+            loss = cross_entropy(model.logits(hidden[learn]), want[learn])
+            (loss / max(1, total)).backward()
+            loss_sum += float(loss.detach())
+        tokens = int((self.packed.documents_NT[chosen] >= 0).sum())
+        return {"loss": loss_sum / max(1, total), "tokens": tokens}
+
+    def after(self, step: int) -> dict[str, float] | None:
+        """The held-out score when it is due; StopTraining once it has stopped rising."""
+        every = self.config.eval_every
+        if self.env is None or not every or (step % every and step != self.config.steps):
+            return None
+        score = self._held_out()
+        state = self.trainer.state
+        if score > state.get("best", -1.0):
+            state["best"], state["best_step"], state["waited"] = score, step, 0
+            weights = self.trainer.model.state_dict()
+            self.trainer.extra = {k: v.detach().clone() for k, v in weights.items()}
+        else:
+            state["waited"] += 1
+        if self.config.patience and state["waited"] >= self.config.patience:
+            raise StopTraining({"held_out": score})
+        return {"held_out": score}
+
+    def _held_out(self) -> float:
+        assert self.env is not None
+        model = self.trainer.model.eval()
+        sampler, meet = local_policy(model, self.trainer.tokenizer, self.ctx.seed)
+        n = self.config.eval_tasks
+        found = evaluate(
+            self.env,
+            {role: sampler for role in self.env.roles},
+            n=n,
+            first=max(0, self.env.count("test") - n),
+            params=SamplingParams(self.config.max_tokens, 0.0),
+            meet=meet,
+            workers=self.ctx.machine.workers,
+        )
+        model.train()
+        return found.score.value.mean if found.score.value else 0.0
+
+    def best(self) -> dict[str, torch.Tensor]:
+        """The weights with the best held-out score."""
+        return self.trainer.extra

@@ -1,0 +1,1 @@
+"""The functions behind the command line, one file a verb."""

@@ -1,0 +1,245 @@
+"""The decoder against transformers, and against itself: packing, casts, masks, feature switches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from puna.engine.cache import KVCache
+from puna.models import Decoder, ModelConfig, Routes
+from puna.models.decoder import masks, query_temperature, restart
+
+from .conftest import peer, tokens, wide
+
+CACHED = 2e-6
+WIDE_MARGIN = 100 * CACHED
+LENGTHS = (1, 7, 8, 9, 29)  # chunk - 1, chunk, chunk + 1, 3 chunks + 5
+
+SCOUT_SCALING = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 1.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def hf_llama4(**changes: Any) -> Any:
+    transformers = pytest.importorskip("transformers")
+    values: dict[str, Any] = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "intermediate_size_mlp": 128,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "num_local_experts": 4,
+        "attention_chunk_size": 8,
+        "floor_scale": 4,
+        "max_position_embeddings": 256,
+        "pad_token_id": 0,
+    }
+    return transformers.Llama4TextConfig(**(values | changes))
+
+
+LLAMA4 = {
+    "scout": {"interleave_moe_layer_step": 1, "rope_parameters": SCOUT_SCALING},
+    "maverick": {"interleave_moe_layer_step": 2, "use_qk_norm": False},
+}
+
+
+def llama4_peer(directory: Path, kind: str) -> tuple[Any, Decoder]:
+    transformers = pytest.importorskip("transformers")
+    return peer(directory, hf_llama4(**LLAMA4[kind]), transformers.Llama4ForCausalLM)
+
+
+def llama3_peer(directory: Path) -> tuple[Any, Decoder]:
+    transformers = pytest.importorskip("transformers")
+    scaling = SCOUT_SCALING | {"factor": 8.0, "high_freq_factor": 4.0}
+    config = transformers.LlamaConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        rope_parameters=scaling,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+    )
+    return peer(directory, config, transformers.LlamaForCausalLM)
+
+
+@torch.no_grad()
+def logits(model: Decoder, ids: Tensor, **options: Any) -> Tensor:
+    return model.logits(model(ids, **options))
+
+
+@torch.no_grad()
+def cached_logits(model: Decoder, ids: Tensor, prompt: int) -> Tensor:
+    """A prompt in one call, then a token at a time."""
+    rows, count = ids.shape
+    cache = KVCache(model.config, rows, count)
+    out = [logits(model, ids[:, :prompt], cache=cache)]
+    for i in range(prompt, count):
+        at = torch.full((rows, 1), i)
+        out.append(logits(model, ids[:, i : i + 1], positions_BT=at, cache=cache))
+    return torch.cat(out, 1)
+
+
+def without(model: Decoder, config: ModelConfig) -> Decoder:
+    """The same weights under another configuration."""
+    other = Decoder(config).eval()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+class WrongPhase(ModelConfig):
+    """NoPE at layers 0, 4, ... instead of 3, 7, ...: a mistake seen elsewhere."""
+
+    def is_nope(self, layer: int) -> bool:
+        return layer % self.nope_every == 0
+
+
+@pytest.mark.parametrize("kind", LLAMA4)
+def test_llama4_equals_transformers_bitwise(tmp_path: Path, kind: str) -> None:
+    theirs, ours = llama4_peer(tmp_path, kind)
+    for length in LENGTHS:
+        ids = tokens(2, length, seed=length)
+        with torch.no_grad():
+            expected = theirs(ids, use_cache=False).logits
+        assert torch.equal(logits(ours, ids), expected), f"{length} tokens"
+
+
+def test_llama3_equals_transformers_bitwise(tmp_path: Path) -> None:
+    theirs, ours = llama3_peer(tmp_path)
+    for length in LENGTHS:
+        ids = tokens(2, length, seed=length)
+        with torch.no_grad():
+            expected = theirs(ids, use_cache=False).logits
+        assert torch.equal(logits(ours, ids), expected), f"{length} tokens"
+
+
+@pytest.mark.parametrize("kind", [*LLAMA4, "llama3"])
+def test_cached_decoding_equals_transformers(tmp_path: Path, kind: str) -> None:
+    theirs, ours = llama3_peer(tmp_path) if kind == "llama3" else llama4_peer(tmp_path, kind)
+    ids = tokens(3, 29)
+    with torch.no_grad():
+        expected = theirs(ids, use_cache=False).logits
+        held, parts = None, []
+        for piece in ids.split([11, *[1] * 18], 1):
+            answer = theirs(piece, past_key_values=held, use_cache=True)
+            held, parts = answer.past_key_values, [*parts, answer.logits]
+    got = cached_logits(ours, ids, prompt=11)
+    torch.testing.assert_close(got, expected, rtol=0, atol=CACHED)
+    torch.testing.assert_close(got, torch.cat(parts, 1), rtol=0, atol=CACHED)
+
+
+@pytest.mark.parametrize(
+    "off",
+    ["attention_chunk", "nope_phase", "qk_norm", "temperature_tuning", "rope_scaling"],
+)
+def test_each_llama4_feature_is_visible(tmp_path: Path, off: str) -> None:
+    theirs, ours = llama4_peer(tmp_path, "scout")
+    if off == "nope_phase":
+        config: ModelConfig = WrongPhase(**vars(ours.config))
+    else:
+        config = replace(ours.config, **{off: None if "_c" in off or "rope" in off else False})
+    ids = tokens(2, 29)
+    with torch.no_grad():
+        expected = theirs(ids, use_cache=False).logits
+    broken = without(ours, config)
+    assert (logits(broken, ids) - expected).abs().max() > WIDE_MARGIN
+    assert (cached_logits(broken, ids, 11) - expected).abs().max() > WIDE_MARGIN
+
+
+def test_llama3_rope_scaling_is_visible(tmp_path: Path) -> None:
+    theirs, ours = llama3_peer(tmp_path)
+    ids = tokens(2, 29)
+    with torch.no_grad():
+        expected = theirs(ids, use_cache=False).logits
+    broken = without(ours, replace(ours.config, rope_scaling=None))
+    assert (logits(broken, ids) - expected).abs().max() > WIDE_MARGIN
+
+
+def test_packed_documents_equal_separate_runs(tiny: ModelConfig) -> None:
+    model = wide(tiny)
+    lengths = (13, 21, 5)
+    pieces = [tokens(1, n, seed=n) for n in lengths]
+    padding = tokens(1, 3, seed=9)
+    documents = torch.tensor([[0] * 13 + [1] * 21 + [2] * 5 + [-1] * 3])
+    packed = logits(model, torch.cat([*pieces, padding], 1), documents_BT=documents)
+    separate = torch.cat([logits(model, p) for p in pieces], 1)
+    torch.testing.assert_close(packed[:, :39], separate, rtol=0, atol=CACHED)
+    unmasked = logits(model, torch.cat(pieces, 1))
+    assert (unmasked - separate).abs().max() > WIDE_MARGIN
+
+
+def test_positions_restart_at_each_document() -> None:
+    documents = torch.tensor([[0, 0, 0, 1, 1, -1], [4, 5, 5, 5, 5, 5]])
+    assert restart(documents).tolist() == [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]]
+
+
+def test_chunk_mask_is_a_grid_not_a_window() -> None:
+    local, everywhere = masks(5, None, None, 2, 4, torch.device("cpu"), torch.float32)
+    assert everywhere is None
+    assert local is not None
+    seen = [row.nonzero().flatten().tolist() for row in local[0, 0] == 0]
+    assert seen == [[0], [0, 1], [2], [2, 3], [4]]
+
+
+def test_no_mask_is_built_inside_one_chunk() -> None:
+    assert masks(8, None, None, 8, 7, torch.device("cpu"), torch.float32) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "scale"),
+    [(8191, 1.0), (8192, 1.0693), (32768, 1.1609), (131072, 1.2833), (1048576, 1.4860)],
+)
+def test_temperature_by_hand(count: int, scale: float) -> None:
+    got = query_temperature(torch.tensor(count - 1), 8192, 0.1)
+    assert float(got) == pytest.approx(scale, abs=5e-5)
+
+
+def test_dense_llama4_without_chunk_runs_and_decodes(tiny: ModelConfig) -> None:
+    model = wide(replace(tiny, num_experts=0, attention_chunk=None, nope_every=0))
+    ids = tokens(2, 20)
+    torch.testing.assert_close(
+        cached_logits(model, ids, 3), logits(model, ids), rtol=0, atol=CACHED
+    )
+
+
+@pytest.mark.parametrize("family", ["llama3", "llama4"])
+def test_bf16_activations_over_fp32_weights_equal_a_cast_model(
+    tiny: ModelConfig, family: str
+) -> None:
+    config = tiny
+    if family == "llama3":
+        config = ModelConfig("llama3", 128, 64, 2, 4, 2, 16, 128)
+    master = wide(config)
+    ids = tokens(2, 12)
+    exact = logits(master, ids)
+    master.compute_dtype = torch.bfloat16
+    mixed = logits(master, ids)
+    cast = wide(config).to(torch.bfloat16)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, logits(cast, ids))
+    assert 0 < (mixed - exact).abs().max() < 0.2
+    assert master.embed.dtype == torch.float32
+
+
+def test_gradients_reach_every_weight(tiny: ModelConfig) -> None:
+    model = wide(tiny)
+    ids = tokens(8, 24)
+    model.logits(model(ids, routes=Routes())).square().mean().backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert idle == []
