@@ -1,19 +1,240 @@
 """The `puna` command: one function a verb. Nothing heavy is imported before a verb needs it."""
 
-from __future__ import annotations
-
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 from puna.core.errors import UserError, nearest
 
-VERBS: dict[str, tuple[str, str]] = {
-    "run": ("puna.verbs.run", "run a recipe"),
-    "eval": ("puna.verbs.eval", "score a run, a model or an endpoint on an environment"),
-    "chat": ("puna.verbs.chat", "talk to what you trained"),
-    "audit": ("puna.verbs.audit", "test an environment's reward before you trust it"),
-    "env": ("puna.verbs.env", "list, show, try or write environments"),
-    "doctor": ("puna.verbs.doctor", "what this machine has and lacks, and what that disables"),
+
+def parse(cls: Any, verb: str, args: Sequence[str], about: str) -> Any:
+    """An instance of `cls` from the arguments after `puna VERB`; `--help` prints and exits 0.
+
+    Raises UserError, in one line, for options that are unknown, missing or of the wrong type.
+    """
+    import tyro
+
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.cli(cls, prog=f"puna {verb}", args=list(args), description=about)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip(" │╭╮╰╯─") for line in caught.getvalue().splitlines()]
+        lines = [x for x in lines if x and not x.startswith(("Parsing error", "For full help"))]
+        what = " ".join(lines[:1]) or "the options are wrong"
+        raise UserError(f"puna {verb}: {what}", f"`puna {verb} --help` lists them") from None
+
+
+def run(args: list[str]) -> int:
+    """Run a recipe."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        recipe: tyro.conf.Positional[str]
+        """A recipe file, or the name of a shipped recipe (quickstart, arithmetic, text)."""
+        dir: Path | None = None
+        """Where the run goes; runs/NAME if not given. The same command goes on where it stopped."""
+        set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A setting on top of the recipe, e.g. --set rl.steps=50."""
+        dry_run: bool = False
+        """Print every stage with all its settings, and stop."""
+        tensorboard: bool = False
+        """Write the metrics as TensorBoard events too."""
+        quiet: bool = False
+        """No progress lines."""
+
+    given = parse(Options, "run", args, "Run a recipe; a killed run goes on with the same command.")
+    from puna.core.recipe import find_recipe, read_recipe
+
+    path = find_recipe(given.recipe)
+    if given.dry_run:
+        import json
+
+        from puna.run import resolve
+
+        print(json.dumps(resolve(read_recipe(path, given.set)), indent=1))
+        return 0
+    from puna.core.progress import Progress
+    from puna.run import execute
+
+    name = read_recipe(path, given.set).name
+    directory = given.dir or Path("runs") / name
+    progress = Progress("quiet" if given.quiet else "auto")
+    execute(path, directory, given.set, progress, given.tensorboard)
+    from rich.console import Console
+
+    from puna.report.page import print_summary
+
+    print_summary(directory, Console())
+    return 0
+
+
+def evaluate(args: list[str]) -> int:
+    """Score a policy on an environment."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        target: tyro.conf.Positional[str] = ""
+        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        model: str = ""
+        """Instead of TARGET: the address of an OpenAI-compatible endpoint."""
+        env: str = "arithmetic"
+        """An environment's name, or ./file.py."""
+        n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 200
+        """How many test tasks."""
+        k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 1
+        """How many episodes of each."""
+        stage: str = ""
+        """Which stage of a run; the last trained one if not given."""
+        temperature: float | None = None
+        """0 is greedy; if not given, 0 for k = 1 and 1 for k > 1."""
+        max_tokens: int = 32
+        """Tokens of one answer at most."""
+        seed: int = 0
+        """Names the random streams of sampling."""
+        set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A setting of the environment, e.g. --set env.terms=3."""
+        name: str = ""
+        """The model's name at the endpoint; asked for if not given."""
+        api_key_env: str = ""
+        """The environment variable that holds the endpoint's key."""
+        concurrency: int = 16
+        """Requests to the endpoint at a time."""
+        out: Path | None = None
+        """Where results go; next to the run if not given."""
+
+    given = parse(Options, "eval", args, "Score a policy; every score prints its interval.")
+    if bool(given.target) == bool(given.model):
+        raise UserError("puna eval: name a run or a model", "puna eval runs/NAME or --model URL")
+    from puna.core.config import parse_set
+    from puna.evals.api import eval as evaluate_policy
+    from puna.evals.api import print_result
+
+    settings = {}
+    for text in given.set:
+        keys, value = parse_set(text)
+        if len(keys) != 2 or keys[0] != "env":
+            raise UserError(f"--set {text}: only the environment has settings here", "env.KEY=VALUE")
+        settings[keys[1]] = value
+    result = evaluate_policy(
+        given.target or given.model,
+        given.env,
+        n=given.n,
+        k=given.k,
+        stage=given.stage,
+        temperature=given.temperature,
+        max_tokens=given.max_tokens,
+        seed=given.seed,
+        settings=settings,
+        model_name=given.name,
+        api_key_env=given.api_key_env,
+        concurrency=given.concurrency,
+        out=given.out,
+        progress="auto",
+    )
+    print_result(result)
+    return 0
+
+
+def chat(args: list[str]) -> int:
+    """Talk to a model."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        target: tyro.conf.Positional[str]
+        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        stage: str = ""
+        """Which stage of a run; the last trained one if not given."""
+        temperature: float = 0.0
+        """0 is greedy."""
+        max_tokens: int = 64
+        """Tokens of one answer at most."""
+
+    given = parse(Options, "chat", args, "Talk to a model; /help inside tells the rest.")
+    from puna.agents.console import talk
+
+    return talk(Path(given.target), given.stage, given.temperature, given.max_tokens)
+
+
+def audit(args: list[str]) -> int:
+    """Test a reward."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        target: tyro.conf.Positional[str]
+        """An environment's name, or ./file.py."""
+        n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 50
+        """Tasks of each split to probe."""
+        seed: int = 0
+        """The environment's seed."""
+        json: bool = False
+        """Print JSON instead of a table."""
+
+    given = parse(Options, "audit", args, "Test an environment's reward before you trust it.")
+    from puna.gym.audit import audit as run_audit
+    from puna.gym.audit import show
+
+    found = run_audit(given.target, n=given.n, seed=given.seed)
+    show(found, as_json=given.json)
+    return 0 if found.passed else 1
+
+
+def environments(args: list[str]) -> int:
+    """List, show, try or write environments."""
+    actions = ("list", "show", "try", "new")
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: puna env list | show NAME | try NAME [--index N] | new NAME")
+        return 0
+    if args[0] not in actions:
+        raise UserError(f"puna env: no action '{args[0]}'", nearest(args[0], actions))
+    from puna.gym import console
+
+    if args[0] == "list":
+        console.list_environments()
+        return 0
+    if len(args) < 2:
+        raise UserError(f"puna env {args[0]}: which one?", f"puna env {args[0]} NAME")
+    if args[0] == "show":
+        console.show_environment(args[1])
+    elif args[0] == "new":
+        console.new_environment(args[1], Path.cwd())
+    else:
+        index = args[3] if len(args) == 4 and args[2] == "--index" else "0"
+        if not index.isdigit():
+            raise UserError(f"--index {index}: not a task number", "give 0 or more")
+        console.try_environment(args[1], int(index))
+    return 0
+
+
+def doctor(args: list[str]) -> int:
+    """What this machine has and lacks."""
+    if args and args[0] in ("-h", "--help"):
+        print("usage: puna doctor\n\nWhat this machine has and lacks, and what that disables.")
+        return 0
+    if args:
+        raise UserError(f"puna doctor takes no '{args[0]}'", "type puna doctor")
+    from puna.core.doctor import examine
+
+    return examine()
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "run": (run, "run a recipe (quickstart, arithmetic, text, or your own)"),
+    "eval": (evaluate, "score a run, a checkpoint or an endpoint on an environment"),
+    "chat": (chat, "talk to what you trained"),
+    "audit": (audit, "test an environment's reward before you trust it"),
+    "env": (environments, "list, show, try or write environments"),
+    "doctor": (doctor, "what this machine has and lacks, and what that disables"),
 }
 
 
@@ -25,11 +246,25 @@ def usage() -> str:
     return "\n".join(lines)
 
 
+def dispatch(args: list[str]) -> int:
+    """Find the verb's function and call it."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if args[0] in ("-V", "--version"):
+        from puna import __version__
+
+        print(f"puna {__version__}")
+        return 0
+    if args[0] not in VERBS:
+        raise UserError(f"no verb '{args[0]}'", nearest(args[0], VERBS))
+    return VERBS[args[0]][0](args[1:])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake is one line and exit status 2."""
-    args = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(args)
+        return dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"puna: {error}", file=sys.stderr)
         return 2
@@ -45,24 +280,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"puna: {error}", file=sys.stderr)
         return 1
-
-
-def dispatch(args: list[str]) -> int:
-    """Find the verb's function and call it."""
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if args[0] in ("-V", "--version", "version"):
-        from puna import __version__
-
-        print(f"puna {__version__}")
-        return 0
-    if args[0] not in VERBS:
-        raise UserError(f"no verb '{args[0]}'", nearest(args[0], VERBS))
-    import importlib
-
-    verb: Callable[[list[str]], int] = importlib.import_module(VERBS[args[0]][0]).main
-    return verb(args[1:])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FEW, MANY, REPEATS = 100, 1100, 3
+FEW, MANY, REPEATS = 100, 600, 3
 
 
 @contextlib.contextmanager
@@ -29,7 +29,8 @@ def instant_server() -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}/v1"
     finally:
@@ -37,8 +38,8 @@ def instant_server() -> Iterator[str]:
         process.wait(timeout=10)
 
 
-def evaluate(samples: int, url: str, logs: Path) -> tuple[float, float]:
-    """CPU-seconds and wall seconds of one evaluation of `samples` one-turn chats."""
+def evaluate(samples: int, url: str, logs: Path, live: bool) -> float:
+    """CPU-seconds of one evaluation of `samples` one-turn chats, with Inspect's live log or not."""
     from inspect_ai import Task
     from inspect_ai import eval as inspect_eval
     from inspect_ai.dataset import MemoryDataset, Sample
@@ -51,43 +52,53 @@ def evaluate(samples: int, url: str, logs: Path) -> tuple[float, float]:
         for i in range(samples)
     ]
     task = Task(dataset=MemoryDataset(data), solver=generate(), scorer=match())
-    cpu, wall = time.process_time(), time.perf_counter()
+    start = time.process_time()
     (log,) = inspect_eval(
-        task, model="openai-api/instant/instant", model_base_url=url, log_dir=str(logs),
+        task,
+        model="openai-api/instant/instant",
+        model_base_url=url,
+        log_dir=str(logs),
+        log_realtime=live,
         display="none",
-    )  # fmt: skip
-    spent = time.process_time() - cpu, time.perf_counter() - wall
+    )
+    spent = time.process_time() - start
     assert log.status == "success", log.error
-    assert log.results is not None and log.results.completed_samples == samples
+    assert log.results is not None
+    assert log.results.completed_samples == samples
     accuracy = log.results.scores[0].metrics["accuracy"].value
     assert accuracy == 0.5, accuracy
     return spent
 
 
+def slopes_ms(url: str, logs: Path, live: bool) -> list[float]:
+    """CPU-milliseconds that each further sample costs, one value a repeat, in rising order."""
+    slopes = []
+    for _ in range(REPEATS):
+        few, many = (evaluate(count, url, logs, live) for count in (FEW, MANY))
+        slopes.append(round(1000 * (many - few) / (MANY - FEW), 3))
+    return sorted(slopes)
+
+
 def measure() -> dict[str, Any]:
-    """The slope between few and many samples; the median of the repeats."""
+    """The slope between few and many samples with the defaults, and with the live log off."""
     start = time.process_time()
     import inspect_ai
 
     import_cpu = time.process_time() - start
-    slopes, walls = [], []
-    with instant_server() as url, tempfile.TemporaryDirectory() as logs:
-        evaluate(FEW, url, Path(logs))  # the first evaluation also imports the client
-        for _ in range(REPEATS):
-            few, many = (evaluate(count, url, Path(logs)) for count in (FEW, MANY))
-            slopes.append(1000 * (many[0] - few[0]) / (MANY - FEW))
-            walls.append(1000 * (many[1] - few[1]) / (MANY - FEW))
-        files = sorted(Path(logs).iterdir(), key=lambda path: path.stat().st_size)
-        stored = files[-1].stat().st_size / MANY
+    with instant_server() as url, tempfile.TemporaryDirectory() as directory:
+        logs = Path(directory)
+        evaluate(FEW, url, logs, True)  # the first evaluation also imports the client
+        default, quiet = slopes_ms(url, logs, True), slopes_ms(url, logs, False)
+        stored = max(path.stat().st_size for path in logs.iterdir()) / MANY
     return {
         "peer": "inspect-ai",
-        "marginal_cpu_ms_per_rollout": sorted(slopes)[REPEATS // 2],
-        "marginal_cpu_ms_by_repeat": [round(value, 3) for value in slopes],
-        "marginal_wall_ms_per_rollout": sorted(walls)[REPEATS // 2],
-        "stored_bytes_per_rollout": stored,
+        "marginal_cpu_ms_per_rollout": default[REPEATS // 2],
+        "marginal_cpu_ms_per_rollout_no_live_log": quiet[REPEATS // 2],
+        "repeats": {"default": default, "no_live_log": quiet},
+        "samples": [FEW, MANY],
+        "stored_bytes_per_rollout": round(stored),
         "import_cpu_seconds": import_cpu,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "samples": [FEW, MANY],
         "version": inspect_ai.__version__,
         "python": platform.python_version(),
     }

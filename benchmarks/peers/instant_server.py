@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from typing import Any
 
 ANSWER = "yes"
 _COMPLETION = {
@@ -33,7 +34,7 @@ _MODELS = {
 }
 
 
-def _response(status: str, content: dict[str, object]) -> bytes:
+def _response(status: str, content: dict[str, Any]) -> bytes:
     body = json.dumps(content).encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
@@ -48,8 +49,9 @@ NOT_FOUND = _response("404 Not Found", {"error": {"message": "no such route", "t
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Serves one connection, request after request, until the client closes it."""
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+    """Serves one connection, request after request, until the client or the server closes it."""
+    ends = (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError)
+    with contextlib.suppress(*ends):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             line, *headers = head.split(b"\r\n")

@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 SHAPES: dict[str, dict[str, int]] = {
     "164k": {
@@ -50,6 +59,11 @@ SPECIAL_TOKENS = (
     "<|python_end|>",
     *(f"<|reserved_{i}|>" for i in range(7)),
 )
+# Keeps the two line breaks after a header together, whatever the message begins with.
+_LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _CHAT_TEMPLATE = (
     "<|begin_of_text|>{% for message in messages %}<|header_start|>{{ message['role'] }}"
     "<|header_end|>\n\n{{ message['content'] }}<|eot|>{% endfor %}"
@@ -58,7 +72,7 @@ _CHAT_TEMPLATE = (
 
 
 def prompt_texts(count: int) -> list[str]:
-    """`count` (at most 100) user messages, all of one length in tokens so that nothing is padded."""
+    """`count` (at most 100) user messages, equally long in tokens so that nothing is padded."""
     assert 0 < count <= 100
     return [f"even {i:02d}" for i in range(count)]
 
@@ -68,7 +82,8 @@ def parameter_shapes(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
     width, inner = config["hidden_size"], config["intermediate_size"]
     queries = config["num_attention_heads"] * config["head_dim"]
     keys = config["num_key_value_heads"] * config["head_dim"]
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], width)}
+    table = (config["vocab_size"], width)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": table}
     for layer in range(config["num_hidden_layers"]):
         name = f"model.layers.{layer}"
         shapes |= {
@@ -82,7 +97,7 @@ def parameter_shapes(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
             f"{name}.input_layernorm.weight": (width,),
             f"{name}.post_attention_layernorm.weight": (width,),
         }
-    return shapes | {"model.norm.weight": (width,), "lm_head.weight": (config["vocab_size"], width)}
+    return shapes | {"model.norm.weight": (width,), "lm_head.weight": table}
 
 
 def make_checkpoint(directory: Path, shape: str, seed: int, prompts: int) -> None:
@@ -119,7 +134,12 @@ def make_checkpoint(directory: Path, shape: str, seed: int, prompts: int) -> Non
 
 def _train_tokenizer(vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(SPECIAL_TOKENS),
@@ -142,7 +162,7 @@ def _train_tokenizer(vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def _config(shape: str, ids: dict[str, int]) -> dict[str, Any]:
+def _config(shape: str, ids: dict[str, int | None]) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

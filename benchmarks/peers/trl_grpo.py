@@ -7,6 +7,7 @@ the environment of requirements-trl.txt; `-` reads the spec from standard input.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -17,6 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+REPORTED = """
+    beta epsilon epsilon_high delta loss_type scale_rewards importance_sampling_level
+    num_iterations steps_per_generation num_generations per_device_train_batch_size
+    gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps optim
+    adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm temperature top_p top_k
+    min_p repetition_penalty bf16 gradient_checkpointing mask_truncated_completions
+    entropy_coef disable_dropout
+"""
 DTYPES = ("fp32", "bf16", "bf16-autocast")
 
 
@@ -32,8 +41,10 @@ def load_spec(arguments: list[str]) -> dict[str, Any]:
     spec |= changes
     if spec["dtype"] not in DTYPES:
         sys.exit(f"dtype {spec['dtype']!r} is none of {DTYPES}")
-    if spec["steps"] <= spec["warmup_steps"]:
-        sys.exit("steps must be more than warmup_steps")
+    if not 1 <= spec["warmup_steps"] < spec["steps"]:
+        sys.exit("warmup_steps must be 1 or more, and fewer than steps")
+    if spec["reward"] != "even_ids":
+        sys.exit(f"reward {spec['reward']!r} is not even_ids, the only one")
     return spec
 
 
@@ -47,7 +58,7 @@ def quiet_environment(threads: int) -> None:
 
 
 class Curve:
-    """The reward, which also keeps each step's mean and how many tokens it was paid for."""
+    """The share of even token ids; also keeps each step's mean and how many tokens it paid for."""
 
     __name__ = "even_ids"
 
@@ -124,7 +135,7 @@ def measure(trainer: Any) -> dict[str, list[float]]:
 
     marks: dict[str, list[float]] = {"cpu": [], "wall": [], "generate": []}
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             # train() has by now copied the tokenizer's end of turn to where generate() looks.
             trainer.model.generation_config.eos_token_id = None
@@ -149,15 +160,7 @@ def measure(trainer: Any) -> dict[str, list[float]]:
 
 def settings(trainer: Any) -> dict[str, Any]:
     """What was in force, read back from the trainer, and what no option names."""
-    names = (
-        "beta epsilon epsilon_high delta loss_type scale_rewards importance_sampling_level"
-        " num_iterations steps_per_generation num_generations per_device_train_batch_size"
-        " gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps optim"
-        " adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm temperature top_p top_k"
-        " min_p repetition_penalty bf16 gradient_checkpointing mask_truncated_completions"
-        " entropy_coef disable_dropout"
-    ).split()
-    found = {name: getattr(trainer.args, name) for name in names}
+    found = {name: getattr(trainer.args, name) for name in REPORTED.split()}
     return {key: getattr(value, "value", value) for key, value in found.items()} | {
         "advantage": "(reward - group mean) / (group std with n - 1, + 1e-4)",
         "loss": "-min(ratio * A, clip(ratio) * A), mean over all completion tokens of the batch",
@@ -184,6 +187,7 @@ def run(spec: dict[str, Any], directory: Path) -> dict[str, Any]:
     checkpoint = Path(spec["checkpoint"] or directory / "checkpoint")
     if not (checkpoint / "config.json").exists():
         make_checkpoint(checkpoint, spec["shape"], spec["seed"], spec["prompts"])
+    weights = (checkpoint / "model.safetensors").read_bytes()
     curve = Curve(spec["new_tokens"])
     trainer = build(spec, checkpoint, directory / "output", curve)
     marks = measure(trainer)
@@ -200,6 +204,7 @@ def run(spec: dict[str, Any], directory: Path) -> dict[str, Any]:
         "import_cpu_seconds": import_cpu,
         "rewards": [round(value, 6) for value in curve.rewards],
         "tokens_per_step": curve.tokens[-1],
+        "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
         "prompt_tokens": len(json.loads((checkpoint / "prompts.json").read_text())["ids"][0]),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -1,4 +1,4 @@
-"""Scores with honest intervals: clustered by task, pass@k and pass^k, paired comparison of two runs.
+"""Scores with honest intervals: clustered by task, pass@k and pass^k, paired comparison.
 
 `summarize({"t1": [Scored(1.0, True)], "t2": [Infra("down")]}, k=1).line()` ->
 `"1.000 [0.207, 1.000] (n=1 tasks, k=1; 1 infra, 0 invalid; 0.500 with those counted 0)"`.
@@ -42,7 +42,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """`a - b` over their `n` common tasks; `detectable`: the difference found in 80 % of repeats."""
+    """`a - b` over `n` common tasks; `detectable`: the difference found in 80 % of repeats."""
 
     mean: float
     low: float

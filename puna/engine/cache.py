@@ -38,7 +38,7 @@ class _Store:
         self.shape = shape
         # Zeros, not empty: unwritten slots are read under the mask, and 0 * NaN would be NaN.
         self.flat = like.new_zeros(rows * size + 1, *shape) if old is None else old
-        self.slots = self.flat[: rows * size].unflatten(0, (rows, size))
+        self.slots = self.flat[: rows * size].view(rows, size, *shape)
         self.by_head = self.slots.transpose(1, 2)
 
     def write(self, index: Tensor, new_BKTD: Tensor) -> None:

@@ -94,7 +94,7 @@ class RemoteChat:
         return reply
 
     async def probe(self) -> str:
-        """One short chat before a long evaluation; returns the model's name.
+        """One short chat before a long evaluation; returns the model's name, leaves no connection.
 
         Raises UserError, in one line, where the endpoint does not answer it.
         """
@@ -106,6 +106,8 @@ class RemoteChat:
             self._reply(await self._ask(body, patient=False), cached=False)
         except EndpointError as error:
             raise UserError(str(error), fix="check the address and the server") from error
+        finally:
+            await self.close()
         return name
 
     async def _name(self, patient: bool = True) -> str:

@@ -112,7 +112,7 @@ class Attention(nn.Module):
         """`x_BTD` (normalised) to the residual's increment."""
         rows, tokens, _ = x_BTD.shape
         heads, keys, width = self.heads, self.keys, self.head_dim
-        qk, v = self.qkv(x_BTD).split(((heads + keys) * width, keys * width), -1)
+        qk, v = torch.split(self.qkv(x_BTD), [(heads + keys) * width, keys * width], -1)
         q, k = self._place(qk.view(rows, tokens, heads + keys, width), plan)
         q, k = q.transpose(1, 2), k.transpose(1, 2)
         v = v.view(rows, tokens, keys, width).transpose(1, 2)
@@ -129,7 +129,7 @@ class Attention(nn.Module):
             qk = self.rope.apply(qk, plan.factors)
             if self.qk_norm:
                 qk = F.rms_norm(qk.float(), (self.head_dim,), None, self.eps).type_as(qk)
-        q, k = qk.split((self.heads, self.keys), 2)
+        q, k = torch.split(qk, [self.heads, self.keys], 2)
         if self.nope and plan.temperature is not None:
             q = (q * plan.temperature).type_as(q)
         return q, k
@@ -154,9 +154,12 @@ class Block(nn.Module):
         """One layer of the residual stream."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), plan)
         normed = self.feed_forward_norm(x_BTD)
+        out: Tensor
         if isinstance(self.feed_forward, MoE):
-            return x_BTD + self.feed_forward(normed, plan.routes)
-        return x_BTD + self.feed_forward(normed)
+            out = self.feed_forward(normed, plan.routes)
+        else:
+            out = self.feed_forward(normed)
+        return x_BTD + out
 
 
 class Decoder(nn.Module):
@@ -180,9 +183,7 @@ class Decoder(nn.Module):
             Block(config, i, self.rope, attention) for i in range(config.num_layers)
         )
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.head = (
-            None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size)
-        )
+        self.head = None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size)
 
     @property
     def device(self) -> torch.device:

@@ -25,9 +25,7 @@ _BIAS = "puna.layers.{}.expert_bias"
 _MULTIMODAL = "language_model."
 
 
-def load(
-    directory: str | Path, dtype: torch.dtype = torch.float32
-) -> tuple[Decoder, ModelConfig]:
+def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, ModelConfig]:
     """The model in `directory`, its parameters as `dtype`, and its shape.
 
     Raises UserError naming the file for what is missing, cut off, of another shape or not a
@@ -146,7 +144,7 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}", "copy it again") from error
+        raise UserError(f"{path} is not whole: {error}", "copy it again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Experts(nn.Module):
         """
         order = choice_N.argsort(stable=True)
         counts = torch.bincount(choice_N, minlength=self.gate_up.shape[0]).tolist()
-        groups = x_ND[order].split(counts)
+        groups = torch.split(x_ND[order], counts)
         # unbind, not indexing: its backward writes one gradient instead of one a expert
         weights = zip(self.gate_up.unbind(), self.down.unbind(), strict=True)
         least = min(_FEW, x_ND.shape[0])

@@ -1,6 +1,6 @@
 """Named shapes from `presets.toml`, and models built from a shape with weights from a seed.
 
-`model = build(preset("nano"), seed=0)`; `build(preset("llama4-scout"), device="meta")` costs nothing.
+`model = build(preset("nano"), seed=0)`; with `device="meta"` even "llama4-scout" costs nothing.
 """
 
 from __future__ import annotations

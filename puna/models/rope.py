@@ -64,7 +64,7 @@ class Rope:
     def apply(self, x_BTHD: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
         """`x_BTHD` rotated, in its own dtype."""
         if self.interleaved:
-            pairs = torch.view_as_complex(x_BTHD.float().unflatten(-1, (-1, 2)))
+            pairs = torch.view_as_complex(x_BTHD.float().view(*x_BTHD.shape[:-1], -1, 2))
             return torch.view_as_real(pairs * factors[0]).flatten(-2).type_as(x_BTHD)
         cos, signed_sin = factors
         return x_BTHD * cos + x_BTHD.roll(x_BTHD.shape[-1] // 2, -1) * signed_sin

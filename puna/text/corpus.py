@@ -21,7 +21,8 @@ MIN_BYTES = 10_000
 _LINE_BYTES = 50
 # Shorter lines ("return self", "else:") are shared by files that have nothing else in common.
 _TELLING_BYTES = 20
-_STDLIB_SKIPS = {"site-packages", "dist-packages", "__pycache__"}
+# Tests come with some Pythons and not with others; without them the corpus is the same.
+_STDLIB_SKIPS = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def wide(config: ModelConfig) -> Decoder:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.15, generator=generator)
+                parameter.normal_(0.0, 0.1, generator=generator)
     return model
 
 

@@ -51,7 +51,7 @@ def spread(model: torch.nn.Module, seed: int = 0) -> None:
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.08, generator=generator)
             elif "norm" in name:
-                parameter.uniform_(0.5, 1.5, generator=generator)
+                parameter.uniform_(0.5, 1.0, generator=generator)
 
 
 def wide(config: ModelConfig, seed: int = 0) -> Decoder:

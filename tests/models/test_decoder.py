@@ -243,3 +243,11 @@ def test_gradients_reach_every_weight(tiny: ModelConfig) -> None:
     model.logits(model(ids, routes=Routes())).square().mean().backward()
     idle = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert idle == []
+
+
+def test_training_goes_on_after_decoding_in_inference_mode(tiny: ModelConfig) -> None:
+    model = wide(tiny)
+    with torch.inference_mode():
+        cached_logits(model, tokens(2, 12), 5)
+    model.logits(model(tokens(2, 12))).sum().backward()
+    assert model.embed.grad is not None

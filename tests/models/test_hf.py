@@ -144,7 +144,7 @@ def test_broken_directories_are_named(tmp_path: Path) -> None:
     whole = weights.read_bytes()
     for broken in (whole[: len(whole) // 2], b"", b"\xff" * 100):
         weights.write_bytes(broken)
-        with pytest.raises(UserError, match=r"model\.safetensors is not a whole"):
+        with pytest.raises(UserError, match=r"model\.safetensors is not whole"):
             load(tmp_path)
     weights.unlink()
     with pytest.raises(UserError, match=r"no file .*model\.safetensors"):

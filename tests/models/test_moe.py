@@ -23,9 +23,9 @@ def layer(config: ModelConfig, seed: int = 0) -> MoE:
 
 def dense(moe: MoE, x: Tensor) -> Tensor:
     """Every expert over every token, as the equations say: s_e is 0 for the experts not taken."""
-    scores = moe.router(x)
-    best = scores.argmax(-1, keepdim=True)
-    scores = torch.sigmoid(torch.full_like(scores, float("-inf")).scatter(1, best, scores))
+    top, best = moe.router(x).max(-1, keepdim=True)
+    masked = torch.full((len(x), moe.router.weight.shape[0]), float("-inf"))
+    scores = torch.sigmoid(masked.scatter(1, best, top))
     inputs = x[None] * scores.T[..., None]
     gate, up = torch.bmm(inputs, moe.experts.gate_up).chunk(2, -1)
     return moe.shared(x) + torch.bmm(up * F.silu(gate), moe.experts.down).sum(0)
@@ -103,5 +103,5 @@ def test_balance_moves_choice_but_not_scores(tiny: ModelConfig) -> None:
     assert last.load(4).amax(-1).mean() < 0.6 * before.amax(-1).mean()
     moe = model.layers[1].feed_forward
     moe.expert_bias.zero_()
-    moe.balance(torch.tensor([0.7, 0.3, 0.0, 0.25]), 0.5)
-    assert moe.expert_bias.tolist() == [-0.5, -0.5, 0.5, 0.0]
+    moe.balance(torch.tensor([0.75, 0.25, 0.0, 0.0]), 0.5)
+    assert moe.expert_bias.tolist() == [-0.5, 0.0, 0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Baselines: xz against its own limits, the n-gram against a slow Kneser-Ney and known entropies."""
+"""Baselines: xz at its limits, the n-gram against a slow Kneser-Ney and a known entropy."""
 
 from __future__ import annotations
 

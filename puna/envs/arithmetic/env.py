@@ -1,4 +1,4 @@
-"""arithmetic: integer expressions such as "47+8-30=", judged exactly. `puna env try arithmetic`."""
+"""arithmetic: integer expressions such as "47+8=", judged exactly. `puna env try arithmetic`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from puna.gym.task import Script, Task
 class ArithmeticConfig:
     """How hard the expressions are: `terms` operands at most, each of at most `digits` digits."""
 
-    terms: int = 3
+    terms: int = 2
     digits: int = 2
     operators: str = "+-"
 

@@ -1,0 +1,1 @@
+"""How a policy acts: the chat a person has with it in a terminal."""

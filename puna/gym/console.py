@@ -1,0 +1,131 @@
+"""`puna env`: list, show, try (a person plays the agent) and new (a first environment and its test)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from puna.core.config import to_dict
+from puna.core.errors import UserError
+from puna.core.files import write_text
+from puna.core.messages import Message
+from puna.gym.loop import Context, play_scripts
+from puna.gym.registry import known_environments, load_environment
+from puna.gym.verify import judge_group
+from puna.gym.workers import Workers
+
+_TEMPLATE = '''"""{name}: count the letter asked for. Try it: puna env try ./{file}.py"""
+
+import numpy as np
+
+from puna.gym.environment import Problem, SingleTurn
+
+WORDS = ["llama", "puna", "grass", "altiplano", "quinoa", "condor", "vicuna", "alpaca", "lake"]
+
+
+class {cls}(SingleTurn):
+    """Say how often a letter occurs in some words."""
+
+    name = "{file}"
+    version = "1.0"  # raise the first number when a prompt or a reward changes
+
+    def make(self, rng: np.random.Generator) -> Problem:
+        """Draw one problem: everything random comes from `rng`."""
+        words = " ".join(rng.choice(WORDS, size=3))
+        letter = str(rng.choice(list("aglnu")))
+        return Problem(f"{{letter}} in {{words}}?", str(words.count(letter)))
+
+    def score(self, answer: str, problem: Problem) -> float:
+        """1 for the right number and nothing else, 0 otherwise."""
+        return float(answer.strip() == problem.answer)
+'''
+
+_TEST = '''"""The reward of {name} passes the audit: pytest test_{file}.py"""
+
+from pathlib import Path
+
+from puna.gym.audit import audit
+
+
+def test_reward_can_be_trusted():
+    found = audit(str(Path(__file__).parent / "{file}.py"), n=20)
+    assert found.passed, found.findings
+'''
+
+
+def list_environments() -> None:
+    """Print every environment that can be named."""
+    for name, where in sorted(known_environments().items()):
+        try:
+            env = load_environment(name)
+            about = (type(env).__doc__ or "").strip().splitlines()[0]
+            print(f"{name} {env.version}  {about}  ({where})")
+        except UserError as error:
+            print(f"{name}  cannot be loaded: {error}")
+
+
+def show_environment(name: str) -> None:
+    """Print settings, sizes, limits and three tasks; the hidden part stays hidden."""
+    env = load_environment(name)
+    print(f"{env.name} {env.version}: {(type(env).__doc__ or '').strip().splitlines()[0]}")
+    print(f"roles: {', '.join(env.roles)}   isolation: {env.tier}   chance: {env.chance}")
+    print(f"tasks: {env.count('train'):,} train, {env.count('test'):,} test")
+    settings = to_dict(env.config) or {}
+    print("settings: " + (", ".join(f"{k}={v!r}" for k, v in settings.items()) or "none"))
+    for index in range(min(3, env.count("train"))):
+        task = env.task("train", index)
+        print(f"train/{index}:")
+        for message in task.messages:
+            print(f"  {message.role}: {message.text}")
+
+
+def try_environment(name: str, index: int) -> None:
+    """A person plays the agent on one test task and sees the verdict."""
+    env = load_environment(name)
+    if index >= env.count("test"):
+        raise UserError(f"{name} has {env.count('test')} test tasks", "choose a lower --index")
+    task = env.task("test", index)
+    shown = 0
+
+    def person(messages: Sequence[Message]) -> Message:
+        nonlocal shown
+        for message in messages[shown:]:
+            print(f"{message.role}: {message.text}")
+        try:
+            text = input("you: ")
+        except EOFError:
+            print("(no answer)")
+            text = ""
+        shown = len(messages) + 1
+        return Message.assistant(text)
+
+    async def play() -> None:
+        workers = Workers(1)
+        episode = await play_scripts(env, task, {r: person for r in env.roles}, Context())
+        verdicts = await judge_group(env, task, [episode], Context(), workers)
+        workers.close()
+        for role, outcome in verdicts[0].items():
+            print(f"{role}: {outcome}")
+
+    asyncio.run(play())
+
+
+def new_environment(name: str, folder: Path) -> None:
+    """Write NAME.py and test_NAME.py. Raises UserError for a bad name or a file in the way."""
+    if not name.isidentifier() or not name.islower():
+        raise UserError(f"'{name}' cannot name an environment", "use lower-case letters and _")
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    files = {
+        folder / f"{name}.py": _TEMPLATE.format(name=name, file=name, cls=cls),
+        folder / f"test_{name}.py": _TEST.format(name=name, file=name),
+    }
+    for path in files:
+        if path.exists():
+            raise UserError(f"{path} exists", "choose another name")
+    for path, text in files.items():
+        write_text(path, text)
+    print(f"wrote {name}.py and test_{name}.py; next:")
+    print(f"  puna audit ./{name}.py\n  puna env try ./{name}.py")
+    print(f"  puna run quickstart --dir runs/{name} --set sft.env=./{name}.py "
+          f"--set rl.env=./{name}.py --set 'eval.envs=[\"./{name}.py\"]'")

@@ -1,0 +1,1 @@
+"""Pages about runs, as single files: `write_report(Path("runs/quickstart"))` in `page.py`."""

@@ -1,0 +1,152 @@
+"""Curves of a stage as inline SVG panels, drawn by matplotlib without a display.
+
+`figure_of("rl", [stage])` -> markup. Colours are the page's, so they follow light and dark.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import StringIO
+from typing import Any
+
+from puna.report.markup import Html, number, tag
+from puna.report.read import Run, Stage
+
+Series = tuple[list[float], list[float]]
+PANELS = {
+    "loss": "loss, nats per token",
+    "bits_per_byte": "bits per byte, held out",
+    "reward": "reward",
+    "held_out": "held-out score",
+    "length_p50": "tokens per episode, median",
+    "surprisal": "surprisal, nats per token",
+}
+MARKED = ("bits_per_byte", "held_out")
+POINTS = 240
+_INK, _RULE, _LINE = "#0a0b0c", "#0a0b0d", "#0a0b0e"
+_THEME = {_INK: "currentColor", _RULE: "var(--rule)", _LINE: "var(--accent)"}
+
+
+def curves(run: Run) -> list[Html]:
+    """A figure for every stage that left metrics; seeds of one stage share theirs."""
+    found = [figure_of(name, stages) for name, stages in run.groups().items()]
+    return [figure for figure in found if figure]
+
+
+def figure_of(name: str, stages: Sequence[Stage]) -> Html:
+    """The panels of one stage: each seed thin, their mean (one seed: its running mean) bold."""
+    panels = []
+    for key, label in PANELS.items():
+        lines = [line for s in stages if len((line := series(s, key))[0]) > 1]
+        if lines and not (key == "loss" and any(series(s, "reward")[0] for s in stages)):
+            panels.append(_panel(f"{name}-{key}", label, lines, key in MARKED))
+    if not panels:
+        return Html("")
+    bold = f"mean of {len(stages)} seeds" if len(stages) > 1 else "running mean"
+    caption = tag("figcaption", f"Over steps. Thin: as measured; bold: {bold}.")
+    return tag("figure", tag("h3", name), tag("div", *panels, class_="panels"), caption)
+
+
+def series(stage: Stage, key: str) -> Series:
+    """Steps and values of one figure of a stage, steps without it left out."""
+    found = [(m["step"], v) for m in stage.metrics if (v := number(m.get(key))) is not None]
+    return [s for s, _ in found], [v for _, v in found]
+
+
+def bold_line(lines: Sequence[Series]) -> Series:
+    """The mean over lines at the steps they all have; of a single line its running mean."""
+    if len(lines) > 1:
+        tables = [dict(zip(*line, strict=True)) for line in lines]
+        common = sorted(set.intersection(*(set(t) for t in tables)))
+        return common, [sum(t[s] for t in tables) / len(tables) for s in common]
+    steps, values = lines[0]
+    half = len(values) // 40
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return steps, [sum(w) / len(w) for w in windows]
+
+
+def thin_out(line: Series, points: int = POINTS) -> Series:
+    """At most `points` points, each the mean of as many neighbours."""
+    steps, values = line
+    size = -(-len(steps) // points)
+    if size <= 1:
+        return line
+    cuts = range(0, len(steps), size)
+    return (
+        [sum(steps[i : i + size]) / len(steps[i : i + size]) for i in cuts],
+        [sum(values[i : i + size]) / len(values[i : i + size]) for i in cuts],
+    )
+
+
+def _panel(name: str, label: str, lines: Sequence[Series], marked: bool) -> Html:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # the reader's matplotlibrc must not change the page
+        settings: Any = _settings(name)
+        matplotlib.rcParams.update(settings)
+        figure = Figure(figsize=(3.3, 2.15))
+        FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        _draw(axes, lines, marked)
+        axes.set_title(label, loc="left", fontsize=9.5)
+        figure.subplots_adjust(left=0.14, right=0.97, top=0.88, bottom=0.12)
+        out = StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(out.getvalue(), name, label)
+
+
+def _settings(name: str) -> dict[str, Any]:
+    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    return dict.fromkeys(inks, _INK) | {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "axes.edgecolor": _RULE,
+        "grid.color": _RULE,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.axisbelow": True,
+        "ytick.major.size": 0,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "path.simplify": True,
+    }
+
+
+def _draw(axes: Any, lines: Sequence[Series], marked: bool) -> None:
+    if not marked or len(lines) > 1:
+        for line in lines:
+            axes.plot(*thin_out(line), color=_LINE, linewidth=0.8, alpha=0.45)
+    if marked and len(lines) == 1:
+        axes.plot(*lines[0], color=_LINE, linewidth=1.6, marker="o", markersize=4)
+        return
+    style = {"marker": "o", "markersize": 4} if marked else {}
+    axes.plot(*thin_out(bold_line(lines)), color=_LINE, linewidth=2, **style)
+
+
+def _inline(svg: str, name: str, label: str) -> Html:
+    """The picture alone: scaled by the page, coloured by it, its ids unlike any other's."""
+    svg = svg[svg.index("<svg") :]
+    # Its style sheet would apply to the whole page; the page's own has those two rules.
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    prefix = re.sub(r"\W", "-", name)
+
+    def renamed(found: re.Match[str]) -> str:
+        return f' id="{prefix}-{found[1]}"' if found[1] in used else ""
+
+    svg = re.sub(r' id="([^"]+)"', renamed, svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    head = re.search(r'viewBox="[^"]+"', svg)
+    assert head is not None
+    svg = re.sub(r"<svg[^>]*>", f'<svg role="img" aria-label="{label}" {head[0]}>', svg, count=1)
+    svg = re.sub(r"font: ?([\d.]+)px [^;\"]*", r"font-size: \1px; font-family: inherit", svg)
+    for colour, theirs in _THEME.items():
+        svg = svg.replace(colour, theirs)
+    return Html(re.sub(r"\n\s*", "\n", svg))

@@ -1,0 +1,224 @@
+"""What came out of a run, a row a stage: `summary_table(Path("runs/quickstart"))`.
+
+A gain is claimed only where the interval of the paired difference lies above zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from puna.core.stats import paired_difference
+from puna.report.interval import (
+    GAIN,
+    NO_GAIN,
+    NOT_COMPARED,
+    Interval,
+    interval,
+    over_seeds,
+    verdict_of,
+)
+from puna.report.markup import number
+from puna.report.read import Exam, Run, Stage, episodes, mapping, open_run, sequence
+
+_TRAINING = {"held_out": "held-out score while training", "reward": "reward", "loss": "loss"}
+BASELINES = {
+    "xz": "xz -9",
+    "xz_with_training_text": "xz -9 after the training text",
+    "byte_5gram": "5-gram of bytes",
+    "token_5gram": "5-gram of tokens",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage and one metric of it; `seeds` is what a row that averages over seeds averages.
+
+    `difference` is after minus before, task by task over `n` tasks (over seeds in such a row).
+    """
+
+    stage: str
+    kind: str
+    state: str
+    steps: float | None = None
+    tokens: float | None = None
+    cpu_seconds: float | None = None
+    metric: str = ""
+    before: Interval | None = None
+    after: Interval | None = None
+    difference: Interval | None = None
+    n: int = 0
+    verdict: str = ""
+    seeds: tuple[str, ...] = ()
+    of_group: str = ""
+
+
+def summary_table(run_dir: Path) -> list[Row]:
+    """The rows of the final table. Raises UserError where `run_dir` holds no run."""
+    return rows_of(open_run(run_dir))
+
+
+def rows_of(run: Run) -> list[Row]:
+    """A row a stage and metric, in order; before the seeds of a stage, their mean."""
+    out: list[Row] = []
+    for group, stages in run.groups().items():
+        rows = [row for stage in stages for row in _stage_rows(run, stage)]
+        means = _over_seeds(group, rows) if len(stages) > 1 else []
+        out += [*means, *(replace(r, of_group=group if means else "") for r in rows)]
+    return out
+
+
+def _stage_rows(run: Run, stage: Stage) -> list[Row]:
+    steps, tokens, cpu = map(stage.figure, ("steps", "tokens", "cpu_seconds"))
+    base = Row(stage.id, stage.kind, stage.state, steps, tokens, cpu)
+    if stage.kind == "eval":
+        scored = len({e.stage for e in run.exams if e.eval == stage.id})
+        return [replace(base, metric=f"scored {scored} stages" if scored else "")]
+    bits = mapping(stage.result.get("bits_per_byte"))
+    rows = [_bits_row(base, bits)] if number(bits.get("model")) is not None else []
+    parent = stage.parents[0] if stage.parents else ""
+    if parent or not rows:
+        mine = (exam for exam in run.exams if exam.stage == stage.id)
+        rows += [_score_row(run, base, exam, parent) for exam in mine]
+    return rows or [_training_row(base, stage)]
+
+
+def _bits_row(base: Row, bits: Mapping[str, Any]) -> Row:
+    after = interval(bits, "model")
+    assert after is not None
+    worst = after.mean if after.high is None else after.high
+    known = {n: v for k, n in BASELINES.items() if (v := number(bits.get(k))) is not None}
+    missed = [name for name, value in known.items() if value <= worst]
+    verdict = f"not below {', '.join(missed)}" if missed else "below xz -9 and 5-gram models"
+    return replace(
+        base, metric="bits per byte", after=after, verdict=verdict if known else NOT_COMPARED
+    )
+
+
+def _score_row(run: Run, base: Row, exam: Exam, parent: str) -> Row:
+    same = [e for e in run.exams if (e.eval, e.env) == (exam.eval, exam.env)]
+    several = len({e.eval for e in run.exams if (e.stage, e.env) == (exam.stage, exam.env)}) > 1
+    metric = f"{exam.env}, {exam.eval}" if several else exam.env
+    out = replace(base, metric=metric, after=interval(exam.score.get("value")))
+    before = next((e for e in same if e.stage == parent), None)
+    if before is None:
+        return replace(out, verdict=NOT_COMPARED)
+    out = replace(out, before=interval(before.score.get("value")))
+    found = _difference(run, before, exam)
+    difference = interval(found)
+    n = int(number(found.get("n")) or 0)
+    return replace(out, difference=difference, n=n, verdict=verdict_of(difference))
+
+
+def _difference(run: Run, before: Exam, after: Exam) -> Mapping[str, Any]:
+    """What the eval stage found, or, for stages it did not set side by side, from the episodes."""
+    for compared in run.compared:
+        if (compared.eval, compared.env) == (after.eval, after.env) and (
+            (compared.before, compared.to) == (before.stage, after.stage)
+        ):
+            return compared.found
+    a, b = task_means(after.journal), task_means(before.journal)
+    return paired_difference(a, b).to_json() if a.keys() & b.keys() else {}
+
+
+def task_means(journal: Path) -> dict[str, float]:
+    """Task -> mean value of its Scored episodes (first role), from an eval's episodes."""
+    out = {}
+    for record in episodes(journal, "index"):
+        roles = [list(mapping(o).values()) for o in sequence(record.get("outcomes"))]
+        verdicts = [mapping(found[0]) for found in roles if found]
+        values = [number(v.get("value")) for v in verdicts if v.get("kind") == "scored"]
+        known = [v for v in values if v is not None]
+        if known:
+            out[str(record.get("task"))] = sum(known) / len(known)
+    return out
+
+
+def _training_row(base: Row, stage: Stage) -> Row:
+    """No eval stage scored it: the figures of its own training, which claim nothing."""
+    for key, name in _TRAINING.items():
+        values = [v for m in stage.metrics if (v := number(m.get(key))) is not None]
+        if values:
+            best = number(stage.result.get("best_held_out")) if key == "held_out" else None
+            # Reward and loss of one step are noise: the first and the last tenth stand for them.
+            width = 1 if key == "held_out" else max(1, len(values) // 10)
+            first, last = values[:width], values[-width:]
+            after = sum(last) / len(last) if best is None else best
+            return replace(
+                base,
+                metric=name,
+                before=Interval(sum(first) / len(first)),
+                after=Interval(after),
+                verdict=NOT_COMPARED,
+            )
+    return base
+
+
+def _over_seeds(group: str, rows: Sequence[Row]) -> list[Row]:
+    """One row a metric: means over the seeds that have it, and a t interval of the difference."""
+    out = []
+    for metric in dict.fromkeys(r.metric for r in rows):
+        mine = [r for r in rows if r.metric == metric]
+        done = [r for r in mine if r.state == "done"]
+        if len(done) < 2:
+            continue
+        verdicts = {r.verdict for r in done}
+        difference = over_seeds([r.difference.mean for r in done if r.difference])
+        before = over_seeds([r.before.mean for r in done if r.before])
+        cost = (_mean([getattr(r, k) for r in done]) for k in ("steps", "tokens", "cpu_seconds"))
+        steps, tokens, cpu = cost
+        out.append(
+            Row(
+                group,
+                mine[0].kind,
+                "done" if len(done) == len(mine) else "unfinished",
+                steps,
+                tokens,
+                cpu,
+                metric=metric,
+                before=before and Interval(before.mean),
+                after=over_seeds([r.after.mean for r in done if r.after]),
+                difference=difference,
+                n=sum(r.difference is not None for r in done),
+                verdict=verdict_of(difference)
+                if difference or len(verdicts) > 1
+                else verdicts.pop(),
+                seeds=tuple(r.stage for r in done),
+            )
+        )
+    return out
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def headline(run: Run, rows: Sequence[Row]) -> str:
+    """One sentence of what came out."""
+    told = [r for r in rows if r.difference and not r.of_group]
+    if told:
+        return _told(told[-1])
+    bits = next((r for r in rows if r.metric == "bits per byte" and r.after), None)
+    if bits is not None and bits.after is not None:
+        return (
+            f"The model needs {bits.after.mean:.3f} bits for a byte of text it never saw: "
+            f"{bits.verdict}."
+        )
+    done = sum(s.state == "done" for s in run.stages)
+    return f"{done} of {len(run.stages)} stages are done; no stage has been compared with another."
+
+
+def _told(row: Row) -> str:
+    assert row.difference is not None
+    over = f"{len(row.seeds)} seeds" if row.seeds else f"{row.n:,} paired tasks"
+    by = f"{row.difference.text('+')} over {over}"
+    if row.before is None or row.after is None:
+        return f"{row.stage} on {row.metric}: {row.verdict} ({by})."
+    span = f"from {row.before.mean:.3f} to {row.after.mean:.3f}"
+    if row.verdict == NO_GAIN:
+        return f"{row.stage} showed no gain on {row.metric}: {span}, a difference of {by}."
+    verb = "raised" if row.verdict == GAIN else "lowered"
+    return f"{row.stage} {verb} the score on {row.metric} {span}: {by}."
