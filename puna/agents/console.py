@@ -46,7 +46,7 @@ class Chat:
 
     def reset(self) -> None:
         """Begin a new conversation."""
-        self.histories: dict[str, tuple[Message, ...]] = {n: () for n in self.names}
+        self.histories: dict[str, tuple[Message, ...]] = dict.fromkeys(self.names, ())
         self.seats = {
             n: SamplerSeat(LocalSampler(self.models[n], Rendezvous()), self.params, ("chat", "chat"))
             for n in self.names

@@ -80,7 +80,15 @@ def write_text(path: Path, text: str, point: str = "file") -> None:
 
 def write_json(path: Path, data: Any, point: str = "file") -> None:
     """`write_bytes` for JSON, keys in the order given, one trailing newline."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n", point)
+    write_bytes(path, json_bytes(data, indent=1) + b"\n", point)
+
+
+def json_bytes(data: Any, **style: Any) -> bytes:
+    """JSON as UTF-8; text that UTF-8 cannot hold (a lone surrogate) is escaped."""
+    try:
+        return json.dumps(data, ensure_ascii=False, **style).encode()
+    except UnicodeEncodeError:
+        return json.dumps(data, **style).encode()
 
 
 class NewDirectory:
@@ -115,12 +123,14 @@ class NewDirectory:
                     with open(file, "rb") as f:
                         os.fsync(f.fileno())
             crash_point(f"{self.point}.written")
+            old = self.aside.with_suffix(".old.tmp")
             if self.path.exists():
-                shutil.rmtree(self.path)
+                os.replace(self.path, old)
                 crash_point(f"{self.point}.cleared")
             os.replace(self.aside, self.path)
             crash_point(f"{self.point}.renamed")
             _sync_dir(self.path.parent)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as failure:
             shutil.rmtree(self.aside, ignore_errors=True)
             raise explain(failure, self.path) from failure
@@ -143,5 +153,5 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(data: Any) -> str:
     """Hex SHA-256 of the canonical JSON of `data`."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    canonical = json_bytes(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical).hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from puna.core.files import crash_point, explain
+from puna.core.files import crash_point, explain, json_bytes
 
 SCHEMA = 1
 
@@ -21,8 +21,11 @@ class Journal:
 
     def __init__(self, path: Path, point: str = "journal") -> None:
         self.path, self.point = path, point
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._mend()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._mend()
+        except OSError as error:
+            raise explain(error, path) from error
 
     def _mend(self) -> None:
         """Cut a torn last line so that the next record starts on a line of its own."""
@@ -44,11 +47,11 @@ class Journal:
 
     def append(self, record: dict[str, Any], sync: bool = False) -> None:
         """Write one record; `sync` waits until it is on the disk. Raises UserError on a full disk."""
-        line = json.dumps({"schema": SCHEMA, **record}, ensure_ascii=False) + "\n"
+        line = json_bytes({"schema": SCHEMA, **record}) + b"\n"
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                view = memoryview(line.encode())
+                view = memoryview(line)
                 while view:
                     view = view[os.write(fd, view) :]
                 if sync:
@@ -67,6 +70,8 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         return
     with open(path, "rb") as f:
         for line in f:
+            if not line.endswith(b"\n"):
+                return  # torn, or about to be cut as torn by the next writer
             try:
                 record = json.loads(line)
             except ValueError:

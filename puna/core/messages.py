@@ -147,8 +147,12 @@ class Message:
         if isinstance(data.get("reasoning_content"), str) and data["reasoning_content"]:
             parts.append(Reasoning(data["reasoning_content"]))
         parts.extend(content)
-        for call in data.get("tool_calls") or ():
-            parts.append(_from_call(call))
+        calls = data.get("tool_calls") or ()
+        if not isinstance(calls, Sequence) or isinstance(calls, str):
+            raise ValueError(f"tool_calls is {type(calls).__name__}, not a list")
+        if calls:  # beside calls, an empty content says that there is none
+            parts = [p for p in parts if p != Text("")]
+        parts.extend(_from_call(call) for call in calls)
         return Message(str(role), tuple(parts))
 
 

@@ -24,10 +24,22 @@ class Scored:
         """Raises ValueError where the value is not a finite number."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             raise ValueError(f"a score must be a number, not {type(self.value).__name__}")
-        if not math.isfinite(self.value):
-            raise ValueError(f"a score must be finite, not {self.value}")
+        if not _finite(self.value):
+            raise ValueError(f"a score must be finite, not {self.value!r:.40}")
         if not isinstance(self.success, bool):
             raise ValueError(f"success must be True or False, not {type(self.success).__name__}")
+        for name, part in self.parts.items():
+            if not isinstance(name, str) or not isinstance(part, int | float) or not _finite(part):
+                raise ValueError(f"part {name!r} must be a finite number, not {part!r:.40}")
+        if not isinstance(self.evidence, str):
+            raise ValueError(f"evidence must be text, not {type(self.evidence).__name__}")
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 @dataclass(frozen=True)
@@ -36,12 +48,22 @@ class Invalid:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where the reason is not text."""
+        if not isinstance(self.reason, str):
+            raise ValueError(f"a reason must be text, not {type(self.reason).__name__}")
+
 
 @dataclass(frozen=True)
 class Infra:
     """The machinery failed (endpoint down, verifier bug, disk full): never counted as 0."""
 
     error: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the error is not text."""
+        if not isinstance(self.error, str):
+            raise ValueError(f"an error must be text, not {type(self.error).__name__}")
 
 
 Outcome = Scored | Invalid | Infra

@@ -71,23 +71,30 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for key in table:
         if key not in _TOP:
             raise UserError(f"{path}: unknown key '{key}'", nearest(key, _TOP))
-    stages = [dict(s) for s in _stage_tables(table, path)]
+    stages = [dict(s) for s in _stage_tables(table.get("stage", []), path)]
     for text in sets:
         _apply(table, stages, text)
+    _stage_tables(stages, path)
     ids = [s["id"] for s in stages]
     for stage in stages:
         if ids.count(stage["id"]) > 1:
             raise UserError(f"{path}: two stages have the id '{stage['id']}'", "rename one")
     name = table.get("name", path.stem)
     seed = table.get("seed", 0)
-    if not isinstance(seed, int) or not isinstance(name, str):
-        raise UserError(f"{path}: name must be text and seed a whole number")
-    return Recipe(name, table.get("title", ""), seed, table.get("machine", {}), tuple(stages))
+    title, machine = table.get("title", ""), table.get("machine", {})
+    if not _whole(seed) or not isinstance(name, str) or not isinstance(title, str):
+        raise UserError(f"{path}: name and title must be text and seed a whole number")
+    if not isinstance(machine, Mapping):
+        raise UserError(f"{path}: machine is {machine!r}", "write [machine] with threads = ...")
+    return Recipe(name, title, seed, machine, tuple(stages))
 
 
-def _stage_tables(table: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
-    stages = table.get("stage", [])
-    if not isinstance(stages, list) or not stages:
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _stage_tables(stages: Any, path: Path) -> list[Mapping[str, Any]]:
+    if not isinstance(stages, list) or not stages or not all(isinstance(s, dict) for s in stages):
         raise UserError(f"{path}: no stages", 'add [[stage]] with id = "..." and kind = "..."')
     for number, stage in enumerate(stages, 1):
         for key in ("id", "kind"):
@@ -128,7 +135,7 @@ def plan(recipe: Recipe) -> list[Planned]:
     """The stages in order, expanded over matrix values and rounds.
 
     A stage has one variant for each combination of its own `matrix` and of its parents' variants
-    (parents that share a label are joined on it). The label `seed` sets the stage's seed, any
+    (what shares a label, be it parents or the matrix, is joined on it). The label `seed` sets the stage's seed, any
     other sets the setting of that name. Raises UserError for an unknown parent.
     """
     variants: dict[str, list[tuple[dict[str, Any], str]]] = {}
@@ -137,6 +144,8 @@ def plan(recipe: Recipe) -> list[Planned]:
         parents = stage.get("from", [])
         if isinstance(parents, str):
             parents = [parents]
+        if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
+            raise UserError(f"stage '{stage['id']}': from is {parents!r}", 'e.g. from = ["sft"]')
         for parent in parents:
             if parent not in variants:
                 hint = nearest(parent, variants)
@@ -145,6 +154,14 @@ def plan(recipe: Recipe) -> list[Planned]:
         for labels, chosen in _combinations(stage, parents, variants):
             out += _rounds(stage, recipe.seed, labels, chosen)
             variants[stage["id"]].append((labels, out[-1].id))
+        if not variants[stage["id"]]:
+            raise UserError(
+                f"stage '{stage['id']}' has no variant", "its matrix is empty or fits no parent"
+            )
+    names = [s.id for s in out]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two stages would be called '{name}'", "rename a stage or matrix value")
     return out
 
 
@@ -165,7 +182,14 @@ def _combinations(
     if not isinstance(matrix, Mapping) or not all(isinstance(v, list) for v in matrix.values()):
         raise UserError(f"{stage['id']}.matrix must map keys to lists", "e.g. matrix.seed = [0, 1]")
     for key, values in matrix.items():
-        found = [({**labels, key: v}, chosen) for labels, chosen in found for v in values]
+        if key == "seed" and not all(_whole(v) for v in values):
+            raise UserError(f"{stage['id']}.matrix.seed is {values!r}", "give whole numbers")
+        found = [
+            ({**labels, key: v}, chosen)
+            for labels, chosen in found
+            for v in values
+            if labels.get(key, v) == v
+        ]
     return found
 
 
@@ -173,13 +197,14 @@ def _rounds(
     stage: Mapping[str, Any], seed: int, labels: dict[str, Any], parents: list[str]
 ) -> list[Planned]:
     rounds = stage.get("rounds", 1)
-    if not isinstance(rounds, int) or rounds < 1:
+    if not _whole(rounds) or rounds < 1:
         raise UserError(f"{stage['id']}.rounds is {rounds!r}", "give a whole number from 1")
     settings = {k: v for k, v in stage.items() if k not in _STAGE}
     for key, value in labels.items():
         if key in stage.get("matrix", {}) and key != "seed":
             settings[key] = value
     tail = ",".join(f"{k}={v}" for k, v in labels.items())
+    tail = "".join(c if c.isalnum() or c in "-_.,=" else "_" for c in tail)
     name = f"{stage['id']}@{tail}" if tail else stage["id"]
     out: list[Planned] = []
     for number in range(1, rounds + 1):

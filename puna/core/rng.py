@@ -14,8 +14,10 @@ Key = int | str
 
 def digest(seed: int, *key: Key) -> bytes:
     """32 bytes that name the stream of (seed, key...)."""
-    text = "\x1f".join(f"{type(k).__name__}:{k}" for k in (seed, *key))
-    return hashlib.blake2b(text.encode(), digest_size=32).digest()
+    # int(...): a NumPy integer names the same stream as Python's.
+    words = (f"str:{k}" if isinstance(k, str) else f"int:{int(k)}" for k in (seed, *key))
+    text = "\x1f".join(words).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=32).digest()
 
 
 def stream(seed: int, *key: Key) -> np.random.Generator:

@@ -97,7 +97,7 @@ def _local(
     sampler, meet = local_policy(model, Tokenizer.load(directory), facts["seed"])
     result = evaluate(
         env,
-        {role: sampler for role in env.roles},
+        dict.fromkeys(env.roles, sampler),
         params=SamplingParams(facts["max_tokens"], facts["temperature"]),
         meet=meet,
         journal=where / "episodes.jsonl",
@@ -170,7 +170,7 @@ def find_model(target: Path, stage: str = "") -> tuple[Path, str]:
         if stage and stage not in found:
             raise UserError(f"{target} has no finished stage '{stage}'", nearest(stage, found))
         if not found:
-            raise UserError(f"no stage of {target} is finished", f"puna run goes on with it")
+            raise UserError(f"no stage of {target} is finished", "puna run goes on with it")
         chosen = stage or found[-1]
         return target / chosen / "model", chosen
     for candidate in (target / "model", target):

@@ -43,7 +43,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         settings = {"id": given} if isinstance(given, str) else dict(given)
         name = str(settings.pop("id", ""))
         env = load_environment(name, settings, ctx.seed)
-        before: tuple[str, EvalResult] | None = None
+        earlier: list[tuple[str, EvalResult]] = []
         for parent, directory in ctx.parents.items():
             model, _ = hf.load(directory / "model")
             model.compute_dtype = getattr(torch, ctx.machine.dtype)
@@ -52,7 +52,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
             sampler, meet = local_policy(model.eval(), tokenizer, ctx.seed, config.slots)
             found = evaluate(
                 env,
-                {role: sampler for role in env.roles},
+                dict.fromkeys(env.roles, sampler),
                 n=config.n,
                 k=config.k,
                 params=SamplingParams(config.max_tokens, config.temperature),
@@ -72,9 +72,9 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
                     "by_tag": {t: s.to_json() for t, s in found.by_tag.items()},
                 }
             )
-            if before is not None:
-                differences.append(_difference(env.name, before, (parent, found), env.roles[0]))
-            before = (parent, found)
+            mine = (parent, found)
+            differences += [_difference(env.name, a, mine, env.roles[0]) for a in earlier]
+            earlier.append(mine)
     return {"scores": scores, "differences": differences}
 
 

@@ -102,7 +102,7 @@ def try_environment(name: str, index: int) -> None:
 
     async def play() -> None:
         workers = Workers(1)
-        episode = await play_scripts(env, task, {r: person for r in env.roles}, Context())
+        episode = await play_scripts(env, task, dict.fromkeys(env.roles, person), Context())
         verdicts = await judge_group(env, task, [episode], Context(), workers)
         workers.close()
         for role, outcome in verdicts[0].items():

@@ -95,7 +95,7 @@ async def _blame(
         if again.outside or str(again) != str(error):
             return infra
         zero = Scored(0.0, False, evidence=f"this answer makes the verifier fail: {error}")
-        return {role: zero for role in env.roles}
+        return dict.fromkeys(env.roles, zero)
     except Exception:
         return infra
     return infra  # it judged this time: not repeatable, so not the agent's doing

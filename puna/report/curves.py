@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
-from puna.report.markup import Html, number, tag
+from puna.report.markup import Html, number, section, tag
 from puna.report.read import Run, Stage
 
 Series = tuple[list[float], list[float]]
@@ -28,14 +28,19 @@ _INK, _RULE, _LINE = "#0a0b0c", "#0a0b0d", "#0a0b0e"
 _THEME = {_INK: "currentColor", _RULE: "var(--rule)", _LINE: "var(--accent)"}
 
 
-def curves(run: Run) -> list[Html]:
+def curves(run: Run) -> Html:
     """A figure for every stage that left metrics; seeds of one stage share theirs."""
     found = [figure_of(name, stages) for name, stages in run.groups().items()]
-    return [figure for figure in found if figure]
+    note = (
+        "Over steps. Thin: as measured, a line a seed; bold: the mean over seeds, and over "
+        "neighbouring steps."
+    )
+    figures = tag("div", *found, class_="figures") if any(found) else ""
+    return section("Curves", figures, note=note)
 
 
 def figure_of(name: str, stages: Sequence[Stage]) -> Html:
-    """The panels of one stage: each seed thin, their mean (one seed: its running mean) bold."""
+    """The panels of one stage: each seed thin, their mean bold."""
     panels = []
     for key, label in PANELS.items():
         lines = [line for s in stages if len((line := series(s, key))[0]) > 1]
@@ -43,9 +48,8 @@ def figure_of(name: str, stages: Sequence[Stage]) -> Html:
             panels.append(_panel(f"{name}-{key}", label, lines, key in MARKED))
     if not panels:
         return Html("")
-    bold = f"mean of {len(stages)} seeds" if len(stages) > 1 else "running mean"
-    caption = tag("figcaption", f"Over steps. Thin: as measured; bold: {bold}.")
-    return tag("figure", tag("h3", name), tag("div", *panels, class_="panels"), caption)
+    span = f"span{min(4, len(panels))}"
+    return tag("figure", tag("h3", name), tag("div", *panels, class_="panels"), class_=span)
 
 
 def series(stage: Stage, key: str) -> Series:
@@ -54,14 +58,12 @@ def series(stage: Stage, key: str) -> Series:
     return [s for s, _ in found], [v for _, v in found]
 
 
-def bold_line(lines: Sequence[Series]) -> Series:
-    """The mean over lines at the steps they all have; of a single line its running mean."""
-    if len(lines) > 1:
-        tables = [dict(zip(*line, strict=True)) for line in lines]
-        common = sorted(set.intersection(*(set(t) for t in tables)))
-        return common, [sum(t[s] for t in tables) / len(tables) for s in common]
-    steps, values = lines[0]
-    half = len(values) // 40
+def bold_line(lines: Sequence[Series], smooth: bool = True) -> Series:
+    """The mean over lines at the steps they all have, thinned out, and its running mean."""
+    tables = [dict(zip(*line, strict=True)) for line in lines]
+    common = sorted(set.intersection(*(set(t) for t in tables)))
+    steps, values = thin_out((common, [sum(t[s] for t in tables) / len(tables) for s in common]))
+    half = len(values) // 40 if smooth else 0
     windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return steps, [sum(w) / len(w) for w in windows]
 
@@ -123,11 +125,8 @@ def _draw(axes: Any, lines: Sequence[Series], marked: bool) -> None:
     if not marked or len(lines) > 1:
         for line in lines:
             axes.plot(*thin_out(line), color=_LINE, linewidth=0.8, alpha=0.45)
-    if marked and len(lines) == 1:
-        axes.plot(*lines[0], color=_LINE, linewidth=1.6, marker="o", markersize=4)
-        return
     style = {"marker": "o", "markersize": 4} if marked else {}
-    axes.plot(*thin_out(bold_line(lines)), color=_LINE, linewidth=2, **style)
+    axes.plot(*bold_line(lines, not marked), color=_LINE, linewidth=1.8, **style)
 
 
 def _inline(svg: str, name: str, label: str) -> Html:

@@ -109,10 +109,12 @@ def verdict(outcome: Record) -> Html:
     """An outcome in words."""
     kind = str(outcome.get("kind", ""))
     if kind == "scored":
-        word = tag("span", "solved", class_="good") if outcome.get("success") else judged("failed")
+        word, tone = ("solved", "good") if outcome.get("success") else ("failed", "bad")
         value = number(outcome.get("value"))
-        said_why = f", {clip(str(outcome['evidence']), 200)}" if outcome.get("evidence") else ""
-        return join((word, f" (value {'–' if value is None else f'{value:g}'}{said_why})"))
+        told = "–" if value is None else f"{value:g}"
+        if outcome.get("evidence"):
+            told += f", {clip(str(outcome['evidence']), 200)}"
+        return join((tag("span", word, class_=tone), f" (value {told})"))
     reason = outcome.get("reason") or outcome.get("error") or ""
     return judged(clip(f"not scored, {kind or 'no outcome'}: {reason}", 300))
 
@@ -149,13 +151,14 @@ def _part(part: Record) -> str:
 
 
 def sample_episodes(run: Run) -> Html:
-    """A few episodes of every rl stage and every evaluated stage, folded."""
+    """A few episodes of every rl stage and every evaluated stage (of its first seed), folded."""
     parts: list[Html] = []
-    for stage in run.stages:
+    first = {stages[0].id for stages in run.groups().values()}
+    for stage in (s for s in run.stages if s.id in first):
         found = spread(episodes(stage.dir / "episodes.jsonl", "step", "task", "sample"), SAMPLES)
         if found:
             parts += [tag("h3", f"{stage.id}, while training"), *map(_trained, found)]
-    for exam in run.exams:
+    for exam in (e for e in run.exams if e.eval in first):
         found = spread(episodes(exam.journal, "index"), SAMPLES)
         if found:
             title = f"{exam.stage} on {exam.env}, by {exam.eval}"

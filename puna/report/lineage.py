@@ -8,7 +8,7 @@ from __future__ import annotations
 from puna.report.markup import Html, count, join, number, section, tag
 from puna.report.read import Run, Stage, mapping
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, PAD = 158, 62, 46, 22, 6
+WIDTH, HEIGHT, GAP_X, GAP_Y, PAD = 158, 62, 46, 28, 6
 
 
 def lineage(run: Run) -> Html:
@@ -25,7 +25,7 @@ def graph(run: Run) -> Html:
     # Arrows that pass over a stage in between swing above it, so the top row needs room.
     edges = [(s.id, p) for s in run.stages for p in s.parents if p in places]
     lift = max((places[child][0] - places[p][0] for child, p in edges), default=1)
-    top = PAD + (14 * lift if lift > 1 else 0)
+    top = PAD + (9 * lift if lift > 1 else 0)
     width = wide * (WIDTH + GAP_X) - GAP_X + 2 * PAD
     height = high * (HEIGHT + GAP_Y) - GAP_Y + top + PAD
     corner = {
@@ -55,25 +55,33 @@ def graph(run: Run) -> Html:
 
 
 def _places(run: Run) -> dict[str, tuple[int, int]]:
-    """Column and row of each stage; a stage stands on its parent's row where that is free."""
-    places: dict[str, tuple[int, int]] = {}
-    taken: set[tuple[int, int]] = set()
+    """Column and row of each stage; the first child of its nearest parent keeps to its row."""
+    columns: dict[str, int] = {}
+    children: dict[str, list[str]] = {}
     for stage in run.stages:
-        known = [places[p] for p in stage.parents if p in places]
-        x = 1 + max((c for c, _ in known), default=-1)
-        y = next((r for c, r in reversed(known) if c == x - 1), 0)
-        while (x, y) in taken:
-            y += 1
-        taken.add((x, y))
-        places[stage.id] = (x, y)
-    return places
+        known = [p for p in reversed(stage.parents) if p in columns]
+        nearest = max(known, key=lambda p: columns[p], default="")
+        columns[stage.id] = 1 + columns.get(nearest, -1)
+        children.setdefault(nearest, []).append(stage.id)
+    rows: dict[str, int] = {}
+
+    def place(name: str, row: int) -> int:
+        rows[name] = below = row
+        for child in children.get(name, ()):
+            below = place(child, below)
+        return max(below, row + 1)
+
+    below = 0
+    for root in children[""]:
+        below = place(root, below)
+    return {name: (columns[name], rows[name]) for name in columns}
 
 
 def _arrow(a: tuple[int, int], b: tuple[int, int], columns: int) -> Html:
     x1, y1, x2, y2 = a[0] + WIDTH, a[1] + HEIGHT // 2, b[0], b[1] + HEIGHT // 2
     if columns > 1:
         x1, y1 = a[0] + WIDTH // 2, a[1]
-        over = min(y1, b[1]) - 18 * columns
+        over = min(y1, b[1]) - 12 * columns
         y2 = b[1] + 14
         path = f"M{x1} {y1}C{x1} {over} {x2 - GAP_X} {over} {x2 - 1} {y2}"
     else:
@@ -112,18 +120,13 @@ def _short(text: str, longest: int = 18) -> str:
 
 def facts(run: Run) -> Html:
     """Data, machine, versions, commit and seed as a list of terms."""
-    pairs: list[tuple[str, object]] = []
+    sources: dict[Html, list[str]] = {}
     for stage in run.stages:
-        data = mapping(stage.result.get("data"))
-        if data:
-            files, size = number(data.get("files")), number(data.get("bytes"))
-            digest = tag("code", str(data.get("digest", ""))[:16])
-            text = f"{count(files)} files, {count(size)} bytes, digest "
-            pairs.append((f"data of {stage.id}", join((text, digest))))
-        if stage.result.get("data_hash"):
-            rows = number(stage.result.get("rows"))
-            digest = tag("code", str(stage.result["data_hash"])[:16])
-            pairs.append((f"data of {stage.id}", join((f"{count(rows)} rows, digest ", digest))))
+        for text in _data(stage):
+            sources.setdefault(text, []).append(stage.group)
+    pairs: list[tuple[str, object]] = [
+        (f"data of {', '.join(dict.fromkeys(names))}", text) for text, names in sources.items()
+    ]
     for env, known in {e.env: e.digest for e in run.exams if e.digest}.items():
         pairs.append(("environment", join((f"{env} ", tag("code", known[:16])))))
     for key in ("machine", "versions"):
@@ -134,3 +137,18 @@ def facts(run: Run) -> Html:
         if run.record.get(key) not in (None, ""):
             pairs.append((key, str(run.record[key])))
     return tag("dl", *(tag(n, v) for k, value in pairs for n, v in (("dt", k), ("dd", value))))
+
+
+def _data(stage: Stage) -> list[Html]:
+    """What a stage learned from, with its digest."""
+    out = []
+    data = mapping(stage.result.get("data"))
+    if data:
+        files, size = count(number(data.get("files"))), count(number(data.get("bytes")))
+        digest = tag("code", str(data.get("digest", ""))[:16])
+        out.append(join((f"{files} files, {size} bytes, digest ", digest)))
+    if stage.result.get("data_hash"):
+        rows = count(number(stage.result.get("rows")))
+        digest = tag("code", str(stage.result["data_hash"])[:16])
+        out.append(join((f"{rows} rows, digest ", digest)))
+    return out

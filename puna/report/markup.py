@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 # Control characters are shown as their pictures; HTML forbids most of them as they are.
 _CONTROLS = {c: chr(0x2400 + c) for c in range(32) if c not in (9, 10)}
 _CONTROLS |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
+# Direction overrides would turn round the page's own words that follow.
+_CONTROLS |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
 LONGEST = 4000
 
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from puna.core.files import write_text
+from puna.core.recipe import shipped_recipes
 from puna.report.curves import curves
 from puna.report.episodes import flips, sample_episodes, text_samples
 from puna.report.lineage import lineage
 from puna.report.markup import Html, count, details, join, number, section, tag
-from puna.report.read import Run, mapping, open_run
+from puna.report.read import Run, mapping, open_run, sequence
 from puna.report.style import frame
-from puna.report.summary import Row, headline, rows_of
-from puna.report.tables import bits_charts, main_table, score_tables, unscored
+from puna.report.summary import Row, comparisons, headline, rows_of
+from puna.report.tables import bits_charts, main_table, score_tables, seeds_compared, unscored
 
 
 def write_report(run_dir: Path) -> Path:
@@ -31,15 +32,15 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text: the same run gives the same bytes."""
-    rows = rows_of(run)
+    rows, found = rows_of(run), comparisons(run)
     body = join(
         (
             _top(run, rows),
-            tag("section", main_table(rows), _legend(rows)),
+            tag("section", main_table(rows), _legend(rows), seeds_compared(found)),
             lineage(run),
-            section("Curves", *curves(run)),
+            curves(run),
             bits_charts(run),
-            score_tables(run),
+            score_tables(run, found),
             flips(run),
             text_samples(run),
             sample_episodes(run),
@@ -87,18 +88,19 @@ def _legend(rows: Sequence[Row]) -> Html:
 
 def _settings(run: Run) -> Html:
     """Every setting of every stage, defaults included, folded."""
+    plans = {mapping(s).get("id"): mapping(s) for s in sequence(run.record.get("stages"))}
     parts = []
-    for stage in run.record.get("stages") or [s.record.get("config") for s in run.stages]:
-        name = mapping(stage).get("id", "stage")
-        settings = {k: v for k, v in mapping(stage).items() if k != "id"}
-        text = json.dumps(settings, indent=2, ensure_ascii=False, default=str)
-        parts.append(details(tag("code", name), tag("pre", text)))
+    for stage in run.stages:
+        settings = plans.get(stage.id) or mapping(stage.record.get("config"))
+        text = json.dumps(dict(settings), indent=2, ensure_ascii=False)
+        parts.append(details(tag("code", stage.id), tag("pre", text)))
     return section("Settings", *parts, note="As resolved, defaults included.")
 
 
 def _reproduce(run: Run) -> Html:
     recipe = str(run.record.get("recipe") or run.record.get("name") or "RECIPE")
-    command = f"puna run {shlex.quote(recipe)} --dir {shlex.quote('runs/again')}"
+    shipped = {str(path): name for name, path in shipped_recipes().items()}
+    command = f"puna run {shlex.quote(shipped.get(recipe, recipe))} --dir runs/again"
     note = (
         "With --set for every setting that is not the recipe's own; the settings above are "
         "those that were used. On the same machine, build and threads the weights are the same "

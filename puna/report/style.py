@@ -23,18 +23,19 @@ h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; overflow-wrap: anywhere; }
 .note { max-width: 46rem; margin: .25rem 0 .75rem; }
 .state { border-left: 3px solid var(--flat); padding: .25rem .75rem; background: var(--wash); }
 .scroll { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .wide { width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--rule); }
 td { white-space: nowrap; }
-.wide td:last-child { white-space: normal; min-width: 7.5rem; }
+.verdict { display: inline-block; white-space: normal; min-width: 4rem; max-width: 11rem; }
 thead th { font-weight: 600; color: var(--soft); font-size: .8rem; white-space: nowrap;
   vertical-align: bottom; }
 tbody th { font-weight: 600; white-space: nowrap; }
 tr.seed th { font-weight: 400; padding-left: 1.1rem; }
+tbody th, thead th:first-child { position: sticky; left: 0; background: var(--paper); }
 tr.seed { color: var(--soft); }
-.range { display: block; font-size: .78rem; white-space: nowrap; }
+.range { display: block; font-weight: 400; font-size: .78rem; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .flat { color: var(--flat); }
 .soft { color: var(--soft); }
 code, pre { font: .85rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -44,7 +45,8 @@ details { border-bottom: 1px solid var(--rule); padding: .4rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 .panels { display: grid; gap: 1rem 1.5rem; margin: .5rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
-.sides { display: grid; gap: 1rem 1.5rem; margin: .5rem 0; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); }
+.sides { display: grid; gap: 1rem 1.5rem; margin: .5rem 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); }
 .sides > *, .panels > * { min-width: 0; }
 figure { margin: 0 0 1.25rem; }
 .panels svg { display: block; width: 100%; height: auto; }
@@ -60,8 +62,13 @@ mark { background: none; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .8rem; }
-@media (max-width: 40rem) { main { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; }
+@media (max-width: 40rem) { tbody th { white-space: normal; min-width: 5rem; max-width: 9rem;
+  overflow-wrap: anywhere; }
+   main { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; }
   .lead { font-size: 1.05rem; } }
+@media (min-width: 68rem) { .figures { display: grid; grid-template-columns: repeat(4, 1fr);
+  column-gap: 1.5rem; } .span2 { grid-column: span 2; } .span3 { grid-column: span 3; }
+  .span4 { grid-column: span 4; } }
 """
 
 

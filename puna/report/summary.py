@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ from puna.report.interval import (
     verdict_of,
 )
 from puna.report.markup import number
-from puna.report.read import Exam, Run, Stage, episodes, mapping, open_run, sequence
+from puna.report.read import (
+    Compared,
+    Exam,
+    Run,
+    Stage,
+    episodes,
+    group_of,
+    mapping,
+    open_run,
+    sequence,
+)
 
 _TRAINING = {"held_out": "held-out score while training", "reward": "reward", "loss": "loss"}
 BASELINES = {
@@ -123,6 +134,38 @@ def _difference(run: Run, before: Exam, after: Exam) -> Mapping[str, Any]:
     return paired_difference(a, b).to_json() if a.keys() & b.keys() else {}
 
 
+def comparisons(run: Run) -> list[Compared]:
+    """Evaluated stages set side by side: neighbours, each with the first, each with the last."""
+    out = []
+    for (name, env), exams in by_eval(run).items():
+        last = len(exams) - 1
+        for i, j in combinations(range(len(exams)), 2):
+            if i == 0 or j == last or j == i + 1:
+                a, b = exams[i], exams[j]
+                out.append(Compared(name, env, a.stage, b.stage, _difference(run, a, b)))
+    return out
+
+
+def by_eval(run: Run) -> dict[tuple[str, str], list[Exam]]:
+    """Exams by eval stage and environment."""
+    out: dict[tuple[str, str], list[Exam]] = {}
+    for exam in run.exams:
+        out.setdefault((exam.eval, exam.env), []).append(exam)
+    return out
+
+
+def compared_over_seeds(found: Sequence[Compared]) -> dict[tuple[str, str, str, str], list[float]]:
+    """(eval, env, before, to) without seeds -> the difference of each seed, where several are."""
+    out: dict[tuple[str, str, str, str], list[float]] = {}
+    for c in found:
+        names = [group_of(n)[0] for n in (c.eval, c.before, c.to)]
+        difference = interval(c.found)
+        if difference is not None and names[1] != names[2]:
+            key = (names[0], c.env, names[1], names[2])
+            out.setdefault(key, []).append(difference.mean)
+    return {key: values for key, values in out.items() if len(values) > 1}
+
+
 def task_means(journal: Path) -> dict[str, float]:
     """Task -> mean value of its Scored episodes (first role), from an eval's episodes."""
     out = {}
@@ -200,7 +243,7 @@ def headline(run: Run, rows: Sequence[Row]) -> str:
     """One sentence of what came out."""
     told = [r for r in rows if r.difference and not r.of_group]
     if told:
-        return _told(told[-1])
+        return _told(next((r for r in reversed(told) if r.kind == "rl"), told[-1]))
     bits = next((r for r in rows if r.metric == "bits per byte" and r.after), None)
     if bits is not None and bits.after is not None:
         return (

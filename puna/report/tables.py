@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from puna.report.interval import GAIN, NO_GAIN, WORSE, Interval, interval, verdict_of
-from puna.report.markup import Html, count, join, number, row, section, table, tag
-from puna.report.read import Exam, Run, mapping
-from puna.report.summary import BASELINES, Row
+from puna.report.interval import GAIN, NO_GAIN, WORSE, Interval, interval, over_seeds, verdict_of
+from puna.report.markup import Html, count, details, join, number, row, section, table, tag
+from puna.report.read import Compared, Exam, Run, mapping
+from puna.report.summary import BASELINES, Row, by_eval, compared_over_seeds
 
 _TONE = {GAIN: "good", WORSE: "bad", NO_GAIN: "flat"}
 
@@ -26,24 +26,24 @@ def shown(value: Interval | None, sign: str = "") -> Html:
 
 def judged(verdict: str) -> Html:
     """A verdict in its colour."""
-    return tag("span", verdict, class_=_TONE.get(verdict, "soft"))
+    return tag("span", verdict, class_=f"verdict {_TONE.get(verdict, 'soft')}")
 
 
 def main_table(rows: Sequence[Row]) -> Html:
-    """One row a stage and metric; the seeds of a stage beneath their mean."""
-    head = ("stage", "kind", "steps", "tokens", "CPU-s", "metric", "before", "after")
+    """One row a stage and metric, results first; the seeds of a stage beneath their mean."""
     out, last = [], ""
     for r in rows:
-        again, last = r.stage == last, r.stage
-        name: object = r.stage
+        name: object = r.stage.partition("@")[2] if r.of_group else r.stage
         if r.seeds:
-            name = join((r.stage, tag("span", f"mean of {len(r.seeds)} seeds", class_="range")))
-        costs = map(count, (r.steps, r.tokens, r.cpu_seconds))
-        first = ("",) * 5 if again else (name, r.kind, *costs)
-        result = (r.metric, shown(r.before), shown(r.after), _difference(r))
-        verdict = judged(r.verdict) if r.state == "done" else judged(r.state)
-        out.append(row((*first, *result, verdict), "seed" if r.of_group else None))
-    return table((*head, "difference, paired", ""), out, "wide")
+            name = join((name, tag("span", f"mean of {len(r.seeds)} seeds", class_="range")))
+        verdict = judged(r.verdict if r.state == "done" else r.state)
+        result = (r.metric, shown(r.before), shown(r.after), _difference(r), verdict)
+        cost = (r.kind, *map(count, (r.steps, r.tokens, r.cpu_seconds)))
+        again, last = r.stage == last, r.stage
+        cells = ("", *result, *("",) * 4) if again else (name, *result, *cost)
+        out.append(row(cells, "seed" if r.of_group else None))
+    head = ("stage", "metric", "before", "after", "difference, paired", "")
+    return table((*head, "kind", "steps", "tokens", "CPU-s"), out, "wide")
 
 
 def _difference(r: Row) -> Html:
@@ -77,20 +77,15 @@ def _bar(name: str, value: Interval, share: float, mine: bool) -> tuple[Html, Ht
     return tag("div", tag("strong", name) if mine else name), bar, tag("div", value.text())
 
 
-def score_tables(run: Run) -> Html:
+def score_tables(run: Run, found: Sequence[Compared]) -> Html:
     """Every score by task tag: a table for each eval stage and environment."""
     parts: list[Html] = []
-    for (name, env), exams in _by_eval(run).items():
-        parts += [tag("h3", f"{env}, by {name}"), _by_tag(exams), _compared(run, name, env)]
+    for (name, env), exams in by_eval(run).items():
+        mine = [c for c in found if (c.eval, c.env) == (name, env)]
+        title = tag("strong", f"{env}, by {name}")
+        parts.append(details(title, _by_tag(exams), _compared(mine), open_=not parts))
     note = "Mean value with its 95 % interval over tasks."
     return section("Scores by tag", *parts, note=note)
-
-
-def _by_eval(run: Run) -> dict[tuple[str, str], list[Exam]]:
-    out: dict[tuple[str, str], list[Exam]] = {}
-    for exam in run.exams:
-        out.setdefault((exam.eval, exam.env), []).append(exam)
-    return out
 
 
 def _by_tag(exams: Sequence[Exam]) -> Html:
@@ -104,9 +99,9 @@ def _by_tag(exams: Sequence[Exam]) -> Html:
             found = [mapping(e.score.get(key)).get(str(k)) for e in exams]
             lines.append(row((name, *(shown(interval(f)) for f in found))))
     for name in dict.fromkeys(t for e in exams for t in e.by_tag):
-        found = [e.by_tag.get(name, {}) for e in exams]
-        heading = _counted(name, found)
-        lines.append(row((heading, *(shown(interval(f.get("value"))) for f in found))))
+        tagged = [e.by_tag.get(name, {}) for e in exams]
+        heading = _counted(name, tagged)
+        lines.append(row((heading, *(shown(interval(t.get("value"))) for t in tagged))))
     if chance is not None:
         lines.append(row(("chance", *(f"{chance:.3f}" for _ in exams)), "seed"))
     return table(("", *(e.stage for e in exams)), lines)
@@ -117,30 +112,44 @@ def _value(exam: Exam, key: str) -> Html:
 
 
 def _counted(name: str, scores: Sequence[Mapping[str, Any]]) -> Html:
-    """A row's heading with its number of tasks."""
-    sizes = {int(n) for s in scores if (n := number(s.get("n_tasks"))) is not None}
+    """A row's heading with its number of tasks that have a score."""
+    found = [number(mapping(s.get("value")).get("n_tasks")) for s in scores]
+    sizes = {int(n) for n in found if n is not None}
     text = "–".join(f"{n:,}" for n in sorted({min(sizes), max(sizes)})) if sizes else "no"
     return join((name, tag("span", f"{text} tasks", class_="range")))
 
 
-def _compared(run: Run, name: str, env: str) -> Html:
+def _compared(found: Sequence[Compared]) -> Html:
     lines = []
-    for c in run.compared:
-        if (c.eval, c.env) == (name, env):
-            difference, p = interval(c.found), number(c.found.get("p_value"))
-            detectable = number(c.found.get("detectable"))
-            cells = (
-                f"{c.to} minus {c.before}",
-                shown(difference, "+"),
-                count(number(c.found.get("n"))),
-                "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
-                "–" if detectable is None else f"{detectable:.3f}",
-                judged(verdict_of(difference)),
-            )
-            lines.append(row(cells))
+    for c in found:
+        difference = interval(c.found)
+        n, p, detectable = (number(c.found.get(k)) for k in ("n", "p_value", "detectable"))
+        cells = (
+            f"{c.to} minus {c.before}",
+            shown(difference, "+"),
+            count(n),
+            "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
+            "–" if detectable is None else f"{detectable:.3f}",
+            judged(verdict_of(difference)),
+        )
+        lines.append(row(cells))
     if not lines:
         return Html("")
     return table(("difference, paired", "", "tasks", "p", "detectable", ""), lines)
+
+
+def seeds_compared(found: Sequence[Compared]) -> Html:
+    """Stages set side by side over seeds: the mean difference, and each seed's."""
+    lines = []
+    for (_, env, before, to), values in compared_over_seeds(found).items():
+        mean = over_seeds(values)
+        each = ", ".join(f"{v:+.3f}" for v in values)
+        name = f"{to} minus {before}"
+        lines.append(row((name, env, shown(mean, "+"), each, judged(verdict_of(mean)))))
+    if not lines:
+        return Html("")
+    head = ("difference over seeds", "metric", "mean", "each seed", "")
+    return join((tag("h3", "Side by side, over seeds"), table(head, lines)))
 
 
 def unscored(run: Run) -> Html:

@@ -125,7 +125,7 @@ def _turns(message: Message) -> Iterable[tuple[str, tuple[Part, ...]]]:
 def _header(tokenizer: Tokenizer, role: str) -> list[int]:
     # The line breaks are encoded apart from the content, which may begin with one itself.
     start, end = tokenizer.special("header_start"), tokenizer.special("header_end")
-    return [start, *tokenizer.encode(role), end, *tokenizer.encode("\n\n")]
+    return [start, *tokenizer.encode_fixed(role), end, *tokenizer.encode_fixed("\n\n")]
 
 
 def _content(tokenizer: Tokenizer, parts: Sequence[Part]) -> list[int]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ SPECIAL_TOKENS = (
     "<|reserved_2|>",
     "<|reserved_3|>",
 )
+
+# The roles of turns, as templates write them.
+ROLES = ("system", "user", "assistant", "ipython")
 
 # What Llama 3 and Llama 4 files call the same tokens. Llama 3 has no closing tool token and no
 # thinking tokens, and Llama 4 as converted leaves the latter unnamed: reserved ones stand in.
@@ -75,6 +79,8 @@ class Tokenizer:
         self._json = tokenizer_json
         self._ids: dict[str, int] = self._hf.get_vocab(with_added_tokens=True)
         self._vocab_size = max(self._ids.values(), default=-1) + 1
+        self._special: dict[str, int] = {}
+        self._fixed: dict[str, list[int]] = {}
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -102,7 +108,10 @@ class Tokenizer:
             special_tokens=[],
             show_progress=False,
         )
-        hf.train_from_iterator((_without_surrogates(text) for text in texts), trainer)
+        # Roles and the empty line behind them stand in every turn: one token each, on any corpus.
+        roles = (f"{role}\n\n" * 100_000 for role in ROLES)
+        cleaned = (_without_surrogates(text) for text in texts)
+        hf.train_from_iterator(itertools.chain(roles, cleaned), trainer)
         hf.add_special_tokens(
             [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
         )
@@ -155,6 +164,12 @@ class Tokenizer:
         clean = [_without_surrogates(text) for text in texts]
         return [e.ids for e in self._hf.encode_batch_fast(clean, add_special_tokens=False)]
 
+    def encode_fixed(self, text: str) -> list[int]:
+        """`encode`, remembered: for the few texts that come back in every turn."""
+        if text not in self._fixed:
+            self._fixed[text] = self.encode(text)
+        return self._fixed[text]
+
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
         text: str = self._hf.decode(list(ids), skip_special_tokens=skip_special)
@@ -167,12 +182,15 @@ class Tokenizer:
 
     def special(self, name: str) -> int:
         """Id of the special token `name`, as "eot". Raises UserError where there is none."""
+        if name in self._special:
+            return self._special[name]
         if (token := self.token(name)) is None:
             known = (t[2:-2] for t in SPECIAL_TOKENS)
             raise UserError(
                 f"this tokenizer has no <|{name}|> token",
                 fix=f"use a Llama tokenizer or train one ({nearest(name, known)})",
             )
+        self._special[name] = self._ids[token]
         return self._ids[token]
 
     @property

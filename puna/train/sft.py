@@ -180,7 +180,7 @@ class _Loop:
         n = self.config.eval_tasks
         found = evaluate(
             self.env,
-            {role: sampler for role in self.env.roles},
+            dict.fromkeys(self.env.roles, sampler),
             n=n,
             first=max(0, self.env.count("test") - n),
             params=SamplingParams(self.config.max_tokens, 0.0),

@@ -17,8 +17,6 @@ from puna.models.moe import Routes
 from puna.train.rl.rows import Row
 
 
-
-
 @dataclass(frozen=True)
 class MicroBatch:
     """`chosen_BT` marks positions whose next token was sampled; vectors [M] follow its order."""

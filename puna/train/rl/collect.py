@@ -35,10 +35,13 @@ class Collector:
 
     def collect(self, step: int) -> Collected:
         """The rollouts of `step` under the weights the policies hold now."""
-        return self.runner.run(self._collect(step))
-
-    async def _collect(self, step: int) -> Collected:
         out = Collected()
+        # Filled, not returned: asyncio's handler for Ctrl-C prints the task, its result included,
+        # at each call, and a step's episodes make a very long text.
+        self.runner.run(self._collect(step, out))
+        return out
+
+    async def _collect(self, step: int, out: Collected) -> None:
         seen: list[Group] = []
         size = self.rollout.env.count("train")
         first = step * self.prompts * (1 + self.refills)
@@ -63,7 +66,6 @@ class Collector:
             "groups_used": len(out.groups),
             "zero_signal": 1 - len(out.groups) / len(seen),
         }
-        return out
 
     def close(self) -> None:
         """End the event loop and the workers."""

@@ -169,7 +169,7 @@ class _Loop:
                     reference_logp_M=self._reference_logp(batch),
                 )
                 (terms.loss / total).backward()
-                sums["loss"] += float(terms.loss) / total
+                sums["loss"] += float(terms.loss.detach()) / total
                 sums["clipped"] += terms.clipped * m / total
                 sums["surprisal"] -= float(logp.detach().sum()) / total
                 sums["sampler_kl"] += terms.sampler_kl * m / total
