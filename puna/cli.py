@@ -70,7 +70,7 @@ def run(args: list[str]) -> int:
     execute(path, directory, given.set, progress, given.tensorboard)
     from rich.console import Console
 
-    from puna.report.page import print_summary
+    from puna.report.terminal import print_summary
 
     print_summary(directory, Console())
     return 0

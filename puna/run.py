@@ -11,8 +11,8 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,14 @@ from typing import Any
 
 from puna.core.config import build, to_dict
 from puna.core.errors import UserError, nearest
-from puna.core.files import explain, remove_leftovers, sha256_file, sha256_json, write_json
+from puna.core.files import (
+    crash_point,
+    explain,
+    remove_leftovers,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from puna.core.journal import Journal
 from puna.core.progress import Progress
 from puna.core.recipe import Planned, Recipe, plan, read_recipe
@@ -46,6 +53,12 @@ class MachineConfig:
     workers: int = 2
     keep_checkpoints: int = 2
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a count below its least."""
+        for name, least in (("threads", 0), ("workers", 1), ("keep_checkpoints", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+
 
 def stage_config(stage: Planned) -> Any:
     """The checked Config of a stage. Raises UserError for an unknown kind, key or value."""
@@ -58,6 +71,7 @@ def stage_config(stage: Planned) -> Any:
 
 def resolve(recipe: Recipe) -> list[dict[str, Any]]:
     """Every stage with all its settings, defaults included: what `--dry-run` prints."""
+    _machine_config(recipe)
     return [
         {
             "id": s.id,
@@ -68,6 +82,25 @@ def resolve(recipe: Recipe) -> list[dict[str, Any]]:
         }
         for s in plan(recipe)
     ]
+
+
+def check_ahead(stage: Planned) -> None:
+    """Raises UserError now for what the stage would find missing or wrong only when its turn comes.
+
+    Looks at the environments it names and the files and directories it reads.
+    """
+    from puna.gym.registry import load_environment
+    from puna.train.data import env_settings
+
+    config = stage_config(stage)
+    envs = [*getattr(config, "envs", ()), getattr(config, "env", None)]
+    for env in envs:
+        if env is not None:
+            load_environment(*env_settings(env), stage.seed)
+    for name in ("data", "init"):
+        path = getattr(config, name, None)
+        if path is not None and not os.path.exists(path):
+            raise UserError(f"{stage.base}.{name}: no file or directory {path}", "check the path")
 
 
 def execute(
@@ -84,8 +117,12 @@ def execute(
     progress = progress or Progress()
     recipe = read_recipe(recipe_path, sets)
     stages, resolved = plan(recipe), resolve(recipe)
+    refuse_strangers(run_dir)
     with locked(run_dir):
         machine, keep = _open_run(recipe, resolved, run_dir, recipe_path, progress)
+        for stage in stages:
+            if not (run_dir / stage.id / "stage.json").exists():
+                check_ahead(stage)
         set_threads(machine.threads)
         journal = Journal(run_dir / "journal.jsonl", "run")
         results: dict[str, Any] = {}
@@ -112,14 +149,14 @@ def execute(
 def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str, Any]:
     done = ctx.dir / "stage.json"
     if done.exists():
-        record: dict[str, Any] = json.loads(done.read_text())
-        return dict(record["result"])
+        _drop_checkpoints(ctx.dir)
+        return _result(done)
     config = stage_config(stage)
-    ctx.dir.mkdir(parents=True, exist_ok=True)
-    journal.append({"event": "start", "stage": stage.id}, sync=True)
     module = importlib.import_module(KINDS[stage.kind])
     watch = Stopwatch()
     try:
+        ctx.dir.mkdir(parents=True, exist_ok=True)
+        journal.append({"event": "start", "stage": stage.id}, sync=True)
         result: dict[str, Any] = module.run(ctx, config)
     except OSError as error:
         raise explain(error, Path(error.filename or ctx.dir)) from error
@@ -142,13 +179,45 @@ def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str,
     if weights.exists():
         record["weights"] = sha256_file(weights)
     write_json(done, record, "stage")
+    _drop_checkpoints(ctx.dir)
     journal.append({"event": "done", "stage": stage.id}, sync=True)
     return result
+
+
+def _result(done: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(done.read_text())["result"])
+    except (ValueError, KeyError, TypeError) as error:
+        fix = f"remove {done.parent} to run this stage again"
+        raise UserError(f"{done} is broken: {error!r}", fix) from error
+
+
+def _drop_checkpoints(stage_dir: Path) -> None:
+    """Only once the stage's record is in place: killed before it, the stage goes on from them."""
+    shutil.rmtree(stage_dir / "checkpoints", ignore_errors=True)
+    crash_point("stage.tidied")
 
 
 def _fingerprint(directory: Path) -> str:
     """The hash of a finished stage's record: its config, its parents and its weights."""
     return sha256_file(directory / "stage.json")
+
+
+def refuse_strangers(run_dir: Path) -> None:
+    """Raises UserError where `run_dir` holds files and no run: nothing in it may be touched."""
+    try:
+        found = {p.name for p in run_dir.iterdir()} if run_dir.exists() else set()
+    except OSError as error:
+        raise explain(error, run_dir) from error
+    if "run.json" in found:
+        return
+    strangers = [n for n in sorted(found) if n not in (".lock", "journal.jsonl")]
+    strangers = [n for n in strangers if not (n.startswith(".run.json.") and n.endswith(".tmp"))]
+    if strangers:
+        raise UserError(
+            f"{run_dir} is not empty and holds no run (first: {strangers[0]})",
+            "choose another --dir",
+        )
 
 
 @contextlib.contextmanager
@@ -168,11 +237,14 @@ def locked(run_dir: Path) -> Iterator[None]:
             raise UserError(
                 f"{run_dir} is in use by {owner}", "wait for it, or choose another --dir"
             ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
-        remove_leftovers(run_dir)
+        try:
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+            remove_leftovers(run_dir)
+        except OSError as error:
+            raise explain(error, run_dir) from error
         yield
 
 
@@ -184,7 +256,7 @@ def _open_run(
     progress: Progress,
 ) -> tuple[Machine, int]:
     """The machine choices stored in the directory, made now if it is new."""
-    wanted = build(MachineConfig, recipe.machine, where="machine")
+    wanted = _machine_config(recipe)
     path = run_dir / "run.json"
     if path.exists():
         try:
@@ -199,12 +271,6 @@ def _open_run(
                 "choose another --dir, or remove it",
             )
         return stored, wanted.keep_checkpoints
-    strangers = [p.name for p in run_dir.iterdir() if p.name not in (".lock", "journal.jsonl")]
-    if strangers:
-        raise UserError(
-            f"{run_dir} is not empty and holds no run (first: {sorted(strangers)[0]})",
-            "choose another --dir",
-        )
     machine = choose_machine(wanted)
     write_json(
         path,
@@ -226,6 +292,12 @@ def _open_run(
         f"{recipe.name}: {machine.device}, {machine.dtype}, {machine.threads} threads -> {run_dir}"
     )
     return machine, wanted.keep_checkpoints
+
+
+def _machine_config(recipe: Recipe) -> MachineConfig:
+    if not isinstance(recipe.machine, Mapping):
+        raise UserError(f"machine is {recipe.machine!r}", "write [machine] and threads = ...")
+    return build(MachineConfig, recipe.machine, where="machine")
 
 
 def _difference(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
@@ -256,9 +328,11 @@ def choose_machine(wanted: MachineConfig) -> Machine:
     """
     import torch
 
-    device = wanted.device
+    device, has_cuda = wanted.device, torch.cuda.is_available()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if has_cuda else "cpu"
+    if device != "cpu" and not (has_cuda and device.startswith("cuda")):
+        raise UserError(f"machine.device is '{device}', not on this machine", "give cpu or auto")
     dtype = wanted.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" or has_bf16_units() else "float32"
@@ -309,8 +383,7 @@ def _report(run_dir: Path, progress: Progress) -> None:
 
         write_report(run_dir)
     except Exception as error:
-        if sys.exc_info()[0] is not None:
-            progress.note(f"the report could not be written: {error!r}")
+        progress.note(f"the report could not be written: {error!r}")
 
 
 def write_tensorboard(run_dir: Path) -> Path:

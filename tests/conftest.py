@@ -8,7 +8,7 @@ NO_SKIPS = os.environ.get("PUNA_NO_SKIPS", "") not in ("", "0")
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """A test that is expected to fail (xfail) reports "skipped" too; it did run and is left alone."""
+    """A test that is expected to fail (xfail) reports "skipped" too, but it did run."""
     if report.outcome == "skipped" and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

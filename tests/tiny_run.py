@@ -1,13 +1,23 @@
-"""A recipe that raises a model in three seconds, and the real command on it in processes of its own."""
+"""A recipe that raises a model in a second, and the command run on it in processes of their own.
+
+Importing PyTorch and its optimisers costs three seconds, so `puna` forks each run off a process that
+has done it once (and computed nothing); `real` starts Python anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,61 +126,139 @@ def write_recipe(directory: Path, *changes: tuple[str, str]) -> Path:
     return path
 
 
-def command(*args: str | Path) -> list[str]:
-    """`puna ...` with the Python that runs the tests."""
-    return [sys.executable, "-m", "puna.cli", *map(str, args)]
+@dataclass(frozen=True)
+class Done:
+    """How a command ended; a signal's number is negative, as in `subprocess`."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float = 0.0
+
+    @property
+    def error(self) -> str:
+        """The one line of a user's mistake. Fails where the command ended otherwise."""
+        assert self.code == 2, f"exit {self.code}: {self.err}"
+        lines = [x for x in self.err.splitlines() if x.startswith("puna: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a child: this package, one thread, no crash asked for."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PUNA_")}
-    return {
-        **inherited,
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **(extra or {}),
-    }
+    ours = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**inherited, **ours, **(extra or {})}
 
 
-def puna(
-    *args: str | Path, env: Mapping[str, str] | None = None, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        command(*args),
-        env=environment(env),
-        capture_output=True,
+def real(*args: str | Path) -> Done:
+    """Run the command in a Python of its own, as a user does."""
+    argv = [sys.executable, "-m", "puna.cli", *map(str, args)]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=120)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@functools.cache
+def _nursery() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
-        **options,
+        bufsize=1,
     )
 
 
-def finish(recipe: Path, run: Path, *sets: str) -> dict[str, str]:
+def puna(*args: str | Path, crash: str = "", trace: Path | None = None, **options: Any) -> Done:
+    """Run the command to its end in a forked process.
+
+    `crash` and `trace` are PUNA_CRASH_AT and PUNA_CRASH_TRACE; options: `kill_after` (seconds),
+    `uid`, `file_limit` (bytes that a file may have), `cwd`.
+    """
+    env = {"PUNA_CRASH_AT": crash, "PUNA_CRASH_TRACE": str(trace or "")}
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        request = {"args": [str(a) for a in args], "env": env, "place": place, **options}
+        process = _nursery()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(json.dumps(request), file=process.stdin, flush=True)
+        answer = json.loads(process.stdout.readline())
+        texts = [Path(place, name).read_text() for name in ("out", "err")]
+        return Done(answer["code"], *texts, answer["seconds"])
+
+
+def _serve() -> None:
+    """Fork a child for each request on standard input, and say how it ended."""
+    import puna.train.rl.loop  # noqa: F401 - what every run needs, loaded once
+    import torch._dynamo  # noqa: F401
+    from matplotlib.backends import backend_svg  # noqa: F401
+
+    from puna import cli
+
+    sys.argv[0] = "puna"
+    for line in sys.stdin:
+        request, begun = json.loads(line), time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            _become(request)
+            sys.exit(cli.main(request["args"]))
+        limit = request.get("kill_after", 100.0)
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            if time.monotonic() - begun > limit:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+        code = os.waitstatus_to_exitcode(ended[1])
+        print(json.dumps({"code": code, "seconds": time.monotonic() - begun}), flush=True)
+
+
+def _become(request: Mapping[str, Any]) -> None:
+    """What a fresh process of the request would be."""
+    os.environ.update({k: v for k, v in request["env"].items() if v})
+    os.chdir(request.get("cwd", request["place"]))
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(request["place"], name), os.O_WRONLY | os.O_CREAT, 0o666), number)
+    if "file_limit" in request:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"],) * 2)
+    if "uid" in request:
+        os.setgroups([])
+        os.setgid(request["uid"])
+        os.setuid(request["uid"])
+
+
+def run(recipe: Path, directory: Path, *sets: str, **options: Any) -> Done:
+    """`puna run recipe --dir directory --set ...`."""
+    flags = [part for text in sets for part in ("--set", text)]
+    return puna("run", recipe, "--dir", directory, *flags, **options)
+
+
+def finish(recipe: Path, directory: Path, *sets: str) -> dict[str, str]:
     """Run a recipe that must succeed; the digests of its weights."""
-    done = puna("run", recipe, "--dir", run, *_sets(sets))
-    assert done.returncode == 0, done.stderr
-    return digests(run)
+    done = run(recipe, directory, *sets)
+    assert done.code == 0, done.err
+    return digests(directory)
 
 
-def killed_at(point: str, recipe: Path, run: Path, *sets: str) -> None:
+def killed(recipe: Path, directory: Path, point: str, *sets: str) -> None:
     """Run a recipe into `kill -9` at a crash point."""
-    done = puna("run", recipe, "--dir", run, *_sets(sets), env={"PUNA_CRASH_AT": point})
-    assert done.returncode == -signal.SIGKILL, f"{point}: {done.returncode} {done.stderr}"
+    done = run(recipe, directory, *sets, crash=point)
+    assert done.code == -signal.SIGKILL, f"{point}: {done.code} {done.err}"
 
 
-def _sets(sets: Sequence[str]) -> list[str]:
-    return [part for text in sets for part in ("--set", text)]
-
-
-def digests(run: Path) -> dict[str, str]:
+def digests(directory: Path) -> dict[str, str]:
     """Stage -> hash of its weights, for every finished stage that has some."""
-    records = [json.loads(p.read_text()) for p in sorted(run.glob("*/stage.json"))]
+    records = [json.loads(p.read_text()) for p in sorted(directory.glob("*/stage.json"))]
     return {r["id"]: r["weights"] for r in records if "weights" in r}
 
 
-def metrics(run: Path, stage: str) -> dict[int, dict[str, Any]]:
+def metrics(directory: Path, stage: str) -> dict[int, dict[str, Any]]:
     """Step -> the last figures of it."""
-    lines = (run / stage / "metrics.jsonl").read_text().splitlines()
+    lines = (directory / stage / "metrics.jsonl").read_text().splitlines()
     return {r["step"]: r for r in map(json.loads, lines)}
+
+
+if __name__ == "__main__":
+    _serve()

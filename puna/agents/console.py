@@ -94,10 +94,10 @@ def abilities(target: Path) -> tuple[str, list[str]]:
                     )
         for given in stage.get("envs", []):
             settings = {"id": given} if isinstance(given, str) else dict(given)
-            name = settings.pop("id")
             try:
-                env = load_environment(name, settings)
-                prompts += [env.task("test", i).messages[-1].text for i in range(3)]
+                env = load_environment(str(settings.pop("id", "")), settings)
+                few = range(min(3, env.count("test")))
+                prompts += [env.task("test", i).messages[-1].text for i in few]
             except UserError:
                 continue
     what = "; ".join(parts[-3:]) or "no stage was evaluated"

@@ -101,11 +101,13 @@ class NewDirectory:
     def __init__(self, path: Path, point: str = "dir") -> None:
         self.path, self.point = path, point
         self.aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
 
     def __enter__(self) -> Path:
         try:
-            if self.aside.exists():
-                shutil.rmtree(self.aside)
+            for left in (self.aside, self.old):
+                if left.exists():
+                    shutil.rmtree(left)
             self.aside.mkdir(parents=True)
         except OSError as error:
             raise explain(error, self.path) from error
@@ -123,16 +125,17 @@ class NewDirectory:
                     with open(file, "rb") as f:
                         os.fsync(f.fileno())
             crash_point(f"{self.point}.written")
-            old = self.aside.with_suffix(".old.tmp")
-            if self.path.exists():
-                os.replace(self.path, old)
+            if self.path.is_dir():
+                os.replace(self.path, self.old)
                 crash_point(f"{self.point}.cleared")
             os.replace(self.aside, self.path)
             crash_point(f"{self.point}.renamed")
             _sync_dir(self.path.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(self.old, ignore_errors=True)
         except OSError as failure:
             shutil.rmtree(self.aside, ignore_errors=True)
+            if self.old.exists() and not self.path.exists():
+                os.replace(self.old, self.path)
             raise explain(failure, self.path) from failure
 
 

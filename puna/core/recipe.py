@@ -135,8 +135,9 @@ def plan(recipe: Recipe) -> list[Planned]:
     """The stages in order, expanded over matrix values and rounds.
 
     A stage has one variant for each combination of its own `matrix` and of its parents' variants
-    (what shares a label, be it parents or the matrix, is joined on it). The label `seed` sets the stage's seed, any
-    other sets the setting of that name. Raises UserError for an unknown parent.
+    (what shares a label, be it parents or the matrix, is joined on it). The label `seed` sets the
+    stage's seed, any other sets the setting of that name. Raises UserError for an unknown parent,
+    for a stage without a variant and for two of one name.
     """
     variants: dict[str, list[tuple[dict[str, Any], str]]] = {}
     out: list[Planned] = []
@@ -161,7 +162,7 @@ def plan(recipe: Recipe) -> list[Planned]:
     names = [s.id for s in out]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two stages would be called '{name}'", "rename a stage or matrix value")
+            raise UserError(f"two stages would be called '{name}'", "rename one, or its matrix")
     return out
 
 

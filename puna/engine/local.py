@@ -32,6 +32,11 @@ class Request:
     key: tuple[Key, ...]
 
 
+def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
+    """Where a request stands among others; keys as text, since they may mix numbers and names."""
+    return len(request.prompt_ids), request.prompt_ids, tuple(map(str, request.key))
+
+
 class Engine:
     """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
 
@@ -47,6 +52,10 @@ class Engine:
         self.generated_tokens = 0
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="puna-engine")
 
+    def ignore_stops(self) -> None:
+        """Let every completion run to its `max_tokens`, whatever it samples (for measurements)."""
+        self._stops = self._stops[:0]
+
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Replace the parameters (cast to the engine's dtype) and name their version."""
         self.model.load_state_dict(dict(weights))
@@ -54,9 +63,7 @@ class Engine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in the order given."""
-        order = sorted(
-            range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids)
-        )
+        order = sorted(range(len(requests)), key=lambda i: _place(requests[i]))
         out: list[Completion | None] = [None] * len(requests)
         for start in range(0, len(order), self.slots):
             chosen = order[start : start + self.slots]
@@ -151,9 +158,10 @@ class _Run:
         self.logprobs.append(self._scatter(logprob, 0.0))
         self.step += 1
         stopped = (token[:, None] == self.stops).any(-1) | (self.limit <= self.step)
+        # A finished row stays where it is: going on, it would leave its share of the cache.
+        self.positions = self.positions + self.alive
         self.alive = self.alive & ~stopped
         self.last_ids = token
-        self.positions = self.positions + 1
         return self.step >= self.longest or not bool(self.alive.any())
 
     def _scatter(self, values: torch.Tensor, fill: float) -> torch.Tensor:
@@ -233,7 +241,10 @@ class _Params:
                 logits = self._truncate(logits)
         logp = torch.log_softmax(logits, -1)
         cdf = logp.exp().cumsum(-1)
-        token = torch.searchsorted(cdf, (u[:, None] * cdf[:, -1:]), right=True)[:, 0]
+        # Strictly below the total, so that rounding never names a token past the last possible one.
+        total = cdf[:, -1:]
+        below = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+        token = torch.searchsorted(cdf, below, right=True)[:, 0]
         token = token.clamp_max(logits.shape[-1] - 1)
         if not self.plain:
             token = torch.where(self.greedy, logits.argmax(-1), token)
@@ -288,11 +299,21 @@ class Rendezvous:
         if name in self.live:
             self.live[name] = True
         self._maybe_run()
+        try:
+            return await self._wait(future)
+        finally:
+            if not future.done():  # whoever stops waiting must not be decoded with the next ones
+                left = [w for w in self.queue.pop(engine, []) if w[1] is not future]
+                self.queue |= {engine: left} if left else {}
+
+    async def _wait(self, future: asyncio.Future[Completion]) -> Completion:
         while True:
             try:
                 return await asyncio.wait_for(asyncio.shield(future), self.deadline_s)
             except TimeoutError:
-                if self.running is not None:
+                if future.done():
+                    raise  # decoding itself raised it
+                if self._busy():
                     continue  # decoding is under way: slow, not stuck
                 missing = [n for n, waiting in self.live.items() if not waiting]
                 raise TimeoutError(
@@ -300,29 +321,38 @@ class Rendezvous:
                     f"first {missing[:3]}"
                 ) from None
 
+    def _busy(self) -> bool:
+        return self.running is not None and not self.running.done()
+
     def _maybe_run(self) -> None:
-        if self.running is None and self.queue and all(self.live.values()):
+        if not self._busy() and self.queue and all(self.live.values()):
             self.running = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         queue, self.queue = self.queue, {}
         for name in self.live:
             self.live[name] = False
-        loop = asyncio.get_running_loop()
-        for engine, waiting in queue.items():
-            waiting.sort(key=lambda item: item[0].key)
-            requests = [request for request, _ in waiting]
-            try:
-                done = await loop.run_in_executor(engine.executor, engine.generate, requests)
-            except BaseException as error:
-                for _, future in waiting:
-                    future.set_exception(error)
-                continue
-            for (_, future), completion in zip(waiting, done, strict=True):
-                if not future.done():
-                    future.set_result(completion)
-        self.running = None
+        try:
+            for engine, waiting in queue.items():
+                await self._decode(engine, [w for w in waiting if not w[1].done()])
+        finally:  # also where the loop is closed under it: the next one starts afresh
+            self.running = None
         self._maybe_run()
+
+    async def _decode(
+        self, engine: Engine, waiting: list[tuple[Request, asyncio.Future[Completion]]]
+    ) -> None:
+        loop, requests = asyncio.get_running_loop(), [request for request, _ in waiting]
+        try:
+            done = await loop.run_in_executor(engine.executor, engine.generate, requests)
+        except Exception as error:
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), completion in zip(waiting, done, strict=True):
+            if not future.done():
+                future.set_result(completion)
 
 
 class LocalSampler:

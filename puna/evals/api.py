@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,11 @@ def eval(
     """
     if n < 1 or k < 1:
         raise UserError(f"n is {n} and k is {k}", "both must be at least 1")
-    environment = load_environment(env, settings, seed)
     heat = temperature if temperature is not None else (0.0 if k == 1 else 1.0)
+    if max_tokens < 1 or not 0 <= heat < float("inf"):
+        what = f"max_tokens is {max_tokens} and temperature is {heat}"
+        raise UserError(what, "give at least 1 and at least 0")
+    environment = load_environment(env, settings, seed)
     show = Progress(progress)
     facts = {"env": environment.content_hash, "k": k, "temperature": heat}  # type: ignore[attr-defined]
     facts |= {"max_tokens": max_tokens, "seed": seed}
@@ -92,7 +95,8 @@ def _local(
     directory, label = find_model(target, stage)
     set_threads(_threads(target))
     model, _ = hf.load(directory)
-    facts["weights"] = sha256_file(next(directory.glob("*.safetensors")))
+    shards = [sha256_file(p) for p in sorted(directory.glob("*.safetensors"))]
+    facts["weights"] = shards[0] if len(shards) == 1 else sha256_json(shards)
     where = _place(out or target / "evals", label, env.name, facts)
     sampler, meet = local_policy(model, Tokenizer.load(directory), facts["seed"])
     result = evaluate(
@@ -124,11 +128,11 @@ def _endpoint(
     config = RemoteConfig(
         url=url, model=name or None, api_key_env=api_key_env or None, concurrency=concurrency
     )
-    policy = RemoteChat(config)
-    asyncio.run(_probe(policy))
-    label = name or url.split("//", 1)[-1].replace("/", "_")
-    facts |= {"url": url, "model": name}
-    where = _place(out or Path("evals"), label.replace(":", "_"), env.name, facts)
+    served = asyncio.run(RemoteChat(config).probe())
+    config = replace(config, model=served)
+    label = name or url.split("//", 1)[-1]
+    facts |= {"url": url, "model": served}
+    where = _place(out or Path("evals"), label, env.name, facts)
     result = evaluate(
         env,
         {role: RemoteChat(config) for role in env.roles},
@@ -141,18 +145,14 @@ def _endpoint(
     return _finish(label, result, where, facts)
 
 
-async def _probe(policy: Any) -> None:
-    try:
-        await policy.probe()
-    finally:
-        await policy.close()
-
-
 def _threads(target: Path) -> int:
     """The threads the run was made with, so that its scores come out the same."""
     path = target / "run.json"
     if path.exists():
-        return int(json.loads(path.read_text())["machine"]["threads"])
+        try:
+            return int(json.loads(path.read_text())["machine"]["threads"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is broken: {error!r}", "name the stage's directory") from error
     return 0
 
 
@@ -165,7 +165,10 @@ def find_model(target: Path, stage: str = "") -> tuple[Path, str]:
         raise UserError(f"no run or model at {target}", "make one: puna run quickstart")
     run = target / "run.json"
     if run.exists():
-        planned = [s["id"] for s in json.loads(run.read_text())["stages"]]
+        try:
+            planned = [s["id"] for s in json.loads(run.read_text())["stages"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{run} is broken: {error!r}", "name the stage's directory") from error
         found = [s for s in planned if (target / s / "model" / "config.json").exists()]
         if stage and stage not in found:
             raise UserError(f"{target} has no finished stage '{stage}'", nearest(stage, found))
@@ -173,14 +176,17 @@ def find_model(target: Path, stage: str = "") -> tuple[Path, str]:
             raise UserError(f"no stage of {target} is finished", "puna run goes on with it")
         chosen = stage or found[-1]
         return target / chosen / "model", chosen
+    if stage:
+        raise UserError(f"{target} is not a run, so it has no stage '{stage}'", "leave it out")
     for candidate in (target / "model", target):
         if (candidate / "config.json").exists():
-            return candidate, target.name
+            return candidate, target.resolve().name
     raise UserError(f"{target} holds neither a run nor a model", "name a directory with run.json")
 
 
 def _place(root: Path, label: str, env: str, facts: Mapping[str, Any]) -> Path:
-    return root / f"{label}-{env}-{sha256_json(dict(facts))[:8]}"
+    name = "".join(c if c.isalnum() or c in "-_.@=," else "_" for c in f"{label}-{env}")
+    return root / f"{name}-{sha256_json(dict(facts))[:8]}"
 
 
 def _finish(label: str, result: EvalResult, where: Path, facts: Mapping[str, Any]) -> Evaluation:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from puna.core.errors import UserError
 from puna.core.journal import Journal, read
 from puna.core.outcome import Infra, Invalid, Outcome, Scored, from_json
 from puna.core.stats import Score, summarize
 from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
 from puna.gym.environment import Environment
-from puna.gym.loop import Group, Job, Rollout
+from puna.gym.loop import Group, Job, Rollout, identity
 from puna.gym.seat import Policy
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
@@ -57,10 +58,18 @@ def evaluate(
     """Score `policies` on tasks `first` to `first + n` of `split`, `k` episodes each.
 
     With `journal` every judged group is appended there as it is done, and found again later.
+    Raises UserError where `split` has none of these tasks.
     """
-    n = min(n, env.count(split) - first)
-    done = _read_done(journal, k) if journal else {}
-    jobs = [Job(split, i, k, ("eval",)) for i in range(first, first + n) if i not in done]
+    wanted = range(first, min(first + n, env.count(split)))
+    if not wanted:
+        raise UserError(
+            f"{env.name} has no tasks {first} to {first + n} in {split}", f"of {env.count(split)}"
+        )
+    n = len(wanted)
+    env_hash = identity(env)["hash"]
+    earlier = _read_done(journal, k, split, env_hash) if journal else {}
+    done = {i: record for i, record in earlier.items() if i in wanted}
+    jobs = [Job(split, i, k, ("eval",)) for i in wanted if i not in done]
     rollout = Rollout(
         env, policies, params, meet=meet, workers=workers, concurrency=concurrency
     )
@@ -69,14 +78,15 @@ def evaluate(
     async def play() -> None:
         total, seen = 0.0, 0
         async for group in rollout.run(jobs):
-            record = _record(group)
+            record = _record(group, env_hash)
             done[group.job.index] = record
             if log is not None:
                 log.append(record)
             for outcomes in record["outcomes"]:
-                total += outcomes[env.roles[0]].get("value", 0.0)
-                seen += 1
-            progress(len(done), n, total / seen)
+                if "value" in outcomes[env.roles[0]]:
+                    total += outcomes[env.roles[0]]["value"]
+                    seen += 1
+            progress(len(done), n, total / max(1, seen))
 
     try:
         asyncio.run(play())
@@ -93,9 +103,11 @@ def local_policy(
     return LocalSampler(Engine(model, tokenizer, seed, slots), meet), meet
 
 
-def _record(group: Group) -> dict[str, Any]:
+def _record(group: Group, env_hash: str) -> dict[str, Any]:
     records = [t.to_json(tokens=False) for t in group.trajectories]
     return {
+        "env": env_hash,
+        "split": group.job.split,
         "index": group.job.index,
         "k": group.job.k,
         "task": group.task.id,
@@ -107,10 +119,12 @@ def _record(group: Group) -> dict[str, Any]:
     }
 
 
-def _read_done(journal: Path, k: int) -> dict[int, dict[str, Any]]:
+def _read_done(journal: Path, k: int, split: str, env_hash: str) -> dict[int, dict[str, Any]]:
     """Judged groups of an earlier try; those with a failure of the machinery are played again."""
     out = {}
     for record in read(journal):
+        if (record.get("env"), record.get("split")) != (env_hash, split):
+            continue
         outcomes = record.get("outcomes", [])
         broken = any(o.get("kind") == "infra" for roles in outcomes for o in roles.values())
         if record.get("k") == k and not broken:

@@ -13,6 +13,7 @@ from puna.core.stage import StageContext
 from puna.core.stats import paired_difference
 from puna.engine.policy import SamplingParams
 from puna.evals.evaluate import EvalResult, evaluate, local_policy, task_means
+from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 from puna.models import hf
 from puna.text.tokenizer import Tokenizer
@@ -39,10 +40,14 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         raise UserError(f"{ctx.id}: nothing to evaluate", 'add from = ["sft", "rl"]')
     scores: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for given in config.envs:
         settings = {"id": given} if isinstance(given, str) else dict(given)
         name = str(settings.pop("id", ""))
         env = load_environment(name, settings, ctx.seed)
+        # A second environment of the same name has a journal of its own.
+        tail = f"-{identity(env)['hash'][:8]}" if env.name in seen else ""
+        seen.add(env.name)
         earlier: list[tuple[str, EvalResult]] = []
         for parent, directory in ctx.parents.items():
             model, _ = hf.load(directory / "model")
@@ -57,7 +62,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
                 k=config.k,
                 params=SamplingParams(config.max_tokens, config.temperature),
                 meet=meet,
-                journal=ctx.dir / f"episodes-{parent}-{env.name}.jsonl",
+                journal=ctx.dir / f"episodes-{parent}-{env.name}{tail}.jsonl",
                 workers=ctx.machine.workers,
                 progress=lambda done, total, mean, p=parent: ctx.progress.step(
                     f"{ctx.id} {p}", done, total, {"score": mean}

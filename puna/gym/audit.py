@@ -15,11 +15,11 @@ from typing import Any
 
 from puna.core.errors import UserError
 from puna.core.files import sha256_json
-from puna.core.outcome import Invalid, Outcome, Scored, to_json
+from puna.core.outcome import Infra, Invalid, Outcome, Scored, to_json
 from puna.gym.environment import Environment, say
 from puna.gym.loop import Context, play_scripts
 from puna.gym.registry import load_environment
-from puna.gym.task import Script, Task
+from puna.gym.task import SPLITS, Script, Task
 from puna.gym.verify import judge_group
 from puna.gym.workers import Workers
 
@@ -64,14 +64,33 @@ class Audit:
 def audit(
     name: str, *, n: int = 50, seed: int = 0, settings: Mapping[str, Any] | None = None
 ) -> Audit:
-    """Probe environment `name` on `n` tasks of each split. Raises UserError where it cannot load."""
+    """Probe environment `name` on `n` tasks of each split.
+
+    Raises UserError where it cannot be loaded or gives no task.
+    """
     if n < 1:
         raise UserError(f"n is {n}", "probe at least one task")
     env = load_environment(name, settings, seed)
-    findings = asyncio.run(_Auditor(env, n).probe_all())
+    findings = asyncio.run(_Auditor(env, _tasks(env, n)).probe_all())
     findings += [_determinism(env, name, n, settings or {}), _overlap(env)]
     identity = {"name": env.name, "version": env.version, "hash": _hash(env)}
     return Audit(identity, n, tuple(findings))
+
+
+def _tasks(env: Environment, n: int) -> list[Task]:
+    tasks = []
+    for split in SPLITS:
+        for i in range(min(n, env.count(split))):
+            try:
+                tasks.append(env.task(split, i))
+            except UserError:
+                raise
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise UserError(f"{env.name} cannot make task {split}/{i}: {what}") from error
+    if not tasks:
+        raise UserError(f"{env.name} has no tasks", "let count(split) return more than 0")
+    return tasks
 
 
 def _hash(env: Environment) -> str:
@@ -81,11 +100,8 @@ def _hash(env: Environment) -> str:
 class _Auditor:
     """Plays scripts on the tasks and judges what they did, through the public interface only."""
 
-    def __init__(self, env: Environment, n: int) -> None:
-        self.env = env
-        self.tasks = [
-            env.task(split, i) for split in ("train", "test") for i in range(min(n, env.count(split)))
-        ]
+    def __init__(self, env: Environment, tasks: list[Task]) -> None:
+        self.env, self.tasks = env, tasks
         self.workers = Workers(2)
 
     async def probe_all(self) -> list[Finding]:
@@ -102,9 +118,18 @@ class _Auditor:
             self.workers.close()
 
     async def play(self, task: Task, scripts: Mapping[str, Script]) -> Mapping[str, Outcome]:
-        """Outcomes of an episode by these scripts; roles they leave out play the oracle's part."""
-        full = {**self.env.oracle(task), **scripts}
-        episode = await play_scripts(self.env, task, full, Context())
+        """Outcomes of an episode by these scripts; roles they leave out play the oracle's part.
+
+        An environment that breaks gives Infra, which no probe accepts.
+        """
+        try:
+            full = dict(scripts)
+            if set(full) != set(self.env.roles):
+                full = {**self.env.oracle(task), **full}
+            episode = await play_scripts(self.env, task, full, Context())
+        except Exception as error:
+            broken = Infra(f"the episode broke: {type(error).__name__}: {error}")
+            return dict.fromkeys(self.env.roles, broken)
         verdicts = await judge_group(self.env, task, [episode], Context(), self.workers)
         return verdicts[0]
 
@@ -139,7 +164,12 @@ class _Auditor:
     ) -> Finding:
         bad, tried, kinds, paid = [], 0, set(), 0.0
         for task in self.tasks:
-            for name, scripts in scripts_of(task).items():
+            try:
+                named = scripts_of(task)
+            except Exception as error:
+                bad.append(f"{task.id}: {type(error).__name__}: {error}")
+                continue
+            for name, scripts in named.items():
                 outcomes = await self.play(task, scripts)
                 for role in scripts:
                     outcome = outcomes[role]
@@ -151,7 +181,7 @@ class _Auditor:
                             bad.append(f"{task.id} {role} '{name}' earned {outcome.value}")
                     elif not isinstance(outcome, Invalid):
                         bad.append(f"{task.id} {role} '{name}': {outcome}")
-        if not tried:
+        if not tried and not bad:
             bad.append("the environment ships none")
         elif self.env.chance and paid / tried > self.env.chance + 1e-9:
             bad.append(f"they earn {paid / tried:.3f}, above the declared chance {self.env.chance}")
@@ -203,7 +233,7 @@ def _finding(probe: str, reason: str, bad: list[str], tried: int) -> Finding:
 
 def _digests(env: Environment, n: int) -> str:
     tasks = [
-        env.task(split, i).digest for split in ("train", "test") for i in range(min(n, env.count(split)))
+        env.task(split, i).digest for split in SPLITS for i in range(min(n, env.count(split)))
     ]
     return sha256_json(tasks)
 
@@ -230,7 +260,7 @@ def _determinism(env: Environment, name: str, n: int, settings: Mapping[str, Any
     if other.returncode:
         last = other.stderr.strip().splitlines()[-1:] or ["no message"]
         return Finding("determinism", reason, False, f"another process failed: {last[0][:160]}")
-    same = other.stdout.strip() == first
+    same = other.stdout.split()[-1:] == [first]
     seen = "two calls and another process agree" if same else "another process makes other tasks"
     return Finding("determinism", reason, same, seen)
 
@@ -239,7 +269,7 @@ def _overlap(env: Environment, most: int = 2000) -> Finding:
     """No problem may be in train and in test."""
     keys = {
         split: {env.task(split, i).key for i in range(min(most, env.count(split)))}
-        for split in ("train", "test")
+        for split in SPLITS
     }
     common = keys["train"] & keys["test"]
     seen = f"{len(keys['train'])} and {len(keys['test'])} different problems, {len(common)} common"

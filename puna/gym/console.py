@@ -10,6 +10,7 @@ from puna.core.config import to_dict
 from puna.core.errors import UserError
 from puna.core.files import write_text
 from puna.core.messages import Message
+from puna.gym.environment import Environment
 from puna.gym.loop import Context, play_scripts
 from puna.gym.registry import known_environments, load_environment
 from puna.gym.verify import judge_group
@@ -59,16 +60,19 @@ def list_environments() -> None:
     for name, where in sorted(known_environments().items()):
         try:
             env = load_environment(name)
-            about = (type(env).__doc__ or "").strip().splitlines()[0]
-            print(f"{name} {env.version}  {about}  ({where})")
+            print(f"{name} {env.version}  {_about(env)}  ({where})")
         except UserError as error:
             print(f"{name}  cannot be loaded: {error}")
+
+
+def _about(env: Environment) -> str:
+    return (type(env).__doc__ or "no description").strip().splitlines()[0]
 
 
 def show_environment(name: str) -> None:
     """Print settings, sizes, limits and three tasks; the hidden part stays hidden."""
     env = load_environment(name)
-    print(f"{env.name} {env.version}: {(type(env).__doc__ or '').strip().splitlines()[0]}")
+    print(f"{env.name} {env.version}: {_about(env)}")
     print(f"roles: {', '.join(env.roles)}   isolation: {env.tier}   chance: {env.chance}")
     print(f"tasks: {env.count('train'):,} train, {env.count('test'):,} test")
     settings = to_dict(env.config) or {}
@@ -83,8 +87,9 @@ def show_environment(name: str) -> None:
 def try_environment(name: str, index: int) -> None:
     """A person plays the agent on one test task and sees the verdict."""
     env = load_environment(name)
-    if index >= env.count("test"):
-        raise UserError(f"{name} has {env.count('test')} test tasks", "choose a lower --index")
+    if not 0 <= index < env.count("test"):
+        what = f"{name} has {env.count('test')} test tasks and no number {index}"
+        raise UserError(what, "choose --index from 0 on")
     task = env.task("test", index)
     shown = 0
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored
 from puna.core.rng import stream
@@ -193,7 +194,7 @@ class SingleTurn(Environment):
     def task(self, split: str, index: int) -> Task:
         """Draw problem `index` of `split` from its own random stream.
 
-        Raises RuntimeError where 1,000 draws gave none of that split (too few problems exist).
+        Raises UserError where 1,000 draws gave none of that split (too few problems exist).
         """
         self._check(split, index)
         rng = stream(self.seed, self.name, split, index)
@@ -207,7 +208,9 @@ class SingleTurn(Environment):
                     hidden={"problem": problem},
                     tags=problem.tags,
                 )
-        raise RuntimeError(f"{self.name}: 1,000 draws gave no problem of split {split}")
+        raise UserError(
+            f"{self.name}: 1,000 draws gave no problem of split {split}", "let `make` vary more"
+        )
 
     def start(self, task: Task, resources: Any, ctx: Any) -> Session:
         """One turn."""

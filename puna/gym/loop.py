@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from puna.core.errors import UserError
+from puna.core.messages import Message
 from puna.core.outcome import Infra, Outcome
 from puna.core.rng import Key
 from puna.engine.policy import EndpointError, SamplingParams
@@ -122,9 +125,10 @@ class Rollout:
             while stop < len(jobs) and (stop == start or live + jobs[stop].k <= self.wave):
                 live += jobs[stop].k
                 stop += 1
-            names = [self._name(job, s) for job in jobs[start:stop] for s in range(job.k)]
+            wave = [(job, self.env.task(job.split, job.index)) for job in jobs[start:stop]]
+            names = [self._name(job, s) for job, _ in wave for s in range(job.k)]
             self.meet.expect(names)
-            tasks = [asyncio.ensure_future(self._group(job)) for job in jobs[start:stop]]
+            tasks = [asyncio.ensure_future(self._group(*each)) for each in wave]
             try:
                 for group in tasks:
                     yield await group
@@ -135,11 +139,12 @@ class Rollout:
             start = stop
 
     async def _stream(self, jobs: Sequence[Job]) -> AsyncIterator[Group]:
-        gate = asyncio.Semaphore(max(1, self.concurrency // max(1, max(j.k for j in jobs))))
+        largest = max((j.k for j in jobs), default=1)
+        gate = asyncio.Semaphore(max(1, self.concurrency // max(1, largest)))
 
         async def one(job: Job) -> Group:
             async with gate:
-                return await self._group(job)
+                return await self._group(job, self.env.task(job.split, job.index))
 
         tasks = [asyncio.ensure_future(one(job)) for job in jobs]
         try:
@@ -152,8 +157,7 @@ class Rollout:
     def _name(self, job: Job, sample: int) -> str:
         return "/".join(map(str, (*job.key, self.env.name, job.split, job.index, sample)))
 
-    async def _group(self, job: Job) -> Group:
-        task = self.env.task(job.split, job.index)
+    async def _group(self, job: Job, task: Task) -> Group:
         played = await asyncio.gather(*(self._play(job, task, s) for s in range(job.k)))
         trajectories = list(played)
         fine = [t for t in trajectories if not t.outcomes]
@@ -188,23 +192,26 @@ class Rollout:
         )
 
     async def _episode(self, task: Task, ctx: Context) -> tuple[Episode, dict[str, Outcome]]:
-        """Play to the end; a failure of the machinery gives Infra outcomes and what was said so far."""
+        """Play to the end; a failure of the machinery gives Infra outcomes and what was said so far.
+
+        Raises UserError where a policy says that no call can succeed (a wrong key, a spent budget).
+        """
         spoken: list[tuple[str, Any]] = [("env", m) for m in task.messages]
-        ended, session = "done", None
         try:
-            session = self.env.start(task, self.resources, ctx)
-            ended = await self._turns(session, ctx, spoken)
-            artifacts = dict(session.artifacts())
+            with contextlib.closing(self.env.start(task, self.resources, ctx)) as session:
+                ended = await self._turns(session, ctx, spoken)
+                artifacts = dict(session.artifacts())
+            if not all(isinstance(data, bytes) for data in artifacts.values()):
+                raise TypeError("an artifact is not bytes")
             return Episode(task.id, tuple(spoken), artifacts, ended), {}
+        except UserError:
+            raise
         except (EndpointError, OSError) as error:
             outcome: Outcome = Infra(f"{error}")
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             at = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
             outcome = Infra(f"{self.env.name} raised {error!r:.300} at {at}")
-        finally:
-            if session is not None:
-                session.close()
         return Episode(task.id, tuple(spoken), {}, "failed"), dict.fromkeys(self.env.roles, outcome)
 
     async def _turns(self, session: Session, ctx: Context, spoken: list[tuple[str, Any]]) -> str:
@@ -223,6 +230,8 @@ class Rollout:
                 message = await self.agents.get(turn.role, plain).act(turn, ctx)
             except ContextFullError:
                 return "tokens"
+            if not isinstance(message, Message):
+                raise TypeError(f"{turn.role} spoke {type(message).__name__}, not a Message")
             spoken.append((turn.role, message))
             begun = loop.time()
             session.take(turn, message)

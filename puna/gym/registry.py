@@ -55,7 +55,11 @@ def _find(name: str) -> tuple[type[Environment], Path]:
         return _only_environment(module, name), _SHIPPED / name
     for entry in entry_points(group=GROUP):
         if entry.name == name:
-            cls = entry.load()
+            try:
+                cls = entry.load()
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise UserError(f"{name} ({entry.value}) cannot be imported: {what}") from error
             return cls, Path(inspect.getfile(cls))
     raise UserError(f"no environment '{name}'", nearest(name, known_environments()))
 
@@ -65,12 +69,13 @@ def _import_file(path: Path) -> Any:
         raise UserError(f"no environment file {path}", "`puna env new NAME` writes one")
     name = "puna_env_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file", "name an environment or a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

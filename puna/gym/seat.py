@@ -43,6 +43,7 @@ class SamplerSeat:
         self.sampler, self.params, self.key = sampler, params, key
         self.branches: list[Branch] = []
         self.seen: tuple[Message, ...] = ()
+        self.tools: tuple[Mapping[str, Any], ...] = ()
         self.turn = 0
         self.open_end = False
         self.tokens = 0
@@ -50,7 +51,7 @@ class SamplerSeat:
     def _prompt(self, messages: tuple[Message, ...], tools: Sequence[Mapping[str, Any]]) -> Branch:
         tok = self.sampler.tokenizer
         known = len(self.seen)
-        if known and messages[:known] == self.seen:
+        if known and messages[:known] == self.seen and tuple(tools) == self.tools:
             branch = self.branches[-1]
             new = render(tok, messages[known:], open_turn=True, first=False).ids
             branch.extend_prompt([tok.special("eot"), *new] if self.open_end else list(new))
@@ -80,7 +81,7 @@ class SamplerSeat:
             branch.routes = np.asarray(done.routes)
         self.open_end = done.finish != "stop"
         message = parse_assistant(self.sampler.tokenizer, done.ids)
-        self.seen = (*messages, message)
+        self.seen, self.tools = (*messages, message), tuple(tools)
         return message
 
 

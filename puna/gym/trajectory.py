@@ -124,11 +124,17 @@ class Trajectory:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Trajectory:
-        """Read a record back (artifacts stay by hash; token branches without routes)."""
+        """Read a record back (artifacts stay by hash, and so are left out)."""
         transcript = tuple((t["speaker"], Message.from_json(t)) for t in data["transcript"])
         branches = {
             role: [
-                Branch(b["ids"], [bool(m) for m in b["mask"]], b["logprobs"], b["versions"])
+                Branch(
+                    list(b["ids"]),
+                    [bool(m) for m in b["mask"]],
+                    list(b["logprobs"]),
+                    list(b["versions"]),
+                    _routes(b.get("routes")),
+                )
                 for b in found
             ]
             for role, found in data.get("branches", {}).items()
@@ -145,3 +151,10 @@ class Trajectory:
             tags=data["tags"],
             usage=dict(data["usage"]),
         )
+
+
+def _routes(data: Mapping[str, Any] | None) -> np.ndarray[Any, Any] | None:
+    if data is None:
+        return None
+    flat = np.frombuffer(base64.b64decode(data["data"]), dtype=np.uint8)
+    return flat.reshape(data["shape"]).astype(np.int16)

@@ -2,7 +2,8 @@
 
 A verifier that raises is run again on the same episode and on the reference answer: where it fails
 again on this episode and judges the reference well, the agent caused it and the score is 0; anything
-else is `Infra`. Failures of the outside world (`OSError`, `EndpointError`) are always `Infra`.
+else is `Infra`. The other episodes of the group are then judged without it. Failures of the
+outside world (`OSError`, `EndpointError`) are always `Infra`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ Verdicts = list[Mapping[str, Outcome]]
 class VerifierError(Exception):
     """The verifier raised, or gave something that is not one Outcome per role and episode."""
 
-    def __init__(self, message: str, outside: bool) -> None:
+    def __init__(self, message: str, outside: bool, kind: str = "") -> None:
         super().__init__(message)
-        self.outside = outside
+        self.outside, self.kind = outside, kind
 
 
 async def judge_group(
@@ -36,10 +37,30 @@ async def judge_group(
     try:
         return await _judge(env, task, episodes, ctx, workers)
     except VerifierError as error:
-        if len(episodes) > 1:  # find the one at fault; the others keep their verdicts
-            alone = [await judge_group(env, task, [e], ctx, workers) for e in episodes]
-            return [verdicts[0] for verdicts in alone]
-        return [await _blame(env, task, episodes[0], ctx, workers, error)]
+        if len(episodes) == 1:
+            return [await _blame(env, task, episodes[0], ctx, workers, error)]
+    return await _judge_without_the_broken(env, task, episodes, ctx, workers)
+
+
+async def _judge_without_the_broken(
+    env: Environment, task: Task, episodes: Sequence[Episode], ctx: Any, workers: Workers
+) -> Verdicts:
+    """Find the episodes that fail alone; the others are judged again, still as a group."""
+    broken: dict[int, Mapping[str, Outcome]] = {}
+    for i, episode in enumerate(episodes):
+        try:
+            await _judge(env, task, [episode], ctx, workers)
+        except VerifierError as error:
+            broken[i] = await _blame(env, task, episode, ctx, workers, error)
+    whole = [e for i, e in enumerate(episodes) if i not in broken]
+    verdicts: Verdicts = []
+    if whole:
+        try:
+            verdicts = await _judge(env, task, whole, ctx, workers)
+        except VerifierError as error:
+            verdicts = [dict.fromkeys(env.roles, Infra(str(error)))] * len(whole)
+    rest = iter(verdicts)
+    return [broken[i] if i in broken else next(rest) for i in range(len(episodes))]
 
 
 async def _judge(
@@ -47,10 +68,11 @@ async def _judge(
 ) -> Verdicts:
     what = f"the verifier of {env.name} on {task.id}"
     try:
-        found = await workers.run(
-            env.judge, episodes, task.hidden, ctx, deadline_s=env.judge_seconds, what=what
+        verdicts = await workers.run(
+            lambda: list(env.judge(episodes, task.hidden, ctx)),
+            deadline_s=env.judge_seconds,
+            what=what,
         )
-        verdicts = list(found)
         for outcomes in verdicts:
             if set(outcomes) != set(env.roles):
                 raise TypeError(f"outcomes for {sorted(outcomes)}, roles are {env.roles}")
@@ -61,13 +83,21 @@ async def _judge(
             raise TypeError(f"{len(verdicts)} verdicts for {len(episodes)} episodes")
         return verdicts
     except DeadlineError as error:
-        raise VerifierError(str(error), outside=False) from error
+        raise VerifierError(str(error), outside=False, kind="deadline") from error
     except (OSError, EndpointError, MemoryError) as error:
-        raise VerifierError(f"{what} failed: {error!r}", outside=True) from error
+        raise VerifierError(f"{what} failed: {_shown(error)}", outside=True) from error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
-        raise VerifierError(f"{what} raised {error!r:.300} at {at}", outside=False) from error
+        message = f"{what} raised {_shown(error)} at {at}"
+        raise VerifierError(message, outside=False, kind=type(error).__name__) from error
+
+
+def _shown(error: Exception) -> str:
+    try:
+        return f"{error!r:.300}"
+    except Exception:
+        return type(error).__name__
 
 
 async def _blame(
@@ -92,7 +122,7 @@ async def _blame(
             return infra
         await _judge(env, task, [episode], ctx, workers)
     except VerifierError as again:
-        if again.outside or str(again) != str(error):
+        if again.outside or again.kind != error.kind:
             return infra
         zero = Scored(0.0, False, evidence=f"this answer makes the verifier fail: {error}")
         return dict.fromkeys(env.roles, zero)

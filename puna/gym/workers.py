@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import queue
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class DeadlineError(TimeoutError):
-    """Blocking work did not finish in time; its thread was abandoned and replaced."""
+    """Blocking work did not finish in time; its thread was interrupted and replaced."""
 
 
 class Workers:
@@ -44,11 +45,15 @@ class Workers:
         """
         loop = asyncio.get_running_loop()
         started, done = asyncio.Event(), loop.create_future()
-        abandoned = threading.Event()
+        place = _Place()
 
         def deliver(result: Any, error: BaseException | None) -> None:
-            if not done.done():
-                done.set_exception(error) if error else done.set_result(result)
+            if done.done():
+                return
+            if isinstance(error, StopIteration) or not isinstance(error, Exception | None):
+                # sys.exit() in a verifier must not end the run; a future refuses StopIteration
+                error = RuntimeError(f"{what} raised {error!r}")
+            done.set_exception(error) if error else done.set_result(result)
 
         def post(callback: Callable[..., object], *values: Any) -> None:
             try:
@@ -57,27 +62,68 @@ class Workers:
                 pass  # the loop is gone: nobody waits any more
 
         def job() -> bool:
+            if not place.take():
+                return False  # nobody waits any more
             post(started.set)
             try:
                 result, error = function(*args), None
             except BaseException as raised:
                 result, error = None, raised
             post(deliver, result, error)
-            return abandoned.is_set()
+            return place.leave()
+
+        def abandon() -> None:
+            done.cancel()
+            if place.abandon():
+                self._start()
 
         self.jobs.put(job)
-        await started.wait()
         try:
+            await started.wait()
             value: T = await asyncio.wait_for(asyncio.shield(done), deadline_s)
             return value
         except TimeoutError as error:
-            if done.done() and not done.cancelled():
+            if done.done():
                 raise error  # the function itself raised TimeoutError
-            abandoned.set()
-            self._start()
+            abandon()
             raise DeadlineError(f"{what} took longer than {deadline_s:g} s") from None
+        except asyncio.CancelledError:
+            if not done.done():
+                abandon()
+            raise
 
     def close(self) -> None:
         """Let idle threads end."""
         for _ in range(self.count):
             self.jobs.put(None)
+
+
+class _Place:
+    """Which thread does a job, if one still does: only that one may be interrupted."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.thread = 0
+        self.abandoned = False
+
+    def take(self) -> bool:
+        """The calling thread begins; False where the job was abandoned before."""
+        with self.lock:
+            self.thread = 0 if self.abandoned else threading.get_ident()
+            return not self.abandoned
+
+    def leave(self) -> bool:
+        """The thread is done; True where another has taken its place."""
+        with self.lock:
+            self.thread = 0
+            return self.abandoned
+
+    def abandon(self) -> bool:
+        """Ask the thread to stop (an endless loop would slow all others); True where one ran."""
+        with self.lock:
+            self.abandoned = True
+            if not self.thread:
+                return False
+            stop = ctypes.py_object(SystemExit)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), stop)
+            return True

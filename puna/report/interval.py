@@ -22,6 +22,12 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def negative(self) -> Interval:
+        """The same difference taken the other way round."""
+        low, high = (None if v is None else -v for v in (self.high, self.low))
+        return Interval(-self.mean, low, high)
+
     def text(self, sign: str = "") -> str:
         """`0.812 [0.780, 0.841]`; with sign "+" every number carries one."""
         if self.low is None or self.high is None:

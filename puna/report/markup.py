@@ -88,6 +88,6 @@ def count(value: float | None) -> str:
     if value is None:
         return "–"
     for size, unit in ((1e9, "G"), (1e6, "M")):
-        if abs(value) >= 10 * size or (unit == "M" and abs(value) >= 1e6):
+        if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.1f}"

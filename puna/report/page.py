@@ -15,7 +15,7 @@ from puna.report.lineage import lineage
 from puna.report.markup import Html, count, details, join, number, section, tag
 from puna.report.read import Run, mapping, open_run, sequence
 from puna.report.style import frame
-from puna.report.summary import Row, comparisons, headline, rows_of
+from puna.report.summary import Row, headline, rows_of
 from puna.report.tables import bits_charts, main_table, score_tables, seeds_compared, unscored
 
 
@@ -32,15 +32,15 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text: the same run gives the same bytes."""
-    rows, found = rows_of(run), comparisons(run)
+    rows = rows_of(run)
     body = join(
         (
             _top(run, rows),
-            tag("section", main_table(rows), _legend(rows), seeds_compared(found)),
+            tag("section", main_table(rows), _legend(rows), seeds_compared(run)),
             lineage(run),
             curves(run),
             bits_charts(run),
-            score_tables(run, found),
+            score_tables(run),
             flips(run),
             text_samples(run),
             sample_episodes(run),
@@ -72,7 +72,7 @@ def _facts(run: Run) -> str:
     parts = [f"{count(sizes[-1])} parameters" if sizes else "", f"{count(cpu)} CPU-seconds in all"]
     parts += [str(machine[k]) for k in ("device", "dtype") if machine.get(k)]
     if machine.get("threads"):
-        parts.append(f"{machine['threads']} threads")
+        parts.append(f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}")
     return " · ".join(p for p in parts if p)
 
 

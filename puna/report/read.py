@@ -158,13 +158,17 @@ def _env_names(stage: Stage) -> list[str]:
 def _exams(stage: Stage) -> list[Exam]:
     rows = [mapping(r) for r in sequence(stage.result.get("scores"))]
     names, per = _env_names(stage), max(1, len(stage.parents))
+    first: dict[str, str] = {}
     out = []
     for i, data in enumerate(rows):
         env = mapping(data.get("env"))
         name = str(env.get("name", ""))
         whole = len(names) * per == len(rows)
         label = f"{names[i // per] if whole else name} {env.get('version', '')}".strip()
-        journal = stage.dir / f"episodes-{data.get('stage')}-{name}.jsonl"
+        digest = str(env.get("hash", ""))
+        # A second environment of the same name has a journal of its own.
+        tail = "" if first.setdefault(name, digest) == digest else f"-{digest[:8]}"
+        journal = stage.dir / f"episodes-{data.get('stage')}-{name}{tail}.jsonl"
         tags = {str(t): mapping(s) for t, s in mapping(data.get("by_tag")).items()}
         out.append(
             Exam(
@@ -172,7 +176,7 @@ def _exams(stage: Stage) -> list[Exam]:
                 stage.id,
                 label,
                 journal,
-                str(env.get("hash", "")),
+                digest,
                 number(data.get("chance")),
                 mapping(data.get("score")),
                 tags,
@@ -184,7 +188,7 @@ def _exams(stage: Stage) -> list[Exam]:
 def _compared(stage: Stage) -> list[Compared]:
     rows = [mapping(r) for r in sequence(stage.result.get("differences"))]
     labels = list(dict.fromkeys(e.env for e in _exams(stage)))
-    per = max(1, len(stage.parents) - 1)
+    per = max(1, len(stage.parents) * (len(stage.parents) - 1) // 2)
     out = []
     for i, data in enumerate(rows):
         whole = len(labels) * per == len(rows)

@@ -23,12 +23,13 @@ h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; overflow-wrap: anywhere; }
 .note { max-width: 46rem; margin: .25rem 0 .75rem; }
 .state { border-left: 3px solid var(--flat); padding: .25rem .75rem; background: var(--wash); }
 .scroll { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
 .wide { width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--rule); }
 td { white-space: nowrap; }
-.verdict { display: inline-block; white-space: normal; min-width: 4rem; max-width: 11rem; }
+.verdict { display: inline-block; white-space: normal; min-width: 8rem; max-width: 11rem; }
 thead th { font-weight: 600; color: var(--soft); font-size: .8rem; white-space: nowrap;
   vertical-align: bottom; }
 tbody th { font-weight: 600; white-space: nowrap; }

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from puna.core.stats import paired_difference
 from puna.report.interval import (
     GAIN,
     NO_GAIN,
@@ -27,11 +25,9 @@ from puna.report.read import (
     Exam,
     Run,
     Stage,
-    episodes,
     group_of,
     mapping,
     open_run,
-    sequence,
 )
 
 _TRAINING = {"held_out": "held-out score while training", "reward": "reward", "loss": "loss"}
@@ -117,33 +113,21 @@ def _score_row(run: Run, base: Row, exam: Exam, parent: str) -> Row:
     if before is None:
         return replace(out, verdict=NOT_COMPARED)
     out = replace(out, before=interval(before.score.get("value")))
-    found = _difference(run, before, exam)
-    difference = interval(found)
-    n = int(number(found.get("n")) or 0)
+    difference, n = _difference(run, before, exam)
     return replace(out, difference=difference, n=n, verdict=verdict_of(difference))
 
 
-def _difference(run: Run, before: Exam, after: Exam) -> Mapping[str, Any]:
-    """What the eval stage found, or, for stages it did not set side by side, from the episodes."""
-    for compared in run.compared:
-        if (compared.eval, compared.env) == (after.eval, after.env) and (
-            (compared.before, compared.to) == (before.stage, after.stage)
-        ):
-            return compared.found
-    a, b = task_means(after.journal), task_means(before.journal)
-    return paired_difference(a, b).to_json() if a.keys() & b.keys() else {}
-
-
-def comparisons(run: Run) -> list[Compared]:
-    """Evaluated stages set side by side: neighbours, each with the first, each with the last."""
-    out = []
-    for (name, env), exams in by_eval(run).items():
-        last = len(exams) - 1
-        for i, j in combinations(range(len(exams)), 2):
-            if i == 0 or j == last or j == i + 1:
-                a, b = exams[i], exams[j]
-                out.append(Compared(name, env, a.stage, b.stage, _difference(run, a, b)))
-    return out
+def _difference(run: Run, before: Exam, after: Exam) -> tuple[Interval | None, int]:
+    """`after` minus `before` as the eval stage found it, and over how many tasks."""
+    for c in run.compared:
+        found = interval(c.found)
+        if found is not None and (c.eval, c.env) == (after.eval, after.env):
+            n = int(number(c.found.get("n")) or 0)
+            if (c.before, c.to) == (before.stage, after.stage):
+                return found, n
+            if (c.to, c.before) == (before.stage, after.stage):
+                return found.negative, n
+    return None, 0
 
 
 def by_eval(run: Run) -> dict[tuple[str, str], list[Exam]]:
@@ -166,19 +150,6 @@ def compared_over_seeds(found: Sequence[Compared]) -> dict[tuple[str, str, str, 
     return {key: values for key, values in out.items() if len(values) > 1}
 
 
-def task_means(journal: Path) -> dict[str, float]:
-    """Task -> mean value of its Scored episodes (first role), from an eval's episodes."""
-    out = {}
-    for record in episodes(journal, "index"):
-        roles = [list(mapping(o).values()) for o in sequence(record.get("outcomes"))]
-        verdicts = [mapping(found[0]) for found in roles if found]
-        values = [number(v.get("value")) for v in verdicts if v.get("kind") == "scored"]
-        known = [v for v in values if v is not None]
-        if known:
-            out[str(record.get("task"))] = sum(known) / len(known)
-    return out
-
-
 def _training_row(base: Row, stage: Stage) -> Row:
     """No eval stage scored it: the figures of its own training, which claim nothing."""
     for key, name in _TRAINING.items():
@@ -191,7 +162,7 @@ def _training_row(base: Row, stage: Stage) -> Row:
             after = sum(last) / len(last) if best is None else best
             return replace(
                 base,
-                metric=name,
+                metric=name if best is None else f"best {name}",
                 before=Interval(sum(first) / len(first)),
                 after=Interval(after),
                 verdict=NOT_COMPARED,
@@ -246,10 +217,8 @@ def headline(run: Run, rows: Sequence[Row]) -> str:
         return _told(next((r for r in reversed(told) if r.kind == "rl"), told[-1]))
     bits = next((r for r in rows if r.metric == "bits per byte" and r.after), None)
     if bits is not None and bits.after is not None:
-        return (
-            f"The model needs {bits.after.mean:.3f} bits for a byte of text it never saw: "
-            f"{bits.verdict}."
-        )
+        needs = f"The model needs {bits.after.mean:.3f} bits for a byte of text it never saw"
+        return f"{needs}." if bits.verdict == NOT_COMPARED else f"{needs}: {bits.verdict}."
     done = sum(s.state == "done" for s in run.stages)
     return f"{done} of {len(run.stages)} stages are done; no stage has been compared with another."
 

@@ -77,11 +77,11 @@ def _bar(name: str, value: Interval, share: float, mine: bool) -> tuple[Html, Ht
     return tag("div", tag("strong", name) if mine else name), bar, tag("div", value.text())
 
 
-def score_tables(run: Run, found: Sequence[Compared]) -> Html:
+def score_tables(run: Run) -> Html:
     """Every score by task tag: a table for each eval stage and environment."""
     parts: list[Html] = []
     for (name, env), exams in by_eval(run).items():
-        mine = [c for c in found if (c.eval, c.env) == (name, env)]
+        mine = [c for c in run.compared if (c.eval, c.env) == (name, env)]
         title = tag("strong", f"{env}, by {name}")
         parts.append(details(title, _by_tag(exams), _compared(mine), open_=not parts))
     note = "Mean value with its 95 % interval over tasks."
@@ -138,10 +138,10 @@ def _compared(found: Sequence[Compared]) -> Html:
     return table(("difference, paired", "", "tasks", "p", "detectable", ""), lines)
 
 
-def seeds_compared(found: Sequence[Compared]) -> Html:
+def seeds_compared(run: Run) -> Html:
     """Stages set side by side over seeds: the mean difference, and each seed's."""
     lines = []
-    for (_, env, before, to), values in compared_over_seeds(found).items():
+    for (_, env, before, to), values in compared_over_seeds(run.compared).items():
         mean = over_seeds(values)
         each = ", ".join(f"{v:+.3f}" for v in values)
         name = f"{to} minus {before}"

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from puna.core.errors import UserError
 from puna.core.files import NewDirectory, sha256_file
@@ -25,8 +29,11 @@ SCHEMA = 1
 
 
 def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
-    """A Hugging Face directory of model and tokenizer, in place at once or not at all."""
-    with NewDirectory(directory, "model") as aside:
+    """A Hugging Face directory of model and tokenizer, in place at once or not at all.
+
+    Raises UserError where the disk is full or the directory may not be written.
+    """
+    with NewDirectory(directory, "model") as aside, _disk_errors():
         hf.save(model, aside)
         tokenizer.save(aside)
 
@@ -59,9 +66,12 @@ class Checkpoints:
         state: dict[str, Any],
         extra: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Write checkpoint `step` (the number of finished steps) and drop the oldest."""
+        """Write checkpoint `step` (the number of finished steps) and drop the oldest.
+
+        Raises UserError on a full disk.
+        """
         path = self.directory / f"step-{step:08d}"
-        with NewDirectory(path, "checkpoint") as aside:
+        with NewDirectory(path, "checkpoint") as aside, _disk_errors():
             hf.save(model, aside)
             tokenizer.save(aside)
             _save(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
@@ -71,7 +81,9 @@ class Checkpoints:
             files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
             record = {"schema": SCHEMA, "step": step, "state": state, "files": files}
             (aside / "checkpoint.json").write_text(json.dumps(record, indent=1))
-        for old in self._all()[: -self.keep]:
+        before = [p for p in self._all() if p.name <= path.name]
+        later = [p for p in self._all() if p.name > path.name]  # broken, or training had gone on
+        for old in later + before[: -self.keep]:
             shutil.rmtree(old)
 
     def _all(self) -> list[Path]:
@@ -112,9 +124,18 @@ class Checkpoints:
         file = path / "extra.safetensors"
         return safetensors.torch.load_file(file) if file.exists() else {}
 
-    def clear(self) -> None:
-        """Drop all of them: the stage is finished and its model is in place."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """safetensors reports a full disk as an error of its own; say it as the system did."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from error
 
 
 def _buffers(model: Decoder) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, play_scripts
+from puna.gym.task import Script
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,36 @@ def env_settings(env: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def demonstrations(env: Environment, count: int) -> list[Chat]:
-    """The oracle's conversations on the first `count` train tasks, one row a role."""
+    """The oracle's conversations on the first `count` train tasks, one row a role.
+
+    A row is what that role saw and said; where its history is not append-only, a row a branch.
+    """
 
     async def play() -> list[Chat]:
         out = []
         for index in range(min(count, env.count("train"))):
             task = env.task("train", index)
-            episode = await play_scripts(env, task, env.oracle(task), Context())
-            out.append(_as_chat(episode.transcript, env.roles, task.tools))
+            heard: dict[str, list[tuple[Message, ...]]] = {role: [] for role in env.roles}
+            scripts = {r: _overheard(s, heard[r]) for r, s in env.oracle(task).items()}
+            await play_scripts(env, task, scripts, Context())
+            for turns in heard.values():
+                out += [
+                    Chat(turn, tuple(task.tools))
+                    for turn, after in zip(turns, [*turns[1:], ()], strict=True)
+                    if after[: len(turn)] != turn
+                ]
         return out
 
     return asyncio.run(play())
 
 
-def _as_chat(
-    transcript: Sequence[tuple[str, Message]], roles: Sequence[str], tools: Any
-) -> Chat:
-    return Chat(tuple(m for who, m in transcript if who == "env" or who in roles), tuple(tools))
+def _overheard(script: Script, turns: list[tuple[Message, ...]]) -> Script:
+    def speak(messages: Sequence[Message]) -> Message:
+        reply = script(messages)
+        turns.append((*messages, reply))
+        return reply
+
+    return speak
 
 
 def read_messages(path: Path) -> list[Chat]:
@@ -82,7 +96,10 @@ def read_messages(path: Path) -> list[Chat]:
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        lines = path.read_bytes().decode().splitlines()
+        # Not splitlines: JSON texts may hold U+2028 and others that it takes for line ends.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text (byte {error.start})", "is it a binary file?"

@@ -24,6 +24,13 @@ LossFn = Callable[[int], dict[str, float]]
 """Step number in; runs backward for the whole batch and returns its figures, `tokens` among them."""
 
 
+def at_least_one(config: object, *names: str) -> None:
+    """Raises ValueError naming the first of these settings that is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, must be at least 1")
+
+
 @dataclass
 class Trainer:
     """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept with it."""
@@ -56,7 +63,13 @@ class Trainer:
             self.ctx.progress.note(f"{self.ctx.id}: going on from step {self.step}")
 
     def save(self) -> None:
-        """A checkpoint of everything the next step depends on."""
+        """A checkpoint of everything the next step depends on.
+
+        Raises StageError where a weight is not finite: it must not displace a good checkpoint.
+        """
+        for name, weight in self.model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise self._not_finite(f"{name} is not finite after step {self.step}")
         record = {
             "stage": self.state,
             "tokens": self.tokens,
@@ -66,6 +79,10 @@ class Trainer:
         self.checkpoints.save(
             self.step, self.model, self.tokenizer, self.optimizer, record, self.extra
         )
+
+    def _not_finite(self, what: str) -> StageError:
+        fix = f"lower {self.ctx.id}.optim.lr"
+        return StageError(f"{self.ctx.id}: {what}; the last good checkpoint is kept; {fix}")
 
     def run(
         self,
@@ -83,11 +100,8 @@ class Trainer:
             lr = learning_rate(self.optim, self.step, self.steps)
             norm = update(self.model, self.optimizer, self.optim, lr)
             if not math.isfinite(figures[shown]) or not math.isfinite(norm):
-                raise StageError(
-                    f"{self.ctx.id}: {shown} is {figures[shown]}, gradient norm {norm} at step "
-                    f"{self.step + 1}; the last good checkpoint is kept; "
-                    f"lower {self.ctx.id}.optim.lr"
-                )
+                found = f"{shown} is {figures[shown]:.4g}, the gradient norm {norm:.4g}"
+                raise self._not_finite(f"{found} at step {self.step + 1}")
             self.step += 1
             tokens = int(figures.get("tokens", 0))
             self.tokens += tokens
@@ -105,9 +119,9 @@ class Trainer:
                 self.save()
         crash_point("stage.trained")
 
-    def finish(self, model: Decoder | None = None) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """Put the final model in place; the figures every stage reports."""
-        save_model(model or self.model, self.tokenizer, self.ctx.dir / "model")
+        save_model(self.model, self.tokenizer, self.ctx.dir / "model")
         return {
             "steps": self.step,
             "tokens": self.tokens,

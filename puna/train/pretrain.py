@@ -91,7 +91,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     if config.with_baselines:
         ctx.progress.note(f"{ctx.id}: measuring xz -9 and 5-gram models on the same files")
         figures |= baselines(corpus.train, loop.held_out, tokenizer)
-    result = trainer.finish() | {
+    return trainer.finish() | {
         "bits_per_byte": figures,
         "data": {
             "files": len(corpus.train),
@@ -103,8 +103,6 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         "vocabulary": tokenizer.vocab_size,
         "bytes_per_token": round(_size(corpus.train) / int((train.documents_NT >= 0).sum()), 3),
     }
-    trainer.checkpoints.clear()
-    return result
 
 
 def _tokenizer(ctx: StageContext, config: Config, corpus: Corpus) -> Tokenizer:

@@ -74,7 +74,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     trainer.run(loop.backward, "loss", loop.after)
     if "best" in trainer.state:
         model.load_state_dict(loop.best())
-    result = trainer.finish() | {
+    return trainer.finish() | {
         "rows": len(chats),
         "rows_left_out": left_out,
         "data_hash": sha256_json([[m.to_json() for m in c.messages] for c in chats]),
@@ -82,8 +82,6 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         "best_step": trainer.state.get("best_step"),
         "stopped_rising": bool(trainer.state.get("stopped")),
     }
-    trainer.checkpoints.clear()
-    return result
 
 
 def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[Chat]:

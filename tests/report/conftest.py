@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,7 @@ class RunWriter:
                 t: float(o[0].value) for t, o in found.items() if isinstance(o[0], Scored)
             }
         names = list(skills)
-        for a, b in pairwise(names):
+        for a, b in combinations(names, 2):
             found = paired_difference(means[b], means[a]).to_json()
             differences.append({"env": "arithmetic", "from": a, "to": b, **found})
         result = {"scores": scores, "differences": differences}

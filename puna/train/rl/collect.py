@@ -6,7 +6,8 @@ Step t always asks for the same tasks in the same order, so nothing of it needs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,13 +25,18 @@ class Collected:
     rows: list[Row] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     shown: list[Group] = field(default_factory=list)
+    failure: str = ""
+    """Why the first outcome that is not Scored is not."""
 
 
 class Collector:
     """Plays `prompts` tasks x `samples` episodes a step, with up to `refills` rounds of replacement."""
 
-    def __init__(self, rollout: Rollout, prompts: int, samples: int, refills: int) -> None:
+    def __init__(
+        self, rollout: Rollout, prompts: int, samples: int, refills: int, roles: Sequence[str]
+    ) -> None:
         self.rollout, self.prompts, self.samples, self.refills = rollout, prompts, samples, refills
+        self.roles = set(roles)  # those in training: a frozen policy's tokens teach nothing
         self.runner = asyncio.Runner()
 
     def collect(self, step: int) -> Collected:
@@ -43,6 +49,7 @@ class Collector:
 
     async def _collect(self, step: int, out: Collected) -> None:
         seen: list[Group] = []
+        asked: Counter[int] = Counter()
         size = self.rollout.env.count("train")
         first = step * self.prompts * (1 + self.refills)
         for refill in range(1 + self.refills):
@@ -50,17 +57,21 @@ class Collector:
             if missing <= 0:
                 break
             begin = first + refill * self.prompts
-            jobs = [
-                Job("train", (begin + i) % size, self.samples, ("rl", step)) for i in range(missing)
-            ]
+            jobs = []
+            for i in range(begin, begin + missing):
+                again = asked[i % size]  # few tasks: the same one anew, with draws of its own
+                key = ("rl", step, again) if again else ("rl", step)
+                jobs.append(Job("train", i % size, self.samples, key))
+                asked[i % size] += 1
             async for group in self.rollout.run(jobs):
                 seen.append(group)
-                rows = rows_of(group, f"{step}/{group.task.id}")
+                name = "/".join(map(str, (*group.job.key, group.task.id)))
+                rows = [r for r in rows_of(group, name) if r.role in self.roles]
                 settle(rows)
                 if has_signal(rows):
                     out.groups.append(group)
                     out.rows += rows
-        out.shown = seen[:1]
+        out.shown, out.failure = seen[:1], first_failure(seen)
         out.figures = figures(seen) | {
             "groups_seen": len(seen),
             "groups_used": len(out.groups),
@@ -99,6 +110,18 @@ def figures(groups: list[Group]) -> dict[str, float]:
         out["length_p50"], out["length_p99"] = map(float, np.percentile(lengths, [50, 99]))
         out["sampled_tokens"] = float(sum(lengths))
     return out | {k: float(v) for k, v in counts.items()}
+
+
+def first_failure(groups: Sequence[Group]) -> str:
+    """The first reason why an outcome is not Scored; "" where all are."""
+    for trajectory in (t for g in groups for t in g.trajectories):
+        for outcome in trajectory.outcomes.values():
+            match outcome:
+                case Infra(error=reason) | Invalid(reason=reason):
+                    return reason
+                case _:
+                    pass
+    return ""
 
 
 def failed_share(figures: Mapping[str, float]) -> float:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from puna.core.errors import UserError
+from puna.core.errors import UserError, nearest
 from puna.core.journal import Journal
 from puna.core.stage import StageContext, StageError
 from puna.engine.local import Engine, LocalSampler, Rendezvous
@@ -32,7 +32,7 @@ from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import env_settings
-from puna.train.loop import Trainer
+from puna.train.loop import Trainer, at_least_one
 from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
 from puna.train.optim import OptimConfig
 from puna.train.rl.advantages import ALGORITHMS
@@ -74,6 +74,15 @@ class Config:
     max_failed: float = 0.5
     keep_episodes: int = 50
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that leaves nothing to do."""
+        at_least_one(self, "steps", "prompts", "samples", "updates", "max_tokens", "slots")
+        at_least_one(self, "eval_tasks", "save_every", "micro_tokens")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}, must be above 0")
+        if self.staleness < 0 or self.refills < 0:
+            raise ValueError("staleness and refills must be 0 or more")
+
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Train the parent's model (or `init`) on `env`. Raises StageError when it cannot go on."""
@@ -82,8 +91,11 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         raise UserError(f"{ctx.id}: nothing to start from", 'add from = ["sft"] or init = "DIR"')
     name, settings = env_settings(config.env)
     env = load_environment(name, settings, ctx.seed)
-    if unknown := set(config.frozen) - set(env.roles):
-        raise UserError(f"{ctx.id}.frozen: {env.name} has no role {sorted(unknown)[0]}")
+    if unknown := {*config.frozen, *config.roles} - set(env.roles):
+        hint = nearest(sorted(unknown)[0], env.roles)
+        raise UserError(f"{ctx.id}: {env.name} has no role '{sorted(unknown)[0]}'", hint)
+    if set(config.frozen) == set(env.roles):
+        raise UserError(f"{ctx.id}.frozen names every role", "leave one to train")
     model, tokenizer = load_model(source)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
@@ -93,9 +105,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         trainer.run(loop.backward, "reward", loop.after)
     finally:
         loop.close()
-    result = trainer.finish() | {"env": env.name, "env_version": env.version}
-    trainer.checkpoints.clear()
-    return result
+    return trainer.finish() | {"env": env.name, "env_version": env.version}
 
 
 class _Loop:
@@ -107,9 +117,9 @@ class _Loop:
         self.ctx, self.config, self.env, self.trainer = ctx, config, env, trainer
         self.log = Journal(ctx.dir / "episodes.jsonl", "episodes")
         self.reference = copy.deepcopy(trainer.model).eval() if config.loss.kl > 0 else None
-        if self.reference is not None and ctx.parent is not None:
-            start, _ = load_model(config.init or ctx.parent)
-            self.reference.load_state_dict(start.state_dict())
+        start = config.init or ctx.parent
+        if self.reference is not None and start is not None:  # a resumed model is not the start
+            self.reference.load_state_dict(load_model(start)[0].state_dict())
         self.source = (_Ahead if config.staleness > 0 else _InStep)(ctx, config, env, trainer)
 
     def close(self) -> None:
@@ -121,15 +131,9 @@ class _Loop:
         got = self.source.get(step)
         figures = dict(got.figures)
         if failed_share(figures) > self.config.max_failed:
-            reasons = [
-                getattr(o, "error", getattr(o, "reason", ""))
-                for g in got.shown
-                for t in g.trajectories
-                for o in t.outcomes.values()
-            ]
             raise StageError(
                 f"{self.ctx.id}: {failed_share(figures):.0%} of outcomes at step {step + 1} were "
-                f"not scored: {next(filter(None, reasons), 'see episodes.jsonl')}"
+                f"not scored: {got.failure}"
             )
         self._keep(step, got)
         rows = weigh(got.rows, ALGORITHMS[self.config.algorithm], self.config.roles)
@@ -215,7 +219,7 @@ class _Loop:
             meet=meet, workers=self.ctx.machine.workers,
         )
         self.trainer.model.train()
-        return {"held_out": found.score.value.mean}
+        return {"held_out": found.score.value.mean if found.score.value else 0.0}
 
 
 def _policies(
@@ -249,7 +253,8 @@ def _collector(
     )
     sampler = policies[trained[0]]
     assert isinstance(sampler, LocalSampler)
-    return Collector(rollout, config.prompts, config.samples, config.refills), sampler.engine
+    collector = Collector(rollout, config.prompts, config.samples, config.refills, trained)
+    return collector, sampler.engine
 
 
 class _InStep:
@@ -286,8 +291,8 @@ class _Ahead:
         model = copy.deepcopy(trainer.model).eval()
         self.collector, self.engine = _collector(ctx, config, env, model, trainer.tokenizer)
         for name, tensor in trainer.extra.items():
-            version, key = name.split("/", 1)
-            self.kept.setdefault(int(version), {})[key] = tensor
+            number, key = name.split("/", 1)
+            self.kept.setdefault(int(number), {})[key] = tensor
         for version in sorted(self.kept):
             self.weights.put((version, self.kept[version]))
         self.updated(trainer.step)
