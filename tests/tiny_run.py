@@ -93,6 +93,9 @@ max_tokens = 4
 
 # A small model never solves arithmetic, and groups without signal would leave RL nothing to do.
 SHORTEST = '''
+import random
+import time
+
 from puna import Problem, SingleTurn
 
 
@@ -105,8 +108,32 @@ class Brief(SingleTurn):
         return Problem(f"{rng.integers(1000)}?", "")
 
     def score(self, answer, problem):
+        time.sleep(random.random() / 1000)  # verdicts come in any order
         return 1 / (1 + len(answer.encode()))
 '''
+
+
+def write_stage(directory: Path, kind: str, init: Path, **settings: Any) -> Path:
+    """A recipe of one short stage that starts from the model in `init`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "brief.py").write_text(SHORTEST)
+    table: dict[str, Any] = {"id": kind, "kind": kind, "init": str(init), "save_every": 2}
+    table |= {"optim": {"lr": 2e-3, "warmup": 1}, "max_tokens": 4}
+    if kind == "rl":
+        table |= {"env": str(directory / "brief.py"), "steps": 4, "prompts": 2, "samples": 4}
+    else:
+        table |= {"steps": 4, "batch_tokens": 256, "row_length": 64}
+    lines = [f"{k} = {_toml(v)}" for k, v in (table | settings).items() if v is not None]
+    head = 'name = "one"\nseed = 3\n[machine]\ndtype = "float32"\nthreads = 1\n[[stage]]\n'
+    path = directory / f"{kind}.toml"
+    path.write_text(head + "\n".join(lines) + "\n")
+    return path
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
 
 
 def write_recipe(directory: Path, *changes: tuple[str, str]) -> Path:
@@ -192,10 +219,12 @@ def puna(*args: str | Path, crash: str = "", trace: Path | None = None, **option
 
 def _serve() -> None:
     """Fork a child for each request on standard input, and say how it ended."""
-    import puna.train.rl.loop  # noqa: F401 - what every run needs, loaded once
+    import matplotlib.figure  # noqa: F401 - what every run needs, loaded once
     import torch._dynamo  # noqa: F401
     from matplotlib.backends import backend_svg  # noqa: F401
 
+    import puna.run  # noqa: F401
+    import puna.train.rl.loop  # noqa: F401
     from puna import cli
 
     sys.argv[0] = "puna"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -41,6 +42,7 @@ def explain(error: OSError, path: Path) -> UserError:
         errno.EACCES: "choose a directory you may write to",
         errno.EPERM: "choose a directory you may write to",
         errno.EROFS: "choose a directory you may write to",
+        errno.EEXIST: "a file is in the way; choose another directory",
         errno.ENOTDIR: "a file is in the way; choose another directory",
     }
     reason = error.strerror or str(error)
@@ -69,7 +71,8 @@ def write_bytes(path: Path, data: bytes, point: str = "file") -> None:
         crash_point(f"{point}.renamed")
         _sync_dir(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may not be one
+            aside.unlink(missing_ok=True)
         raise explain(error, path) from error
 
 
