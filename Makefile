@@ -91,7 +91,7 @@ clean:
 
 .venv/.core: pyproject.toml .venv/.torch-$(TORCH)
 	@echo "installing Puna into .venv"
-	@$(PIP) --quiet -e .
+	@$(PIP) --quiet -e '.[report,endpoint]'
 	@touch $@
 
 .venv/.dev: pyproject.toml .venv/.torch-$(TORCH)

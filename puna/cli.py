@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -272,7 +273,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("puna: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        # Whoever read us has gone; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PermissionError as error:
+        print(f"puna: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
         from puna.core.stage import StageError
 

@@ -118,11 +118,11 @@ def execute(
     recipe = read_recipe(recipe_path, sets)
     stages, resolved = plan(recipe), resolve(recipe)
     refuse_strangers(run_dir)
+    for stage in stages:
+        if not (run_dir / stage.id / "stage.json").exists():
+            check_ahead(stage)
     with locked(run_dir):
         machine, keep = _open_run(recipe, resolved, run_dir, recipe_path, progress)
-        for stage in stages:
-            if not (run_dir / stage.id / "stage.json").exists():
-                check_ahead(stage)
         set_threads(machine.threads)
         journal = Journal(run_dir / "journal.jsonl", "run")
         results: dict[str, Any] = {}
@@ -264,27 +264,25 @@ def _open_run(
             stored, stages = Machine(**old["machine"]), old["stages"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is broken: {error}", "choose another --dir") from error
-        difference = _difference(stages, resolved)
+        begun = [s["id"] for s in stages if _begun(run_dir / s["id"])]
+        difference = _difference(*([s for s in x if s["id"] in begun] for x in (stages, resolved)))
         if difference:
             raise UserError(
                 f"{run_dir} holds another recipe's run ({difference})",
                 "choose another --dir, or remove it",
             )
+        if _difference(stages, resolved):  # of stages that have not begun: a mistake was mended
+            write_json(path, {**old, **_recipe_record(recipe, resolved, recipe_path)}, "run")
         return stored, wanted.keep_checkpoints
     machine = choose_machine(wanted)
     write_json(
         path,
         {
             "schema": SCHEMA,
-            "name": recipe.name,
-            "title": recipe.title,
-            "recipe": str(recipe_path),
-            "recipe_hash": sha256_json(resolved),
-            "seed": recipe.seed,
+            **_recipe_record(recipe, resolved, recipe_path),
             "machine": asdict(machine),
             "versions": versions(),
             "commit": _commit(),
-            "stages": resolved,
         },
         "run",
     )
@@ -292,6 +290,23 @@ def _open_run(
         f"{recipe.name}: {machine.device}, {machine.dtype}, {machine.threads} threads -> {run_dir}"
     )
     return machine, wanted.keep_checkpoints
+
+
+def _recipe_record(
+    recipe: Recipe, resolved: list[dict[str, Any]], recipe_path: Path
+) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "recipe": str(recipe_path),
+        "recipe_hash": sha256_json(resolved),
+        "seed": recipe.seed,
+        "stages": resolved,
+    }
+
+
+def _begun(stage_dir: Path) -> bool:
+    return stage_dir.exists() and any(stage_dir.iterdir())
 
 
 def _machine_config(recipe: Recipe) -> MachineConfig:

@@ -52,11 +52,14 @@ def test_killed_at_every_crash_point_one_after_the_other(reference, tmp_path):
     assert not list((tmp_path / "run").rglob("checkpoints"))
 
 
-@pytest.mark.parametrize("point", ["metrics.appended:14", "checkpoint.renamed:7", "stage.tidied:3"])
-def test_killed_late(reference, tmp_path, point):
-    """In the last step of the last trained stage, with everything before it finished."""
-    killed(reference.recipe, tmp_path / "run", point)
+def test_killed_late_and_run_again_when_finished(reference, tmp_path):
+    """In the last steps of the last trained stage, with everything before it finished."""
+    for point in ("metrics.appended:14", "checkpoint.renamed:1", "stage.tidied:3"):
+        killed(reference.recipe, tmp_path / "run", point)
     assert finish(reference.recipe, tmp_path / "run") == reference.weights
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
+    assert finish(reference.recipe, tmp_path / "run") == reference.weights
+    assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
 
 
 def test_killed_at_random_moments(reference, tmp_path):
@@ -81,13 +84,6 @@ def test_equal_digests_are_not_a_matter_of_course(reference, tmp_path):
     (step / "checkpoint.json").write_text(json.dumps(record))
     weights = finish(reference.recipe, tmp_path / "run")
     assert all(weights[stage] != reference.weights[stage] for stage in weights)
-
-
-def test_a_finished_run_writes_no_weights_again(reference, tmp_path):
-    finish(reference.recipe, tmp_path / "run")
-    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
-    assert finish(reference.recipe, tmp_path / "run") == reference.weights
-    assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
 
 
 def test_killed_between_checkpoints_going_and_the_stages_end(reference, tmp_path):

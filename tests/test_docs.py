@@ -34,9 +34,11 @@ SMALL = [
     "pretrain.model={preset='nano', hidden_size=32, num_heads=2, num_layers=2}",
     "sft.steps=4",
     "sft.demos=50",
+    "sft.eval_tasks=10",
     "rl.steps=2",
     "rl.prompts=2",
     "rl.samples=2",
+    "rl.eval_tasks=10",
     "eval.n=10",
 ]
 

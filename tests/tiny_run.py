@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,19 +223,29 @@ def _serve() -> None:
     """Fork a child for each request on standard input, and say how it ended."""
     import matplotlib.figure  # noqa: F401 - what every run needs, loaded once
     import torch._dynamo  # noqa: F401
+    import tyro  # noqa: F401
     from matplotlib.backends import backend_svg  # noqa: F401
 
+    import puna.evals.stage  # noqa: F401
+    import puna.report.terminal  # noqa: F401
     import puna.run  # noqa: F401
     import puna.train.rl.loop  # noqa: F401
     from puna import cli
 
-    sys.argv[0] = "puna"
+    gc.freeze()
     for line in sys.stdin:
         request, begun = json.loads(line), time.monotonic()
         pid = os.fork()
         if pid == 0:
             _become(request)
-            sys.exit(cli.main(request["args"]))
+            code = 1
+            try:
+                code = cli.main(request["args"])
+            except BaseException as error:
+                code = error.code if isinstance(error, SystemExit) else 1
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(code or 0)  # taking PyTorch down in order would cost a second
         limit = request.get("kill_after", 100.0)
         while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
             if time.monotonic() - begun > limit:

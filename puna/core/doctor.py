@@ -73,6 +73,8 @@ def _machine() -> list[Check]:
 
 def _packages() -> list[Check]:
     wanted = {
+        "matplotlib": "curves in reports: pip install 'puna[report]'",
+        "httpx": "outside endpoints: pip install 'puna[endpoint]'",
         "pyarrow": "Parquet data: pip install 'puna[parquet]'",
         "tensorboard": "puna run --tensorboard: pip install 'puna[tensorboard]'",
         "transformers": "the parity tests: pip install 'puna[dev]'",

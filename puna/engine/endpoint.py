@@ -101,7 +101,9 @@ class _Lane:
         try:
             import httpx
         except ImportError as error:
-            raise UserError("httpx is not installed", fix="pip install httpx") from error
+            raise UserError(
+                "endpoints need httpx", fix="pip install 'puna[endpoint]'"
+            ) from error
         # Compressed bodies could unpack to any size before their length is seen.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:

@@ -115,17 +115,17 @@ async def _blame(
     from puna.gym.loop import play_scripts  # the loop judges through this file
 
     try:
-        scripts = env.oracle(task)
-        reference = await play_scripts(env, task, scripts, ctx)
+        reference = await play_scripts(env, task, env.oracle(task), ctx)
         verdicts = await _judge(env, task, [reference], ctx, workers)
-        if not all(isinstance(o, Scored) and o.success for o in verdicts[0].values()):
-            return infra
+    except Exception:
+        return infra  # the verifier fails on the right answer too, or there is none to try
+    if not all(isinstance(o, Scored) and o.success for o in verdicts[0].values()):
+        return infra
+    try:
         await _judge(env, task, [episode], ctx, workers)
     except VerifierError as again:
         if again.outside or again.kind != error.kind:
             return infra
         zero = Scored(0.0, False, evidence=f"this answer makes the verifier fail: {error}")
         return dict.fromkeys(env.roles, zero)
-    except Exception:
-        return infra
     return infra  # it judged this time: not repeatable, so not the agent's doing

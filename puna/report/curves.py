@@ -82,7 +82,10 @@ def thin_out(line: Series, points: int = POINTS) -> Series:
 
 
 def _panel(name: str, label: str, lines: Sequence[Series], marked: bool) -> Html:
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError:
+        return Html("<p>Curves need matplotlib: pip install 'puna[report]'</p>")
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

@@ -1,0 +1,317 @@
+"""The in-process engine: the trainer's log-probabilities, and draws that depend on the request alone."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from puna.core.rng import stream
+from puna.engine.local import Engine, Request, _Params, _Run
+from puna.engine.policy import Completion, SamplingParams
+from puna.models import Decoder, ModelConfig, build
+from puna.models.moe import Routes
+from puna.text.tokenizer import Tokenizer
+from puna.train.loss import token_logprobs
+
+CLOSE = 1e-5
+TOKENIZER = Tokenizer.train(["the llama of the puna"] * 3, 300)
+DENSE = ModelConfig(
+    family="llama3", vocab_size=300, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2,
+    head_dim=8, intermediate_size=64, max_positions=128,
+)  # fmt: skip
+CHUNKED = replace(
+    DENSE, family="llama4", attention_chunk=8, nope_every=2, qk_norm=True,
+    temperature_tuning=True, floor_scale=4,
+)  # fmt: skip
+MOE = replace(CHUNKED, num_experts=4, expert_size=32, moe_every=1)
+SHAPES = {"dense": DENSE, "chunked": CHUNKED, "moe": MOE}
+
+
+@cache
+def model(shape: str, scale: float = 0.15) -> Decoder:
+    torch.set_num_threads(1)
+    made = build(SHAPES[shape]).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, scale, generator=generator)
+    return made
+
+
+def engine(shape: str = "dense", seed: int = 0, slots: int = 256) -> Engine:
+    return Engine(model(shape), TOKENIZER, seed, slots)
+
+
+def prompt(i: int, length: int) -> tuple[int, ...]:
+    return tuple(stream(0, "prompt", i).integers(0, 256, length).tolist())
+
+
+def requests(count: int = 12, most: int = 30, **params: float) -> list[Request]:
+    """Prompts of 3 to 20 tokens, some twice, and limits of 6 to `most` tokens."""
+    out = []
+    for i in range(count):
+        limit = 6 + (most - 6) * (i % 4) // 3
+        given = SamplingParams(max_tokens=limit, **params)  # type: ignore[arg-type]
+        out.append(Request(prompt(i // 2, 3 + 17 * (i // 2) // max(1, count // 2)), given, ("k", i)))
+    return out
+
+
+@torch.no_grad()
+def recomputed(
+    made: Decoder, request: Request, done: Completion, replay: bool = True, heat: float = 1.0
+) -> torch.Tensor:
+    """The trainer's log-probabilities: one full forward pass over prompt and completion."""
+    ids = torch.tensor([[*request.prompt_ids, *done.ids]])
+    routes = None
+    if done.routes is not None and replay:
+        routes = Routes(replay=torch.from_numpy(np.asarray(done.routes))[None].long())
+    logits = made.logits(made(ids[:, :-1], routes=routes))[0]
+    return token_logprobs(logits, ids[0, 1:], heat)[len(request.prompt_ids) - 1 :]
+
+
+def worst(made: Decoder, asked: list[Request], got: list[Completion], **how: object) -> float:
+    gaps = [
+        (recomputed(made, r, c, **how) - torch.tensor(c.logprobs)).abs().max().item()  # type: ignore[arg-type]
+        for r, c in zip(asked, got, strict=True)
+    ]
+    return max(gaps)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logprobs_are_the_trainers_across_chunks_and_batches(shape: str) -> None:
+    asked = requests(14, 40)
+    got = engine(shape).generate(asked)
+    longest = max(len(r.prompt_ids) + len(c.ids) for r, c in zip(asked, got, strict=True))
+    assert longest > 4 * 8  # several chunks
+    assert worst(model(shape), asked, got) < CLOSE
+
+
+def test_with_another_chunk_the_trainer_would_disagree() -> None:
+    asked = requests(6, 40)
+    got = engine("chunked").generate(asked)
+    other = Decoder(replace(CHUNKED, attention_chunk=16)).eval()
+    other.load_state_dict(model("chunked").state_dict())
+    assert worst(other, asked, got) > 100 * CLOSE
+
+
+@pytest.mark.parametrize("heat", [0.5, 2.0])
+def test_logprobs_are_under_the_sampling_temperature(heat: float) -> None:
+    asked = requests(6, temperature=heat)
+    got = engine().generate(asked)
+    assert worst(model("dense"), asked, got, heat=heat) < CLOSE
+    assert worst(model("dense"), asked, got) > 100 * CLOSE
+
+
+def test_routes_are_recorded_for_every_token_the_trainer_reads() -> None:
+    asked = requests(14, 40)
+    for request, done in zip(asked, engine("moe").generate(asked), strict=True):
+        assert done.routes is not None
+        assert done.routes.shape == (len(request.prompt_ids) + len(done.ids) - 1, 2)
+        routes = Routes()
+        with torch.no_grad():
+            model("moe")(torch.tensor([[*request.prompt_ids, *done.ids[:-1]]]), routes=routes)
+        assert np.array_equal(routes.recorded[0].numpy(), done.routes)
+    assert len(np.unique(np.concatenate([c.routes for c in engine("moe").generate(asked)]))) == 4
+
+
+def test_replay_holds_where_the_routers_have_moved() -> None:
+    """Other weights choose other experts; replayed, only the scores differ, and little."""
+    asked = requests(8)
+    got = engine("moe").generate(asked)
+    moved = Decoder(MOE).eval()
+    moved.load_state_dict(model("moe").state_dict())
+    with torch.no_grad():
+        for layer in moved.layers:
+            layer.feed_forward.expert_bias.copy_(torch.tensor([0.3, 0.0, -0.3, 0.1]))  # type: ignore[operator,union-attr]
+    assert worst(moved, asked, got, replay=True) < CLOSE
+    assert worst(moved, asked, got, replay=False) > 1000 * CLOSE
+
+
+def same(a: list[Completion], b: list[Completion]) -> None:
+    for x, y in zip(a, b, strict=True):
+        assert (x.ids, x.finish, x.version) == (y.ids, y.finish, y.version)
+        assert np.allclose(x.logprobs, y.logprobs, rtol=0, atol=CLOSE)
+        if x.routes is not None:
+            assert np.array_equal(x.routes, y.routes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_order_of_submission_is_nothing_to_the_last_bit(shape: str) -> None:
+    asked = requests(20)
+    first = engine(shape, slots=8).generate(asked)
+    for order in ([*reversed(range(20))], stream(0, "order").permutation(20).tolist()):
+        got = engine(shape, slots=8).generate([asked[i] for i in order])
+        assert [got[order.index(i)].ids for i in range(20)] == [c.ids for c in first]
+        assert [got[order.index(i)].logprobs for i in range(20)] == [c.logprobs for c in first]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_mates_are_nothing(shape: str) -> None:
+    asked = requests(20)
+    together = engine(shape).generate(asked)
+    same(together, [engine(shape).generate([r])[0] for r in asked])
+    same(together, engine(shape, slots=5).generate(asked))
+
+
+def test_a_row_that_ends_early_does_not_outgrow_the_cache() -> None:
+    """A long prompt with room for one token beside a short one with room for many."""
+    asked = [
+        Request(prompt(0, 100), SamplingParams(1), ("a",)),
+        Request(prompt(1, 4), SamplingParams(60), ("b", 1)),
+    ]
+    got = engine().generate(asked)
+    assert [len(c.ids) for c in got] == [1, 60]
+    same(got, [engine().generate([r])[0] for r in asked])
+
+
+def test_dropping_finished_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = requests(40, 40)
+    kept: list[int] = []
+    real = _Run.compact
+
+    def counted(self: _Run) -> torch.Tensor | None:
+        keep = real(self)
+        if keep is not None:
+            kept.append(len(keep))
+        return keep
+
+    monkeypatch.setattr(_Run, "compact", counted)
+    for shape in SHAPES:
+        kept.clear()
+        dropped = engine(shape).generate(asked)
+        assert kept and kept[0] <= 20, shape
+        with monkeypatch.context() as off:
+            off.setattr(_Run, "compact", lambda self: None)
+            same(dropped, engine(shape).generate(asked))
+        assert worst(model(shape), asked, dropped) < CLOSE
+
+
+def test_equal_keys_equal_draws_and_others_others() -> None:
+    ask = prompt(0, 5)
+
+    def drawn(seed: int, *keys: tuple[int | str, ...]) -> list[tuple[int, ...]]:
+        given = [Request(ask, SamplingParams(24), key) for key in keys]
+        return [c.ids for c in engine(seed=seed).generate(given)]
+
+    a, again, b = drawn(0, ("x", 1), ("x", 1), ("x", 2))
+    assert a == again != b
+    assert drawn(0, ("x", 1)) == [a]
+    assert drawn(1, ("x", 1)) != [a]
+    # a longer limit continues the same draws
+    (longer,) = engine().generate([Request(ask, SamplingParams(50), ("x", 1))])
+    assert longer.ids[:24] == a or len(a) < 24
+    # keys that mix names and numbers can stand side by side
+    assert len(drawn(0, ("x", 1), ("x", "a"), ("y",), (3,))) == 4
+
+
+def chi_square(counts: np.ndarray, p: np.ndarray) -> tuple[float, int]:
+    """Pearson's statistic with rare tokens pooled, and its degrees of freedom."""
+    n, order = counts.sum(), np.argsort(-p)
+    common = order[p[order] * n >= 8]
+    rest = np.setdiff1d(order, common)
+    seen = np.append(counts[common], counts[rest].sum())
+    expected = n * np.append(p[common], p[rest].sum())
+    keep = expected > 0
+    return float(((seen - expected)[keep] ** 2 / expected[keep]).sum()), int(keep.sum()) - 1
+
+
+def test_tokens_are_drawn_from_the_softmax() -> None:
+    ask, n = prompt(3, 6), 6000
+    for heat, top_k in ((1.0, 0), (0.6, 0), (1.0, 12)):
+        params = SamplingParams(1, heat, top_k)
+        got = engine().generate([Request(ask, params, ("c", i)) for i in range(n)])
+        counts = np.bincount([c.ids[0] for c in got], minlength=300)
+        with torch.no_grad():
+            logits = model("dense").logits(model("dense")(torch.tensor([ask])))[0, -1] / heat
+        if top_k:
+            logits[logits < logits.topk(top_k).values[-1]] = float("-inf")
+        statistic, df = chi_square(counts, logits.double().softmax(-1).numpy())
+        assert df > 8
+        assert statistic < df + 4 * (2 * df) ** 0.5, (heat, top_k, statistic, df)
+        other, df = chi_square(counts, (logits.double() * 1.3).softmax(-1).numpy())
+        assert other > df + 8 * (2 * df) ** 0.5  # power: a little colder would be seen
+
+
+def test_greedy_is_argmax_whatever_the_key() -> None:
+    asked = [Request(prompt(i, 5), SamplingParams(12, 0.0), ("g", i)) for i in range(4)]
+    for request, done in zip(asked, engine("chunked").generate(asked), strict=True):
+        ids = torch.tensor([[*request.prompt_ids, *done.ids]])
+        with torch.no_grad():
+            best = model("chunked").logits(model("chunked")(ids[:, :-1]))[0].argmax(-1)
+        assert tuple(best[len(request.prompt_ids) - 1 :].tolist()) == done.ids
+    assert engine("chunked", seed=9).generate(asked)[0].ids == engine("chunked").generate(asked)[0].ids
+    mixed = [asked[0], replace(asked[0], params=SamplingParams(12, 1.5))]
+    cold, hot = engine("chunked").generate(mixed)
+    assert cold.ids != hot.ids
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.3), (0, 1e-9), (5, 0.5)])
+def test_draws_never_leave_the_nucleus(top_k: int, top_p: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(200, 50, generator=generator) * 2
+    u = torch.rand(200, generator=generator)
+    u[:20], u[20:40] = 0.0, 1 - 2**-24
+    params = _Params([SamplingParams(1, 1.0, top_k, top_p)] * 200, torch.device("cpu"))
+    tokens, logprobs = params.draw(logits, u)
+    for row, token, logprob in zip(logits, tokens.tolist(), logprobs.tolist(), strict=True):
+        p, order = row.double().softmax(-1).sort(descending=True)
+        size = int((p.cumsum(0) < top_p - 1e-6).sum()) + 1 if top_p < 1 else 50
+        size = min(size, top_k or 50)
+        nucleus = order[:size].tolist()
+        assert token in nucleus
+        share = row.double().softmax(-1)[token] / p[:size].sum()
+        assert logprob == pytest.approx(float(share.log()), abs=1e-4)
+    if top_k != 1 and top_p > 0.1:
+        free, _ = _Params([SamplingParams(1)] * 200, torch.device("cpu")).draw(logits, u)
+        assert (free != tokens).any()
+
+
+def test_the_last_possible_token_is_the_last() -> None:
+    """The largest uniform and a sum that rounds: never a token of probability zero."""
+    u = torch.full((1,), 1 - 2**-24)
+    for n in itertools.chain(range(1, 60), range(990, 1010)):
+        logits = torch.full((1, 2048), float("-inf"))
+        logits[0, 5 : 5 + n] = torch.randn(n, generator=torch.Generator().manual_seed(n))
+        params = _Params([SamplingParams(1)], torch.device("cpu"))
+        for given, inside in ((u, range(5, 5 + n)), (torch.zeros(1), range(5, 5 + n))):
+            token, logprob = params.draw(logits, given)
+            assert int(token) in inside
+            assert torch.isfinite(logprob).all()
+
+
+def test_stop_tokens_end_a_row_and_are_its_last() -> None:
+    made = Decoder(DENSE).eval()
+    made.load_state_dict(model("dense").state_dict())
+    stops = [TOKENIZER.special("eot"), TOKENIZER.special("end_of_text")]
+    assert made.head is not None
+    with torch.no_grad():
+        made.head.weight[stops] *= 3  # likely, but only now and then
+    asked = [Request(prompt(i, 6), SamplingParams(40), ("s", i)) for i in range(60)]
+    got = Engine(made, TOKENIZER, 0).generate(asked)
+    ended = {c.finish for c in got}
+    assert ended == {"stop", "length"}
+    for done in got:
+        assert not set(done.ids[:-1]) & set(stops)
+        assert (done.ids[-1] in stops) == (done.finish == "stop")
+        assert done.finish == "stop" or len(done.ids) == 40
+        assert len(done.logprobs) == len(done.ids)
+    assert {c.ids[-1] for c in got if c.finish == "stop"} == set(stops)
+    assert worst(made, asked, got) < CLOSE
+
+
+def test_the_version_and_the_count_are_reported() -> None:
+    made = Engine(build(DENSE).eval(), TOKENIZER, 0)
+    ask = [Request(prompt(0, 4), SamplingParams(5, 0.0), ("v",))]
+    (before,) = made.generate(ask)
+    made.load_weights(model("dense").state_dict(), 7)
+    (after,) = made.generate(ask)
+    assert (before.version, after.version) == (0, 7)
+    assert after.ids == engine().generate(ask)[0].ids != before.ids
+    assert made.generated_tokens == len(before.ids) + len(after.ids)
+    assert made.generate([]) == []

@@ -1,0 +1,98 @@
+"""arithmetic: right answers, exact judging, disjoint splits, tasks that depend on their index alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.core.messages import Message
+from puna.core.outcome import Scored
+from puna.envs.arithmetic.env import Arithmetic, ArithmeticConfig, evaluate
+from puna.gym.trajectory import Episode
+
+numbers = st.integers(0, 999).map(str)
+expressions = st.lists(st.tuples(st.sampled_from("+-*"), numbers), min_size=1, max_size=7)
+
+
+@given(numbers, expressions)
+def test_the_value_is_pythons(first: str, rest: list[tuple[str, str]]) -> None:
+    text = first + "".join(op + x for op, x in rest)
+    assert evaluate(text) == eval(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("47+8", 55), ("2-9", -7), ("2+3*4-5*6", -16), ("0*9-0", 0)]
+)
+def test_by_hand(text: str, value: int) -> None:
+    assert evaluate(text) == value
+
+
+def test_tasks_depend_on_split_index_and_seed_alone() -> None:
+    env = Arithmetic()
+    first = [env.task("train", i) for i in range(30)]
+    assert [env.task("train", i) for i in reversed(range(30))] == first[::-1]
+    other = Arithmetic(seed=1)
+    assert [other.task("train", i).key for i in range(30)] != [t.key for t in first]
+    code = (
+        "from puna.envs.arithmetic.env import Arithmetic as A; e = A();"
+        "print([e.task('train', i).digest for i in range(30)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([t.digest for t in first])
+
+
+def test_train_and_test_are_disjoint_whatever_the_seed() -> None:
+    train = {Arithmetic(seed=s).task("train", i).key for s in range(3) for i in range(700)}
+    test = {Arithmetic(seed=s).task("test", i).key for s in range(3) for i in range(300)}
+    assert len(train) > 500
+    assert len(test) > 100
+    assert not train & test
+
+
+def outcome(env: Arithmetic, task: Any, answer: str) -> Scored:
+    episode = Episode(task.id, (("agent", Message.assistant(answer)),))
+    (verdict,) = env.judge([episode], task.hidden, None)  # type: ignore[arg-type]
+    return verdict["agent"]  # type: ignore[return-value]
+
+
+def test_exactly_the_value_and_nothing_else() -> None:
+    env = Arithmetic(ArithmeticConfig(terms=4, digits=3, operators="+-*"))
+    for i in range(40):
+        task = env.task("test", i)
+        right = str(eval(task.messages[0].text.rstrip("=")))
+        assert outcome(env, task, right) == outcome(env, task, f" {right}\n") == Scored(1.0, True)
+        for wrong in (str(int(right) + 1), right + ".0", "+" + right, right + right, "0" + right, ""):
+            assert outcome(env, task, wrong) == Scored(0.0, False), wrong
+        for name, scripts in env.cheats(task).items():
+            said = scripts["agent"](task.messages).text
+            assert outcome(env, task, said) == Scored(0.0, False), name
+
+
+def test_settings_shape_the_problems() -> None:
+    env = Arithmetic(ArithmeticConfig(terms=3, digits=1, operators="*"))
+    texts = [env.task("train", i).messages[0].text for i in range(60)]
+    assert {t.count("*") for t in texts} == {1, 2}
+    assert all(set(t) <= set("0123456789*=") for t in texts)
+    assert all(len(x) == 1 for t in texts for x in t.rstrip("=").split("*"))
+    assert {env.task("train", i).tags["terms"] for i in range(60)} == {"2", "3"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"terms": 1}, {"terms": 9}, {"digits": 0}, {"digits": 10}, {"operators": ""}, {"operators": "/"}],
+)
+def test_settings_without_problems_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ArithmeticConfig(**settings)
+
+
+def test_tasks_that_are_not_there() -> None:
+    env = Arithmetic()
+    for split, index in (("test", 10_000), ("test", -1), ("valid", 0)):
+        with pytest.raises((IndexError, KeyError)):
+            env.task(split, index)

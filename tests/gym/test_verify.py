@@ -1,0 +1,244 @@
+"""Judging is total: whatever a verifier does, an outcome comes out, with the blame where it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from toy_game import Guess, bisect, play, upwards
+
+from puna.core.messages import Message
+from puna.core.outcome import Infra, Invalid, Scored
+from puna.engine.policy import EndpointError
+from puna.envs.arithmetic.env import Arithmetic
+from puna.gym.environment import say
+from puna.gym.loop import Context, Job
+from puna.gym.seat import Scripted
+from puna.gym.trajectory import Episode
+from puna.gym.verify import judge_group
+from puna.gym.workers import Workers
+
+
+def episode(text: str) -> Episode:
+    return Episode("t", (("agent", Message.assistant(text)),))
+
+
+def judged(env: Any, answers: Sequence[str], index: int = 0) -> list[Any]:
+    """Outcomes of these answers to one arithmetic task, "RIGHT" standing for the right one."""
+
+    async def judge() -> list[Any]:
+        workers, task = Workers(2), env.task("test", index)
+        right = task.hidden["problem"].answer
+        said = [episode(a.replace("RIGHT", right)) for a in answers]
+        verdicts = await judge_group(env, task, said, Context(), workers)
+        workers.close()
+        return [v["agent"] for v in verdicts]
+
+    return asyncio.run(judge())
+
+
+class Odd(Arithmetic):
+    """Arithmetic whose verifier does `act` first."""
+
+    judge_seconds = 0.15
+
+    def __init__(self, act: Callable[[Sequence[Episode]], Any]) -> None:
+        super().__init__()
+        self.act = act
+
+    def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:
+        odd = self.act(episodes)
+        return super().judge(episodes, hidden, ctx) if odd is None else odd
+
+
+def raises(error: BaseException) -> Callable[[Any], Any]:
+    def act(_: Any) -> Any:
+        raise error
+
+    return act
+
+
+def endless(_: Any) -> None:
+    while True:
+        pass
+
+
+BROKEN: dict[str, Callable[[Any], Any]] = {
+    "ValueError": raises(ValueError("x")),
+    "no text": raises(type("E", (Exception,), {"__repr__": lambda s: 1 / 0})()),
+    "OSError": raises(OSError(28, "No space left on device")),
+    "EndpointError": raises(EndpointError("judge down")),
+    "MemoryError": raises(MemoryError()),
+    "TimeoutError": raises(TimeoutError("mine")),
+    "StopIteration": raises(StopIteration()),
+    "SystemExit": raises(SystemExit(0)),
+    "KeyboardInterrupt": raises(KeyboardInterrupt()),
+    "CancelledError": raises(asyncio.CancelledError()),
+    "None inside": lambda es: [None] * len(es),
+    "string": lambda es: "Scored(1.0)",
+    "tensor": lambda es: torch.ones(len(es)),
+    "number": lambda es: 1.0,
+    "bare outcomes": lambda es: [Scored(1.0, True)] * len(es),
+    "tensor inside": lambda es: [{"agent": torch.tensor(1.0)}] * len(es),
+    "wrong roles": lambda es: [{"user": Scored(1.0, True)}] * len(es),
+    "more roles": lambda es: [dict.fromkeys(("agent", "x"), Scored(1.0, True))] * len(es),
+    "too few": lambda es: [{"agent": Scored(1.0, True)}] * (len(es) - 1),
+    "too many": lambda es: [{"agent": Scored(1.0, True)}] * (len(es) + 1),
+    "NaN": lambda es: [{"agent": Scored(float("nan"), True)}] * len(es),
+    "endless": endless,
+    "endless generator": lambda es: (endless(es) for _ in es),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_verifier_is_infra_and_never_a_score(name: str) -> None:
+    if name in ("endless", "endless generator"):
+        outcomes = judged(Odd(BROKEN[name]), ["RIGHT"])
+    else:
+        outcomes = judged(Odd(BROKEN[name]), ["RIGHT", "wrong"])
+    assert all(isinstance(o, Infra) for o in outcomes), outcomes
+    assert "arithmetic on arithmetic/test/0" in outcomes[0].error
+    assert "\n" not in outcomes[0].error
+
+
+def test_invalid_and_infra_pass_through() -> None:
+    both = [{"agent": Invalid("no answer exists")}, {"agent": Infra("prover down")}]
+    assert judged(Odd(lambda es: both), ["1", "2"]) == [Invalid("no answer exists"), Infra("prover down")]
+
+
+class Careless(Arithmetic):
+    """Reads the answer as a number without care: int("9" * 5000) raises, and so does int("x")."""
+
+    def score(self, answer: str, problem: Any) -> float:
+        return float(int(answer) == int(problem.answer))
+
+
+@pytest.mark.parametrize("bad", ["9" * 5000, "x", ""])
+def test_an_answer_that_alone_breaks_the_verifier_is_scored_0(bad: str) -> None:
+    outcomes = judged(Careless(), ["RIGHT", bad, "123456", "RIGHT"])
+    assert [type(o) for o in outcomes] == [Scored] * 4
+    assert [o.value for o in outcomes] == [1, 0, 0, 1]
+    assert "makes the verifier fail" in outcomes[1].evidence
+    (alone,) = judged(Careless(), [bad])
+    assert (alone.value, alone.success) == (0, False)
+
+
+def test_an_answer_that_makes_the_verifier_endless_is_scored_0() -> None:
+    class Loops(Arithmetic):
+        judge_seconds = 0.1
+
+        def score(self, answer: str, problem: Any) -> float:
+            while answer == "loop":
+                pass
+            return super().score(answer, problem)
+
+    outcomes = judged(Loops(), ["RIGHT", "loop", "no"])
+    assert [o.value for o in outcomes] == [1, 0, 0]
+    assert "longer than 0.1 s" in outcomes[1].evidence
+
+
+def test_a_verifier_that_fails_now_and_then_blames_nobody() -> None:
+    calls = iter(range(100))
+
+    def sometimes(es: Sequence[Episode]) -> None:
+        if next(calls) == 0:
+            raise ValueError("flaky")
+
+    assert [type(o) for o in judged(Odd(sometimes), ["wrong"])] == [Infra]
+    calls = iter(range(100))
+    assert [o.value for o in judged(Odd(sometimes), ["RIGHT", "wrong"])] == [1, 0]
+
+
+def test_a_verifier_that_fails_on_groups_only_is_infra() -> None:
+    def groups(es: Sequence[Episode]) -> None:
+        if len(es) > 1:
+            raise ValueError("cannot compare")
+
+    assert [type(o) for o in judged(Odd(groups), ["RIGHT", "wrong"])] == [Infra, Infra]
+
+
+def test_without_an_oracle_nobody_can_be_blamed() -> None:
+    class NoOracle(Careless):
+        def oracle(self, task: Any) -> Any:
+            raise NotImplementedError
+
+    outcomes = judged(NoOracle(), ["RIGHT", "x"])
+    assert [type(o) for o in outcomes] == [Scored, Infra]
+
+
+def test_mates_are_still_compared_with_each_other() -> None:
+    """A group reward stays a group reward when one of the group has to be left out."""
+
+    class Fragile(Guess):
+        def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:
+            for each in episodes:
+                if each.said("guesser") == "0":
+                    raise ValueError("zero")
+            return super().judge(episodes, hidden, ctx)
+
+    class ByTurn:
+        """Samples 0, 1, 2: by halves, one after the other, always 0."""
+
+        count = 0
+
+        async def chat(self, messages: Any, tools: Any = (), **_: Any) -> Any:
+            from puna.engine.policy import Reply
+
+            if len(messages) == 2:
+                self.count += 1
+            return Reply(Message.assistant("0"))
+
+    async def judge() -> Any:
+        env, workers = Fragile(), Workers(1)
+        task = env.task("test", 0)
+        from puna.gym.loop import play_scripts
+
+        scripts = [bisect, upwards, say("0")]
+        played = [
+            await play_scripts(env, task, {"proposer": say("3"), "guesser": s}, Context())
+            for s in scripts
+        ]
+        verdicts = await judge_group(env, task, played, Context(), workers)
+        workers.close()
+        return verdicts
+
+    fast, slow, zero = asyncio.run(judge())
+    assert (fast["guesser"].value, slow["guesser"].value) == (1.0, 0.0)  # alone, slow would get 1
+    assert isinstance(zero["guesser"], Infra)  # two roles: whose fault it is nobody knows
+
+
+def test_everything_finishes_although_every_verdict_hangs() -> None:
+    env = Odd(endless)
+    begun = time.monotonic()
+    groups = play(env, {"agent": Scripted(say("1"))}, [Job("test", i) for i in range(6)], workers=2)
+    assert all(isinstance(g.trajectories[0].outcomes["agent"], Infra) for g in groups)
+    assert time.monotonic() - begun < 10
+    begun = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - begun < 0.1  # the hung threads are gone, not spinning
+
+
+HANG = """
+import asyncio, sys
+sys.path.insert(0, "tests/gym")
+from test_verify import Odd, judged
+def deaf(_):
+    while True:
+        try:
+            while True: pass
+        except BaseException: pass
+print(judged(Odd(deaf), ["1"])[0])
+"""
+
+
+def test_a_process_can_exit_although_a_verifier_cannot_be_stopped() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANG], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.startswith("Infra(error='the verifier of arithmetic on arithmetic/test/0 took")

@@ -1,0 +1,157 @@
+"""RL through the command: which settings change the weights, which must not, and that each resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import finish, killed, metrics, run, write_recipe, write_stage
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "stale": {"staleness": 1},
+    "staler": {"staleness": 2},
+    "two updates": {"updates": 2},
+    "kl": {"loss": {"kl": 0.5}},
+    "rloo": {"algorithm": "rloo"},
+    "raft": {"algorithm": "raft"},
+    "held out": {"eval_every": 2, "eval_tasks": 4},
+    "few slots": {"slots": 3},
+    "small batches": {"micro_tokens": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    where = tmp_path_factory.mktemp("start")
+    recipe = write_recipe(where / "recipe")
+    killed(recipe, where / "run", "stage.tidied:2")
+    return where / "run" / "sft" / "model"
+
+
+@pytest.fixture(scope="module")
+def trained(start, tmp_path_factory):
+    """Variant's name -> its recipe, its run, its weights; each trained once."""
+    where, found = tmp_path_factory.mktemp("variants"), {}
+
+    def train(name: str) -> tuple[Path, Path, str]:
+        if name not in found:
+            recipe = write_stage(where / name, "rl", start, **VARIANTS[name])
+            weights = finish(recipe, where / name / "run")["rl"]
+            found[name] = (recipe, where / name / "run", weights)
+        return found[name]
+
+    return train
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_changes_nothing(trained, tmp_path, workers):
+    """The environment sleeps at random before each verdict."""
+    recipe, _, weights = trained("plain")
+    assert finish(recipe, tmp_path / "run", f"machine.workers={workers}")["rl"] == weights
+
+
+def test_the_seed_changes_everything(trained, tmp_path):
+    recipe, _, weights = trained("plain")
+    assert finish(recipe, tmp_path / "run", "seed=4")["rl"] != weights
+
+
+@pytest.mark.parametrize(
+    "name", ["stale", "staler", "two updates", "kl", "rloo", "raft", "small batches"]
+)
+def test_settings_that_change_the_weights(trained, name):
+    assert trained(name)[2] != trained("plain")[2]
+
+
+def test_scoring_on_the_way_changes_no_weights(trained):
+    assert trained("held out")[2] == trained("plain")[2]
+    assert "held_out" in metrics(trained("held out")[1], "rl")[2]
+
+
+@pytest.mark.parametrize("name", ["stale", "staler", "two updates", "kl", "held out"])
+def test_killed_it_ends_with_the_same_weights(trained, tmp_path, name):
+    """Killed behind the first checkpoint, then again in the step that follows."""
+    recipe, _, weights = trained(name)
+    for point in ("checkpoint.renamed:1", "metrics.appended:1"):
+        killed(recipe, tmp_path / "run", point)
+    assert finish(recipe, tmp_path / "run")["rl"] == weights
+
+
+def test_staleness_counts_the_updates_between_sampling_and_learning(trained):
+    def stale(name: str) -> list[float]:
+        return [m["staleness"] for m in metrics(trained(name)[1], "rl").values()]
+
+    assert stale("plain") == [0, 0, 0, 0]
+    assert stale("stale") == [0, 1, 1, 1]
+    assert stale("staler") == [0, 1, 2, 2]
+
+
+def test_sampler_and_trainer_agree_at_the_same_weights_and_only_there(trained):
+    fresh = [m["logprob_gap"] for m in metrics(trained("plain")[1], "rl").values()]
+    stale = [m["logprob_gap"] for m in metrics(trained("stale")[1], "rl").values()]
+    assert max(fresh) < 1e-5
+    assert min(stale[1:]) > 1e-3
+
+
+def test_the_second_update_is_clipped_against_the_first(trained):
+    figures = metrics(trained("two updates")[1], "rl").values()
+    assert all(m["logprob_gap"] < 1e-5 for m in figures)  # of the step's first weights
+    assert any(m["loss"] != 0 for m in figures)
+
+
+def test_the_distance_to_the_start_is_measured_from_the_start(trained):
+    figures = metrics(trained("kl")[1], "rl")
+    assert figures[1]["kl"] == pytest.approx(0, abs=1e-9)
+    assert figures[2]["kl"] > 1e-6
+    assert all(m["kl"] == 0 for m in metrics(trained("plain")[1], "rl").values())
+
+
+def test_a_role_nobody_has(start, tmp_path):
+    recipe = write_stage(tmp_path, "rl", start, roles={"agnet": 0.5})
+    assert "has no role 'agnet'; did you mean 'agent'?" in run(recipe, tmp_path / "run").error
+    recipe = write_stage(tmp_path, "rl", start, frozen={"agent": str(start)})
+    assert "names every role" in run(recipe, tmp_path / "run").error
+
+
+DULL = '''
+from puna import Problem, SingleTurn
+
+
+class Dull(SingleTurn):
+    name = "dull"
+    sizes = {"train": 3, "test": 1}
+
+    def make(self, rng):
+        return Problem(f"{rng.integers(1000)}?", "")
+
+    def score(self, answer, problem):
+        return 0.25
+'''
+
+
+def test_no_signal_teaches_nothing_and_ends_well(start, tmp_path):
+    (tmp_path / "dull.py").write_text(DULL)
+    recipe = write_stage(tmp_path, "rl", start, env=str(tmp_path / "dull.py"), prompts=5, refills=2)
+    killed(recipe, tmp_path / "run", "checkpoint.renamed:1")
+    finish(recipe, tmp_path / "run")
+    for figures in metrics(tmp_path / "run", "rl").values():
+        assert figures["groups_seen"] == 15
+        assert figures["zero_signal"] == 1
+        assert figures["grad_norm"] == 0
+    before = (start / "model.safetensors").read_bytes()
+    assert (tmp_path / "run" / "rl" / "model" / "model.safetensors").read_bytes() == before
+
+
+FEW = DULL.replace("Dull", "Few").replace("0.25", "1 / (1 + len(answer.encode()))")
+
+
+def test_fewer_tasks_than_prompts(start, tmp_path):
+    """The same task again in a step is another group with draws of its own."""
+    (tmp_path / "few.py").write_text(FEW)
+    recipe = write_stage(tmp_path, "rl", start, env=str(tmp_path / "few.py"), prompts=7, steps=2)
+    weights = finish(recipe, tmp_path / "run")
+    figures = metrics(tmp_path / "run", "rl")[1]
+    assert figures["groups_used"] == 7
+    assert figures["rows"] == 28
+    assert finish(recipe, tmp_path / "four", "machine.workers=4") == weights
