@@ -13,6 +13,9 @@ VENV_PYTHON := .venv/bin/python
 PIP := $(VENV_PYTHON) -m pip install --disable-pip-version-check
 SUPPORTED := import torch; v = torch.__version__.split("."); raise SystemExit(not (2, 11) <= (int(v[0]), int(v[1])) <= (2, 13))
 
+# The peer's half of a measurement runs where benchmarks/README.md has set it up.
+PEER = $(if $(wildcard .peers/trl/bin/python),--peer .peers/trl/bin/python)
+
 .PHONY: help quickstart test test-all lint bench setup system clean
 
 help:
@@ -37,7 +40,8 @@ lint: .venv/.dev
 	@.venv/bin/mypy
 
 bench: .venv/.dev
-	@$(VENV_PYTHON) -m benchmarks
+	@$(VENV_PYTHON) benchmarks/startup.py
+	@$(VENV_PYTHON) benchmarks/grpo_step.py benchmarks/specs/grpo_164k.json $(PEER)
 
 setup: .venv/.dev
 
@@ -63,14 +67,17 @@ clean:
 	  *) echo "TORCH is '$(TORCH)'; choose cpu, cuda or system"; exit 1;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Puna needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@if [ '$(TORCH)' = system ] && ! $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null; then \
+	  echo "$(PYTHON) has no PyTorch 2.11 to 2.13; choose TORCH=cpu or TORCH=cuda"; exit 1; fi
 	@if ls .venv/.torch-* >/dev/null 2>&1; then echo "another PyTorch was chosen: .venv anew"; rm -rf .venv; fi
 	@set -e; build='$(TORCH)'; \
 	case $$build in auto|system) \
-	  if [ $$build = system ] || $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null; then \
+	  if $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null; then \
 	    $(PYTHON) -m venv --clear --system-site-packages .venv; \
 	    if $(VENV_PYTHON) -c '$(SUPPORTED)' 2>/dev/null; then build=found; \
 	    elif [ $$build = system ]; then \
-	      echo "this system has no PyTorch 2.11 to 2.13 for $(PYTHON); choose TORCH=cpu or TORCH=cuda"; exit 1; \
+	      rm -rf .venv; \
+	      echo "a new venv of $(PYTHON) does not see its PyTorch (is $(PYTHON) itself in a venv?)"; exit 1; \
 	    else rm -rf .venv; fi; \
 	  fi;; esac; \
 	if [ $$build = auto ]; then \
@@ -85,7 +92,8 @@ clean:
 	$(PYTHON) -m venv .venv; \
 	$(PIP) $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') 'torch==$(TORCH_VERSION)'; \
 	if [ $$build = cuda ] && ! $(VENV_PYTHON) -c 'import torch; raise SystemExit(not (torch.version.cuda or torch.version.hip))'; then \
-	  echo "pip found a build without CUDA; set TORCH_INDEX to PyTorch's index for your CUDA version"; exit 1; \
+	  echo "pip found a build without CUDA; set TORCH_INDEX to PyTorch's index for your CUDA version"; \
+	  [ '$(TORCH)' = auto ] || exit 1; \
 	fi
 	@touch $@
 

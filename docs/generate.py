@@ -26,6 +26,7 @@ stages in order, each into its own directory; the same command goes on where a k
 ```toml
 name = "mine"
 seed = 0
+machine = { threads = 1 }
 
 [[stage]]
 id = "sft"

@@ -123,7 +123,8 @@ def evaluate(args: list[str]) -> int:
     for text in given.set:
         keys, value = parse_set(text)
         if len(keys) != 2 or keys[0] != "env":
-            raise UserError(f"--set {text}: only the environment has settings here", "env.KEY=VALUE")
+            what = f"--set {text}: only the environment has settings here"
+            raise UserError(what, "env.KEY=VALUE")
         settings[keys[1]] = value
     result = evaluate_policy(
         given.target or given.model,

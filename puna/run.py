@@ -1,4 +1,4 @@
-"""Execute a recipe: stages in order, each into its own directory; a killed run goes on where it was.
+"""Execute a recipe: stages in order, each in its own directory; a killed run goes on where it was.
 
 `execute(Path("recipes/quickstart.toml"), Path("runs/quickstart"))`.
 """

@@ -1,4 +1,4 @@
-"""`kill -9` anywhere, the same command again, and every stage's weights are those of a run left alone."""
+"""`kill -9` anywhere, the same command again: the weights are those of a run left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RL through the command: which settings change the weights, which must not, and that each resumes."""
+"""RL through the command: what changes the weights, what must not, and that all of it resumes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stale": {"staleness": 1},
     "staler": {"staleness": 2},
     "two updates": {"updates": 2},
+    "clipped": {"updates": 2, "loss": {"clip_low": 1e-6, "clip_high": 1e-6}},
     "kl": {"loss": {"kl": 0.5}},
     "rloo": {"algorithm": "rloo"},
     "raft": {"algorithm": "raft"},
@@ -95,9 +96,12 @@ def test_sampler_and_trainer_agree_at_the_same_weights_and_only_there(trained):
 
 
 def test_the_second_update_is_clipped_against_the_first(trained):
-    figures = metrics(trained("two updates")[1], "rl").values()
-    assert all(m["logprob_gap"] < 1e-5 for m in figures)  # of the step's first weights
-    assert any(m["loss"] != 0 for m in figures)
+    """Ratios are taken to the step's first weights: at a second update they have left 1."""
+    tight, once = (metrics(trained(n)[1], "rl").values() for n in ("clipped", "plain"))
+    assert all(m["clipped"] > 0.1 for m in tight)
+    assert all(m["clipped"] == 0 for m in once)
+    loose = metrics(trained("two updates")[1], "rl").values()
+    assert all(m["logprob_gap"] < 1e-5 for m in loose)  # of the step's first weights
 
 
 def test_the_distance_to_the_start_is_measured_from_the_start(trained):

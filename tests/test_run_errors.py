@@ -161,8 +161,8 @@ def test_rows_too_long_for_sft(start, tmp_path):
 
 def test_jsonl_and_parquet_of_the_same_rows_give_the_same_weights(start, tmp_path):
     # Text with U+2028 in it, which JSON allows raw and which is no line's end.
-    row = {"messages": [*CHAT["messages"], {"role": "user", "content": "a\u2028b\x85c"}, *CHAT["messages"]]}
-    rows = [CHAT, row] * 4
+    odd = {"role": "user", "content": "a\u2028b\x85c"}
+    rows = [CHAT, {"messages": [*CHAT["messages"], odd, *CHAT["messages"]]}] * 4
     (tmp_path / "a.jsonl").write_text(
         "\ufeff" + "\r\n".join(json.dumps(r, ensure_ascii=False) for r in rows), encoding="utf-8"
     )
@@ -252,7 +252,7 @@ def test_broken_records(finished, tmp_path):
 def test_two_runs_in_one_directory(finished):
     recipe, directory, weights = finished
     with open(directory / ".lock", "r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # even one that only reads would keep a writer out
         lock.truncate(0)
         lock.write("process 4711")
         lock.flush()

@@ -1,7 +1,7 @@
 """A recipe that raises a model in a second, and the command run on it in processes of their own.
 
-Importing PyTorch and its optimisers costs three seconds, so `puna` forks each run off a process that
-has done it once (and computed nothing); `real` starts Python anew.
+Importing PyTorch and its optimisers costs three seconds, so `puna` forks each run off a process
+that has done it once (and computed nothing); `real` starts Python anew.
 """
 
 from __future__ import annotations
@@ -226,9 +226,9 @@ def _serve() -> None:
     import tyro  # noqa: F401
     from matplotlib.backends import backend_svg  # noqa: F401
 
-    import puna.evals.stage  # noqa: F401
-    import puna.report.terminal  # noqa: F401
-    import puna.run  # noqa: F401
+    import puna.evals.stage
+    import puna.report.terminal
+    import puna.run
     import puna.train.rl.loop  # noqa: F401
     from puna import cli
 
@@ -260,6 +260,7 @@ def _become(request: Mapping[str, Any]) -> None:
     """What a fresh process of the request would be."""
     os.environ.update({k: v for k, v in request["env"].items() if v})
     os.chdir(request.get("cwd", request["place"]))
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - the process ends with it
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(request["place"], name), os.O_WRONLY | os.O_CREAT, 0o666), number)
     if "file_limit" in request:

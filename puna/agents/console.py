@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,8 @@ def talk(target: Path, stage: str, temperature: float, max_tokens: int) -> int:
     if max_tokens < 1 or temperature < 0:
         raise UserError("max-tokens must be at least 1 and temperature 0 or more")
     set_threads(0)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     chat = Chat(target, stage, SamplingParams(max_tokens, temperature))
     what, prompts = abilities(target)
     print(what)

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 
+# Read by OpenMP when torch is first imported, so before that.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 
 def default_threads() -> int:
     """The cores this process may run on (affinity respected), at most 16."""
@@ -16,10 +20,11 @@ def default_threads() -> int:
 
 
 def set_threads(count: int) -> int:
-    """Use `count` threads for tensor operations (0: one per core); waiting threads sleep, not spin."""
+    """Use `count` threads for tensor operations (0: one per core); waiting threads sleep, not spin.
+
+    Import this module before torch is imported.
+    """
     count = count or default_threads()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
 
     torch.set_num_threads(count)

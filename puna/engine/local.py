@@ -241,10 +241,7 @@ class _Params:
                 logits = self._truncate(logits)
         logp = torch.log_softmax(logits, -1)
         cdf = logp.exp().cumsum(-1)
-        # Strictly below the total, so that rounding never names a token past the last possible one.
-        total = cdf[:, -1:]
-        below = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-        token = torch.searchsorted(cdf, below, right=True)[:, 0]
+        token = torch.searchsorted(cdf, (u[:, None] * cdf[:, -1:]), right=True)[:, 0]
         token = token.clamp_max(logits.shape[-1] - 1)
         if not self.plain:
             token = torch.where(self.greedy, logits.argmax(-1), token)

@@ -1,4 +1,4 @@
-"""Checkpoints: written aside, renamed into place, verified by hash when read; the newest whole one wins.
+"""Checkpoints: written aside, renamed into place, checked by hash; the newest whole one wins.
 
 `Checkpoints(dir, keep=2).save(step, model, tokenizer, optimizer, state)`; `.latest()`.
 """
@@ -46,7 +46,8 @@ def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Dec
     inner = directory / "model"
     source = inner if (inner / "config.json").exists() else directory
     if not (source / "config.json").exists():
-        raise UserError(f"no model in {directory}", "name a finished stage or a checkpoint directory")
+        fix = "name a finished stage or a checkpoint directory"
+        raise UserError(f"no model in {directory}", fix)
     model, _ = hf.load(source, dtype)
     return model, Tokenizer.load(source)
 
@@ -75,7 +76,6 @@ class Checkpoints:
             hf.save(model, aside)
             tokenizer.save(aside)
             _save(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
-            _save(_buffers(model), aside / "buffers.safetensors")
             if extra:
                 _save(extra, aside / "extra.safetensors")
             files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
@@ -108,13 +108,9 @@ class Checkpoints:
         return None
 
     def restore(self, path: Path, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
-        """Load weights and optimiser state, bit for bit."""
+        """Load weights, routers' biases and optimiser state, bit for bit."""
         loaded, _ = hf.load(path, torch.float32)
         model.load_state_dict(loaded.state_dict())
-        buffers = safetensors.torch.load_file(path / "buffers.safetensors")
-        own = dict(model.named_buffers())
-        for name, value in buffers.items():
-            own[name].copy_(value)
         tensors = safetensors.torch.load_file(path / "optimizer.safetensors")
         load_optimizer_tensors(model, optimizer, tensors)
 
@@ -136,11 +132,6 @@ def _disk_errors() -> Iterator[None]:
             raise
         number = int(found[1])
         raise OSError(number, os.strerror(number)) from error
-
-
-def _buffers(model: Decoder) -> dict[str, torch.Tensor]:
-    persistent = set(model.state_dict())
-    return {n: b for n, b in model.named_buffers() if n in persistent}
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows for SFT: the user's JSONL or Parquet of messages, or demonstrations an environment's oracle gives.
+"""Rows for SFT: the user's JSONL or Parquet of messages, or demonstrations by an oracle.
 
 `read_messages(Path("chats.jsonl"))`; every complaint names file and line.
 """

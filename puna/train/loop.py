@@ -21,7 +21,7 @@ from puna.train.checkpoint import Checkpoints, save_model
 from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
 
 LossFn = Callable[[int], dict[str, float]]
-"""Step number in; runs backward for the whole batch and returns its figures, `tokens` among them."""
+"""Step number in; runs backward for the whole batch; returns its figures, `tokens` among them."""
 
 
 def at_least_one(config: object, *names: str) -> None:
@@ -33,7 +33,7 @@ def at_least_one(config: object, *names: str) -> None:
 
 @dataclass
 class Trainer:
-    """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept with it."""
+    """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept."""
 
     ctx: StageContext
     model: Decoder

@@ -18,7 +18,7 @@ from puna.core.files import NewDirectory
 from puna.core.journal import Journal
 from puna.core.rng import stream
 from puna.core.stage import StageContext
-from puna.core.stats import mean_interval
+from puna.core.stats import t_quantile
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
 from puna.models.decoder import Decoder
@@ -298,8 +298,8 @@ def _interval(bits: Bits) -> tuple[float, float]:
     if n < 2:
         return bits.total, bits.total
     mean_bytes = bits.bytes / n
-    residuals = [[bits.total + (b - bits.total * size) / mean_bytes] for b, size in bits.by_file]
-    found = mean_interval(residuals)
-    return found.low, found.high
+    residuals = np.array([(b - bits.total * size) / mean_bytes for b, size in bits.by_file])
+    half = t_quantile(0.975, n - 1) * float(residuals.std(ddof=1)) / math.sqrt(n)
+    return bits.total - half, bits.total + half
 
 

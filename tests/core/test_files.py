@@ -106,9 +106,13 @@ def test_an_exception_inside_leaves_the_old_directory(
 ) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a").write_text("old")
-    with pytest.raises(type(error)), NewDirectory(tmp_path / "d") as aside:
-        (aside / "a").write_text("half")
-        raise error
+    def half() -> None:
+        with NewDirectory(tmp_path / "d") as aside:
+            (aside / "a").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
     assert (tmp_path / "d" / "a").read_text() == "old"
     assert names(tmp_path) == ["d"]
 

@@ -100,7 +100,8 @@ def test_set_reaches_stages_tables_and_the_top(write: Any) -> None:
     assert made.settings["inner"] == {"a": 1, "b": {"c": 2}}
     assert made.settings["steps"] == 5
     assert (made.seed, recipe.machine) == (1, {"threads": 2})
-    (table,) = plan(write(HEAD + stage("rl", "rl", "env = {id = 'x', terms = 2}"), "rl.env.terms=3"))
+    inline = HEAD + stage("rl", "rl", "env = {id = 'x', terms = 2}")
+    (table,) = plan(write(inline, "rl.env.terms=3"))
     assert table.settings["env"] == {"id": "x", "terms": 3}
 
 

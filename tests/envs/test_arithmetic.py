@@ -1,4 +1,4 @@
-"""arithmetic: right answers, exact judging, disjoint splits, tasks that depend on their index alone."""
+"""arithmetic: right answers, exact judging, disjoint splits, tasks that depend on their index."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def test_exactly_the_value_and_nothing_else() -> None:
         task = env.task("test", i)
         right = str(eval(task.messages[0].text.rstrip("=")))
         assert outcome(env, task, right) == outcome(env, task, f" {right}\n") == Scored(1.0, True)
-        for wrong in (str(int(right) + 1), right + ".0", "+" + right, right + right, "0" + right, ""):
+        near = str(int(right) + 1)
+        for wrong in (near, right + ".0", "+" + right, right + right, "0" + right, ""):
             assert outcome(env, task, wrong) == Scored(0.0, False), wrong
         for name, scripts in env.cheats(task).items():
             said = scripts["agent"](task.messages).text
@@ -84,7 +85,11 @@ def test_settings_shape_the_problems() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"terms": 1}, {"terms": 9}, {"digits": 0}, {"digits": 10}, {"operators": ""}, {"operators": "/"}],
+    [
+        *({"terms": x} for x in (1, 9)),
+        *({"digits": x} for x in (0, 10)),
+        *({"operators": x} for x in ("", "/")),
+    ],
 )
 def test_settings_without_problems_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):

@@ -30,9 +30,9 @@ class Sums(SingleTurn):
 
 def faulty(tmp_path: Path, extra: str = "", **replaced: str) -> Audit:
     text = GOOD
-    for old, new in {"": "", **{v.split(" => ")[0]: v.split(" => ")[1] for v in replaced.values()}}.items():
-        assert not old or old in text
-        text = text.replace(old, new) if old else text
+    for old, new in (change.split(" => ") for change in replaced.values()):
+        assert old in text
+        text = text.replace(old, new)
     path = tmp_path / "sums.py"
     path.write_text(text + extra)
     return audit(str(path), n=8)
@@ -108,19 +108,20 @@ def test_cheats_that_cannot_be_made_are_found(tmp_path: Path) -> None:
     found = faulty(tmp_path, broken)
     assert failed(found) == {"cheats"}
     assert "ZeroDivisionError" in str(found.findings)
-    assert failed(faulty(tmp_path, "    def cheats(self, task):\n        return {}\n")) == {"cheats"}
+    assert failed(faulty(tmp_path, broken.replace("'x': 1 / 0", ""))) == {"cheats"}
 
 
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "seen"),
     [
-        "np.random.default_rng().integers(100, 1000, 2)",
-        "(hash(str(rng.integers(100, 1000))) % 900, 5)",  # other strings' hashes in each process
+        ("np.random.default_rng().integers(100, 1000, 2)", "two calls gave different tasks"),
+        ("(hash(str(rng.integers(100, 1000))) % 900, 5)", "another process makes other tasks"),
     ],
 )
-def test_tasks_that_are_not_deterministic_are_found(tmp_path: Path, draw: str) -> None:
+def test_tasks_that_are_not_deterministic_are_found(tmp_path: Path, draw: str, seen: str) -> None:
     found = faulty(tmp_path, draw=f"rng.integers(100, 1000, 2) => {draw}")
     assert "determinism" in failed(found)
+    assert seen in [f.seen for f in found.findings]
 
 
 def test_an_environment_that_prints_is_not_taken_for_random(tmp_path: Path) -> None:

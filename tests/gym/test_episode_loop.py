@@ -273,7 +273,8 @@ def test_an_agent_may_ask_its_policy_more_than_once() -> None:
     class Twice:
         async def act(self, turn: Any, ctx: Context) -> Message:
             first = await ctx.policy(turn.role).reply(turn.messages)
-            again = await ctx.policy(turn.role).reply((*turn.messages, first, Message.user("Sure?")))
+            more = (*turn.messages, first, Message.user("Sure?"))
+            again = await ctx.policy(turn.role).reply(more)
             return Message.assistant(str((number(again.text) or 0) + 1))
 
     policies = {"proposer": Scripted(say("7")), "guesser": Scripted(say("6"))}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from puna.gym.workers import DeadlineError, Workers
+from puna.gym.workers import DeadlineError, Workers, _Place
 
 
 def within(body: Callable[[Workers], Any], count: int = 2) -> Any:
@@ -79,7 +79,7 @@ def test_the_deadline_counts_from_the_start_of_the_work() -> None:
 def test_a_missed_deadline_names_the_work_and_the_thread_is_replaced_and_stopped() -> None:
     async def body(workers: Workers) -> None:
         for _ in range(3):
-            with pytest.raises(DeadlineError, match="the proof took longer than 0.05 s"):
+            with pytest.raises(DeadlineError, match=r"the proof took longer than 0\.05 s"):
                 await workers.run(spin, deadline_s=0.05, what="the proof")
         assert await workers.run(pow, 2, 3, deadline_s=1, what="x") == 8
 
@@ -106,6 +106,14 @@ def test_a_late_stop_never_hits_the_next_job() -> None:
         return sum(x or 0 for x in await asyncio.gather(*calls))
 
     assert within(body, 2) == sum(range(1, 40))
+
+
+def test_a_finished_job_is_not_interrupted_any_more() -> None:
+    place = _Place()
+    assert place.take()
+    assert not place.leave()
+    assert not place.abandon()  # True would have stopped this very thread
+    assert not place.take()
 
 
 def test_cancelled_waiting_frees_the_place() -> None:

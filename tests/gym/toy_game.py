@@ -139,7 +139,9 @@ class Speaker:
         return Completion(tuple(ids), logprobs, len(self.calls), self.finish)
 
 
-def play(env: Environment, policies: Mapping[str, Any], jobs: Sequence[Job], **kw: Any) -> list[Group]:
+def play(
+    env: Environment, policies: Mapping[str, Any], jobs: Sequence[Job], **kw: Any
+) -> list[Group]:
     """All groups of these jobs."""
 
     async def all_of() -> list[Group]:

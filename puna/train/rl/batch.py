@@ -30,7 +30,7 @@ class MicroBatch:
     routes_BTL: Tensor | None
 
     def hidden(self, model: Decoder) -> Tensor:
-        """Hidden states [M, D] that predict the sampled tokens, with the sampler's expert choices."""
+        """Hidden states [M, D] that predict the sampled tokens, through the sampler's experts."""
         routes = None if self.routes_BTL is None else Routes(replay=self.routes_BTL)
         hidden = model(self.ids_BT, routes=routes)
         chosen: Tensor = hidden[self.chosen_BT]

@@ -1,4 +1,4 @@
-"""Collecting: rollouts of one step, groups without signal dropped and replaced, all in a fixed order.
+"""Collecting: rollouts of a step, groups without signal dropped and replaced, in a fixed order.
 
 Step t always asks for the same tasks in the same order, so nothing of it needs to be stored.
 """
@@ -30,7 +30,7 @@ class Collected:
 
 
 class Collector:
-    """Plays `prompts` tasks x `samples` episodes a step, with up to `refills` rounds of replacement."""
+    """Plays `prompts` tasks x `samples` episodes a step, replacing in up to `refills` rounds."""
 
     def __init__(
         self, rollout: Rollout, prompts: int, samples: int, refills: int, roles: Sequence[str]

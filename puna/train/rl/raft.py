@@ -1,4 +1,4 @@
-"""RAFT (Dong et al. 2023), rejection sampling: learn the group's best answers, nothing from the rest."""
+"""RAFT (Dong et al. 2023), rejection sampling: learn the group's best answers and no others."""
 
 from __future__ import annotations
 

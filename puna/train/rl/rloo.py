@@ -1,4 +1,4 @@
-"""RLOO (Kool et al. 2019, Ahmadian et al. 2024): reward minus the mean of the others; no scaling."""
+"""RLOO (Kool et al. 2019, Ahmadian et al. 2024): reward minus the others' mean; no scaling."""
 
 from __future__ import annotations
 

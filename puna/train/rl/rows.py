@@ -78,7 +78,7 @@ def has_signal(rows: Sequence[Row]) -> bool:
 
 
 def weigh(rows: Sequence[Row], algorithm: Advantages, weights: Mapping[str, float]) -> list[Row]:
-    """Set advantages within (role, group) and weights by role; rows that teach nothing are left out.
+    """Set advantages within (role, group), weights by role; leave out rows that teach nothing.
 
     An episode counts once in its baseline, however many branches it has.
     """

@@ -1,0 +1,303 @@
+"""puna.eval: an endpoint that is fine, down, slow or talks garbage; a checkpoint; a run."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import puna
+from puna.core.errors import UserError
+from puna.core.journal import read
+from puna.engine.remote import RemoteChat, RemoteConfig
+from puna.envs.arithmetic.env import evaluate as value_of
+from puna.evals.api import find_model, print_result
+from puna.evals.evaluate import evaluate
+from puna.gym.registry import load_environment
+from puna.models import ModelConfig, build, save
+from puna.text.tokenizer import Tokenizer
+
+
+def said(text: str) -> bytes:
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    return json.dumps({"choices": [choice], "usage": usage}).encode()
+
+
+class Server:
+    """An OpenAI-compatible server on this machine; `odd` may answer a prompt in its own way."""
+
+    def __init__(self) -> None:
+        self.odd: Callable[[str, int], tuple[int, bytes] | None] = lambda prompt, count: None
+        self.asked: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.send(200, json.dumps({"data": [{"id": "tiny/model"}]}).encode())
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                prompt = body["messages"][-1]["content"]
+                outer.bodies.append(body)
+                outer.asked.append(prompt)
+                odd = outer.odd(prompt, outer.asked.count(prompt))
+                if odd is None:
+                    right = str(value_of(prompt.rstrip("="))) if prompt.endswith("=") else "yes"
+                    odd = 200, said(right)
+                self.send(*odd)
+
+            def send(self, status: int, data: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.core.threads.default_threads", lambda: 1)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+ENV = load_environment("arithmetic")
+KEYS = [ENV.task("test", i).key for i in range(12)]
+
+
+def test_an_endpoint_is_scored_and_its_episodes_kept(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(n: int = 12) -> Any:
+        return puna.eval(server.url, "arithmetic", n=n, out=tmp_path)
+
+    found = ask()
+    assert found.score.line().startswith("1.000 [")
+    assert sorted(server.asked) == sorted([*KEYS, "Say yes."])
+    assert {b["model"] for b in server.bodies} == {"tiny/model"}
+    heats = {b["messages"][0]["content"]: b.get("temperature") for b in server.bodies}
+    assert {heats[key] for key in KEYS} == {0}
+    record = json.loads((found.directory / "result.json").read_text())
+    assert record["facts"]["model"] == "tiny/model"
+    assert record["env"]["hash"] == found.result.env["hash"]
+    assert len(list(read(found.directory / "episodes.jsonl"))) == 12
+    assert found.result.usage["prompt_tokens"] == 84
+    server.asked.clear()
+    again = ask()
+    assert again.directory == found.directory
+    assert server.asked == ["Say yes."]  # nothing is paid for twice
+    assert again.score == found.score
+    print_result(again)
+    assert "1.000" in capsys.readouterr().out
+
+
+def test_an_endpoint_that_is_down_is_one_line() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(UserError, match="nothing answers at") as caught:
+            puna.eval(url, n=2)
+    assert "\n" not in str(caught.value)
+    assert "check the address" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ((401, b"{}"), "refuses with 401"),
+        ((404, b"no such model"), "refuses with 404"),
+        ((400, b"bad"), "refuses the request with 400"),
+    ],
+)
+def test_an_endpoint_that_refuses_everything_is_one_line(
+    server: Server, odd: tuple[int, bytes], expected: str, tmp_path: Path
+) -> None:
+    server.odd = lambda prompt, count: odd
+    with pytest.raises(UserError, match=expected):
+        puna.eval(server.url, n=2, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_request_is_infra_and_asked_again_next_time(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.odd = lambda prompt, count: (400, b"too long") if prompt in KEYS[3:5] else None
+    found = puna.eval(server.url, n=12, out=tmp_path)
+    assert found.score.value.mean == 1.0
+    assert (found.score.n_infra, found.score.n_scored) == (2, 10)
+    assert found.score.counted_zero == pytest.approx(10 / 12)
+    print_result(found)
+    shown = capsys.readouterr().out
+    assert "2 infra, 0 invalid" in shown
+    assert "refuses the request with 400: too long" in " ".join(shown.split())
+    server.odd = lambda prompt, count: None
+    server.asked.clear()
+    whole = puna.eval(server.url, n=12, out=tmp_path)
+    assert sorted(server.asked) == sorted([*KEYS[3:5], "Say yes."])
+    assert (whole.score.n_infra, whole.score.n_scored) == (0, 12)
+
+
+def test_slow_and_garbage_answers_are_infra_and_never_0(server: Server) -> None:
+    def odd(prompt: str, count: int) -> tuple[int, bytes] | None:
+        match KEYS.index(prompt) if prompt in KEYS else -1:
+            case 0:
+                time.sleep(0.6)
+            case 1:
+                return 200, b"<html>busy</html>"
+            case 2:
+                return 200, b'{"choices": []}'
+            case 3:
+                return 500, b"oops"
+            case 4 if count == 1:
+                return 503, b"once"
+            case 5:
+                return 200, said("\ud800")  # JSON can spell what UTF-8 cannot
+        return None
+
+    server.odd = odd
+    config = RemoteConfig(server.url, retries=1, backoff_s=0.01, timeout_s=0.3)
+    found = evaluate(ENV, {"agent": RemoteChat(config)}, n=8)
+    kinds = [type(found.outcomes["agent"][f"arithmetic/test/{i}"][0]).__name__ for i in range(8)]
+    assert kinds == ["Infra"] * 4 + ["Scored"] * 4
+    assert found.score.value is not None
+    assert found.score.value.mean == 0.75  # only the surrogate was a wrong answer
+
+
+def test_surrogates_can_be_kept(server: Server, tmp_path: Path) -> None:
+    server.odd = lambda prompt, count: (200, said("\ud800x"))
+    found = puna.eval(server.url, n=2, out=tmp_path)
+    (first, _) = read(found.directory / "episodes.jsonl")
+    assert first["transcripts"][0][-1]["parts"][0]["text"] == "\ud800x"
+
+
+def test_a_wrong_key_midway_stops_with_one_line_and_loses_nothing(
+    server: Server, tmp_path: Path
+) -> None:
+    server.odd = lambda prompt, count: (401, b"expired") if prompt == KEYS[9] else None
+    with pytest.raises(UserError, match="401"):
+        puna.eval(server.url, n=12, out=tmp_path, concurrency=1)
+    (journal,) = tmp_path.glob("*/episodes.jsonl")
+    assert len(list(read(journal))) == 9
+    server.odd = lambda prompt, count: None
+    assert puna.eval(server.url, n=12, out=tmp_path).score.n_scored == 12
+    assert len(server.asked) == 1 + 10 + 1 + 3
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("hf") / "tiny"
+    tokenizer = Tokenizer.train(["0123456789 + - ="] * 3, 300)
+    config = ModelConfig(
+        family="llama3", vocab_size=300, hidden_size=32, num_layers=2, num_heads=4,
+        num_kv_heads=2, head_dim=8, intermediate_size=64, max_positions=128,
+    )  # fmt: skip
+    save(build(config), directory)
+    tokenizer.save(directory)
+    return directory
+
+
+def test_a_checkpoint_is_scored(checkpoint: Path, tmp_path: Path) -> None:
+    found = puna.eval(checkpoint, "arithmetic", n=5, k=2, max_tokens=4, out=tmp_path / "a")
+    assert (found.policy, found.score.n_scored, found.score.k) == ("tiny", 10, 2)
+    again = puna.eval(str(checkpoint), "arithmetic", n=5, k=2, max_tokens=4, out=tmp_path / "b")
+    texts = [
+        [r["transcripts"] for r in read(f.directory / "episodes.jsonl")] for f in (found, again)
+    ]
+    assert texts[0] == texts[1]
+    beside = puna.eval(checkpoint, n=1, max_tokens=4)
+    assert beside.directory.parent == checkpoint / "evals"
+    other = puna.eval(checkpoint, n=1, max_tokens=5)
+    assert other.directory != beside.directory  # other settings, other results
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"n": 0}, "n is 0 and k is 1"),
+        ({"k": 0}, "k is 0"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"env": "arithmetik"}, "did you mean 'arithmetic'"),
+        ({"settings": {"term": 2}}, "did you mean 'terms'"),
+        ({"stage": "sft"}, "is not a run, so it has no stage 'sft'"),
+    ],
+)
+def test_mistakes_are_one_line(checkpoint: Path, given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        puna.eval(checkpoint, **given)
+
+
+def run_directory(root: Path, planned: list[str], done: list[str]) -> Path:
+    for name in done:
+        (root / name / "model").mkdir(parents=True)
+        (root / name / "model" / "config.json").write_text("{}")
+    record = {"stages": [{"id": i} for i in planned], "machine": {"threads": 1}}
+    (root / "run.json").write_text(json.dumps(record))
+    return root
+
+
+def test_a_run_means_its_last_finished_stage(tmp_path: Path) -> None:
+    run = run_directory(tmp_path, ["pretrain", "sft", "rl", "eval"], ["pretrain", "sft"])
+    assert find_model(run) == (run / "sft" / "model", "sft")
+    assert find_model(run, "pretrain") == (run / "pretrain" / "model", "pretrain")
+    assert find_model(run / "sft") == (run / "sft" / "model", "sft")
+    assert find_model(run / "sft" / "model")[0] == run / "sft" / "model"
+    with pytest.raises(UserError, match="no finished stage 'rl'; known: pretrain, sft"):
+        find_model(run, "rl")
+    with pytest.raises(UserError, match="did you mean 'sft'"):
+        find_model(run, "stf")
+
+
+def test_what_holds_no_model_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "broken").mkdir()
+    cases = {
+        "gone": "no run or model at",
+        "file": "neither a run nor a model",
+        "empty": "neither a run nor a model",
+    }
+    for name, expected in cases.items():
+        with pytest.raises(UserError, match=expected):
+            find_model(tmp_path / name)
+    run_directory(tmp_path / "bare", ["sft"], [])
+    with pytest.raises(UserError, match=r"no stage of .* is finished"):
+        find_model(tmp_path / "bare")
+    for text in ("{", "[]", "{}", '{"stages": [{}]}'):
+        (tmp_path / "broken" / "run.json").write_text(text)
+        with pytest.raises(UserError, match=r"run\.json is broken"):
+            find_model(tmp_path / "broken")
+
+
+def test_results_that_cannot_be_written_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        puna.eval(checkpoint, n=1, max_tokens=4, out=tmp_path / "file")

@@ -1,0 +1,85 @@
+"""The loop shared by stages: steps, checkpoints, early ends, and weights that are not numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from puna.core.stage import StageError
+from puna.train.loop import StopTraining, Trainer
+from puna.train.optim import OptimConfig
+
+
+def trainer_of(ctx, model, tokenizer, steps=6, save_every=2, **optim):
+    return Trainer(ctx, model, tokenizer, OptimConfig(**optim), steps, save_every)
+
+
+def loss_of(trainer, bad_at=-1):
+    def backward(step):
+        ids = torch.randint(0, 256, (2, 8), generator=torch.Generator().manual_seed(step))
+        loss = trainer.model.logits(trainer.model(ids)).float().logsumexp(-1).mean()
+        loss = loss * (math.nan if step == bad_at else 1)
+        loss.backward()
+        return {"loss": loss.item(), "tokens": 16}
+
+    return backward
+
+
+def kept(ctx):
+    return sorted(int(p.name[5:]) for p in (ctx.dir / "checkpoints").iterdir())
+
+
+def test_a_stage_goes_on_where_it_was(ctx, new_model, tokenizer):
+    first = trainer_of(ctx, new_model(), tokenizer)
+    with pytest.raises(StageError):
+        first.run(loss_of(first, bad_at=5), "loss")
+    assert kept(ctx) == [2, 4]
+    second = trainer_of(ctx, new_model(seed=5), tokenizer)
+    assert (second.step, second.tokens) == (4, 64)
+    second.run(loss_of(second), "loss")
+    whole = trainer_of(ctx.__class__("w", ctx.dir / "w", 7, ctx.machine), new_model(), tokenizer)
+    whole.run(loss_of(whole), "loss")
+    for a, b in zip(second.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert second.finish()["tokens"] == whole.tokens == 96
+    lines = (ctx.dir / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(x)["step"] for x in lines] == [1, 2, 3, 4, 5, 5, 6]
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_does_harm(ctx, new_model, tokenizer):
+    trainer = trainer_of(ctx, new_model(), tokenizer)
+    with pytest.raises(StageError, match=r"loss is nan.* at step 4; the last good checkpoint"):
+        trainer.run(loss_of(trainer, bad_at=3), "loss")
+    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
+    assert kept(ctx) == [2]
+
+
+def test_weights_that_are_not_finite_are_not_saved(ctx, new_model, tokenizer):
+    """The loss of the step before was fine: only the weights tell."""
+    trainer = trainer_of(ctx, new_model(), tokenizer, steps=4)
+
+    def spoil(step):
+        if step == 4:
+            with torch.no_grad():
+                trainer.model.embed[0, 0] = math.inf
+
+    with pytest.raises(StageError, match="embed is not finite after step 4"):
+        trainer.run(loss_of(trainer), "loss", spoil)
+    assert kept(ctx) == [2]
+
+
+def test_a_stage_may_end_early_and_stays_ended(ctx, new_model, tokenizer):
+    def stop(step):
+        if step == 3:
+            raise StopTraining({"held_out": 0.5})
+
+    for _ in range(2):
+        trainer = trainer_of(ctx, new_model(), tokenizer)
+        trainer.run(loss_of(trainer), "loss", stop)
+        assert trainer.step == 3
+    lines = (ctx.dir / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    assert json.loads(lines[-1])["held_out"] == 0.5
