@@ -263,10 +263,10 @@ def dispatch(args: list[str]) -> int:
     return VERBS[args[0]][0](args[1:])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's mistake is one line and exit status 2."""
+def guarded(work: Callable[[], int | None]) -> int:
+    """Exit status of `work`; a user's mistake is one line and status 2, a stopped stage 1."""
     try:
-        return dispatch(list(sys.argv[1:] if argv is None else argv))
+        return work() or 0
     except UserError as error:
         print(f"puna: {error}", file=sys.stderr)
         return 2
@@ -287,6 +287,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"puna: {error}", file=sys.stderr)
         return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb."""
+    return guarded(lambda: dispatch(list(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

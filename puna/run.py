@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +29,11 @@ from puna.core.files import (
     sha256_json,
     write_json,
 )
+from puna.core.jobs import JobError, die_with_parent, run_graph
 from puna.core.journal import Journal
 from puna.core.progress import Progress
 from puna.core.recipe import Planned, Recipe, plan, read_recipe
-from puna.core.stage import Machine, StageContext, Stopwatch
+from puna.core.stage import Machine, StageContext, StageError, Stopwatch
 from puna.core.threads import default_threads, set_threads
 
 SCHEMA = 1
@@ -45,17 +47,23 @@ KINDS = {
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """The `[machine]` table: what "auto" and 0 leave to Puna, chosen once and stored."""
+    """The `[machine]` table: what "auto" and 0 leave to Puna, chosen once and stored.
+
+    `jobs` stages that do not depend on each other run beside each other, each with `threads`
+    threads (0: as many as fill the cores); results do not depend on it, so it is not stored.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
     workers: int = 2
+    jobs: int = 0
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count below its least."""
-        for name, least in (("threads", 0), ("workers", 1), ("keep_checkpoints", 1)):
+        leasts = (("threads", 0), ("workers", 1), ("jobs", 0), ("keep_checkpoints", 1))
+        for name, least in leasts:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
 
@@ -75,9 +83,12 @@ def resolve(recipe: Recipe) -> list[dict[str, Any]]:
     return [
         {
             "id": s.id,
+            "base": s.base,
             "kind": s.kind,
             "from": list(s.parents),
             "seed": s.seed,
+            "labels": dict(s.labels),
+            "round": s.round,
             **to_dict(stage_config(s)),
         }
         for s in plan(recipe)
@@ -123,20 +134,15 @@ def execute(
             check_ahead(stage)
     with locked(run_dir):
         machine, keep = _open_run(recipe, resolved, run_dir, recipe_path, progress)
-        set_threads(machine.threads)
-        journal = Journal(run_dir / "journal.jsonl", "run")
+        jobs = _machine_config(recipe).jobs or max(1, default_threads() // machine.threads)
         results: dict[str, Any] = {}
         try:
+            if jobs > 1 and _branches(stages):
+                _run_beside(stages, run_dir, jobs, keep, progress)
+            set_threads(machine.threads)
+            journal = Journal(run_dir / "journal.jsonl", "run")
             for stage in stages:
-                ctx = StageContext(
-                    stage.id,
-                    run_dir / stage.id,
-                    stage.seed,
-                    machine,
-                    {p: run_dir / p for p in stage.parents},
-                    progress,
-                    keep,
-                )
+                ctx = _context(stage, run_dir, machine, progress, keep)
                 results[stage.id] = _run_stage(stage, ctx, journal)
         finally:
             progress.close()
@@ -144,6 +150,72 @@ def execute(
         if tensorboard:
             write_tensorboard(run_dir)
     return results
+
+
+def _context(
+    stage: Planned, run_dir: Path, machine: Machine, progress: Progress, keep: int
+) -> StageContext:
+    parents = {p: run_dir / p for p in stage.parents}
+    return StageContext(
+        stage.id, run_dir / stage.id, stage.seed, machine, parents, progress, keep
+    )
+
+
+def _branches(stages: Sequence[Planned]) -> bool:
+    """Whether some two stages do not depend on each other."""
+    before: dict[str, set[str]] = {}
+    for stage in stages:
+        mine = set(stage.parents).union(*(before[p] for p in stage.parents))
+        if len(mine) < len(before):
+            return True
+        before[stage.id] = mine
+    return False
+
+
+def _run_beside(
+    stages: Sequence[Planned], run_dir: Path, jobs: int, keep: int, progress: Progress
+) -> None:
+    """Run unfinished stages in processes of their own, `jobs` at a time.
+
+    Raises UserError or StageError with the line of the first stage that fails.
+    """
+    waiting = {s.id: s.parents for s in stages if not (run_dir / s.id / "stage.json").exists()}
+    mode = "quiet" if progress.mode == "quiet" else "plain"
+
+    def command(stage: str) -> list[str]:
+        return [sys.executable, "-m", "puna.run", str(run_dir), stage, str(keep), mode]
+
+    progress.close()
+    try:
+        run_graph(waiting, command, jobs)
+    except JobError as error:
+        line = str(error).removeprefix("puna: ")
+        if error.status == 2:
+            raise UserError(line) from None
+        if error.status == 1 and str(error).startswith("puna: "):
+            raise StageError(line) from None
+        why = f"was killed by signal {-error.status}" if error.status < 0 else "failed"
+        raise StageError(f"stage {error.name} {why}: {line}") from None
+
+
+def run_one(run_dir: Path, stage_id: str, keep: int, mode: str) -> None:
+    """Run one stage of an opened run in this process: what `_run_beside` starts."""
+    stored = json.loads((run_dir / "run.json").read_text())
+    entry = next(dict(s) for s in stored["stages"] if s["id"] == stage_id)
+    stage = Planned(
+        entry.pop("id"),
+        entry.pop("base"),
+        entry.pop("kind"),
+        tuple(entry.pop("from")),
+        seed=entry.pop("seed"),
+        labels=entry.pop("labels"),
+        round=entry.pop("round"),
+        settings=entry,
+    )
+    machine, progress = Machine(**stored["machine"]), Progress(mode)
+    set_threads(machine.threads)
+    ctx = _context(stage, run_dir, machine, progress, keep)
+    _run_stage(stage, ctx, Journal(run_dir / "journal.jsonl", "run"))
 
 
 def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str, Any]:
@@ -411,10 +483,19 @@ def write_tensorboard(run_dir: Path) -> Path:
 
     out = run_dir / "tensorboard"
     for metrics in sorted(run_dir.glob("*/metrics.jsonl")):
-        writer = SummaryWriter(str(out / metrics.parent.name))  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(out / metrics.parent.name))
         for step, record in last_by(metrics, "step").items():
             for key, value in record.items():
                 if isinstance(value, int | float) and key not in ("step", "schema"):
-                    writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
-        writer.close()  # type: ignore[no-untyped-call]
+                    writer.add_scalar(key, value, step)
+        writer.close()
     return out
+
+
+if __name__ == "__main__":
+    from puna.cli import guarded
+
+    die_with_parent()
+    sys.exit(
+        guarded(lambda: run_one(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+    )

@@ -239,13 +239,13 @@ class _Params:
             logits = logits / self.temperature
             if self.cut:
                 logits = self._truncate(logits)
-        logp = torch.log_softmax(logits, -1)
-        cdf = logp.exp().cumsum(-1)
+        share = torch.softmax(logits, -1)
+        cdf = share.cumsum(-1)
         token = torch.searchsorted(cdf, (u[:, None] * cdf[:, -1:]), right=True)[:, 0]
         token = token.clamp_max(logits.shape[-1] - 1)
         if not self.plain:
             token = torch.where(self.greedy, logits.argmax(-1), token)
-        return token, logp.gather(1, token[:, None])[:, 0]
+        return token, share.gather(1, token[:, None])[:, 0].log()
 
     def _truncate(self, logits: torch.Tensor) -> torch.Tensor:
         vocab = logits.shape[-1]
