@@ -97,7 +97,12 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             runner.run(collect(step, groups))
             for group in groups:
                 for t in group.trajectories:
-                    ids = [i for b in t.branches["agent"] for i, m in zip(b.ids, b.mask) if m]
+                    ids = [
+                        i
+                        for b in t.branches["agent"]
+                        for i, m in zip(b.ids, b.mask, strict=True)
+                        if m
+                    ]
                     t.outcomes = {"agent": Scored(sum(i % 2 == 0 for i in ids) / len(ids), False)}
                 rows += rows_of(group, f"{step}/{group.task.id}")
             settle(rows)

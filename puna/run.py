@@ -156,9 +156,7 @@ def _context(
     stage: Planned, run_dir: Path, machine: Machine, progress: Progress, keep: int
 ) -> StageContext:
     parents = {p: run_dir / p for p in stage.parents}
-    return StageContext(
-        stage.id, run_dir / stage.id, stage.seed, machine, parents, progress, keep
-    )
+    return StageContext(stage.id, run_dir / stage.id, stage.seed, machine, parents, progress, keep)
 
 
 def _branches(stages: Sequence[Planned]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from puna.core.errors import UserError
 from puna.core.messages import Message
+from puna.core.runs import find_model
 from puna.core.threads import set_threads
 from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
@@ -28,9 +29,6 @@ class Chat:
     """A conversation with one or two stages of a run."""
 
     def __init__(self, target: Path, stage: str, params: SamplingParams) -> None:
-        from puna.evals.api import find_model  # evals come after agents; a verb ties them together
-
-        self._find = find_model
         self.target, self.params = target, params
         self.models: dict[str, Any] = {}
         self.names = [self._load(stage)]
@@ -40,7 +38,7 @@ class Chat:
         from puna.models import hf
         from puna.text.tokenizer import Tokenizer
 
-        directory, label = self._find(self.target, stage)
+        directory, label = find_model(self.target, stage)
         if label not in self.models:
             model, _ = hf.load(directory)
             self.models[label] = Engine(model, Tokenizer.load(directory), 0)
@@ -50,7 +48,9 @@ class Chat:
         """Begin a new conversation."""
         self.histories: dict[str, tuple[Message, ...]] = dict.fromkeys(self.names, ())
         self.seats = {
-            n: SamplerSeat(LocalSampler(self.models[n], Rendezvous()), self.params, ("chat", "chat"))
+            n: SamplerSeat(
+                LocalSampler(self.models[n], Rendezvous()), self.params, ("chat", "chat")
+            )
             for n in self.names
         }
 
@@ -150,7 +150,9 @@ def _command(chat: Chat, words: list[str]) -> bool:
                 chat.use(a, b)
                 print(f"asking {a} and {b}")
             case ["stages"]:
-                found = sorted(p.parent.parent.name for p in chat.target.glob("*/model/config.json"))
+                found = sorted(
+                    p.parent.parent.name for p in chat.target.glob("*/model/config.json")
+                )
                 print(" ".join(found) or "only this one")
             case _:
                 print(HELP)

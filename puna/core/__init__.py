@@ -1,1 +1,1 @@
-"""What every other room stands on: configuration, run directory, random streams, messages, outcomes, statistics."""
+"""What every other room stands on: configuration, runs, random streams, messages, outcomes."""

@@ -31,7 +31,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """An instance of dataclass `cls` from a table; lists become tuples, nested tables nested classes.
+    """An instance of dataclass `cls` from a table; lists become tuples, tables classes.
 
     Raises UserError naming the key, what was found and the nearest known name.
     """
@@ -94,7 +94,7 @@ def _convert_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
 
 
 def to_dict(config: Any) -> Any:
-    """Plain JSON-able data of a config: dataclasses to dictionaries, paths to text, tuples to lists."""
+    """Plain JSON-able data of a config: dataclasses to dictionaries, paths to text."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):

@@ -44,7 +44,9 @@ def _machine() -> list[Check]:
         out.append(Check("memory", "note", "unknown"))
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     state = "ok" if free >= 2 else "missing"
-    out.append(Check("disk here", state, f"{free:.1f} GB free", "" if free >= 2 else "runs want 2 GB"))
+    out.append(
+        Check("disk here", state, f"{free:.1f} GB free", "" if free >= 2 else "runs want 2 GB")
+    )
     try:
         import torch
     except ImportError:
@@ -53,7 +55,12 @@ def _machine() -> list[Check]:
     parts = [int(p) for p in torch.__version__.split("+")[0].split(".")[:2]]
     fits = [2, 11] <= parts <= [2, 13]
     out.append(
-        Check("torch", "ok" if fits else "note", torch.__version__, "" if fits else "tested: 2.11-2.13")
+        Check(
+            "torch",
+            "ok" if fits else "note",
+            torch.__version__,
+            "" if fits else "tested: 2.11-2.13",
+        )
     )
     if torch.cuda.is_available():
         out.append(Check("gpu", "ok", torch.cuda.get_device_name(0)))
@@ -63,8 +70,12 @@ def _machine() -> list[Check]:
         flags = Path("/proc/cpuinfo").read_text()
         units = "amx_bf16" in flags
         out.append(
-            Check("bf16 units", "ok" if units else "note", "AMX" if units else "none",
-                  "" if units else "training uses fp32 here: bf16 would be slower")
+            Check(
+                "bf16 units",
+                "ok" if units else "note",
+                "AMX" if units else "none",
+                "" if units else "training uses fp32 here: bf16 would be slower",
+            )
         )
     except OSError:
         out.append(Check("bf16 units", "note", "unknown", "training uses fp32 here"))
@@ -82,8 +93,14 @@ def _packages() -> list[Check]:
     out = []
     for name, effect in wanted.items():
         there = importlib.util.find_spec(name) is not None
-        out.append(Check(name, "ok" if there else "note", "installed" if there else "not installed",
-                         "" if there else effect))
+        out.append(
+            Check(
+                name,
+                "ok" if there else "note",
+                "installed" if there else "not installed",
+                "" if there else effect,
+            )
+        )
     return out
 
 
@@ -95,7 +112,9 @@ def _programs() -> list[Check]:
     out = []
     for name, effect in wanted.items():
         path = shutil.which(name)
-        out.append(Check(name, "ok" if path else "note", path or "not found", "" if path else effect))
+        out.append(
+            Check(name, "ok" if path else "note", path or "not found", "" if path else effect)
+        )
     return out
 
 

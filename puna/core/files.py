@@ -21,7 +21,7 @@ _hits: dict[str, int] = {}
 
 
 def crash_point(name: str) -> None:
-    """Kill this process here when PUNA_CRASH_AT is `name` or `name:N` (its N-th passage, from 1)."""
+    """Kill this process here when PUNA_CRASH_AT is `name` or `name:N` (its N-th passage)."""
     wanted = os.environ.get("PUNA_CRASH_AT")
     trace = os.environ.get("PUNA_CRASH_TRACE")
     if not wanted and not trace:

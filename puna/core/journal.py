@@ -46,7 +46,7 @@ class Journal:
                 f.truncate(keep)
 
     def append(self, record: dict[str, Any], sync: bool = False) -> None:
-        """Write one record; `sync` waits until it is on the disk. Raises UserError on a full disk."""
+        """Write one record; `sync` waits for the disk. Raises UserError on a full disk."""
         line = json_bytes({"schema": SCHEMA, **record}) + b"\n"
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -25,12 +25,13 @@ class Progress:
     def step(
         self, stage: str, done: int, total: int, figures: Mapping[str, float], tokens: int = 0
     ) -> None:
-        """`done` of `total` steps of `stage` are finished; `tokens` went through in the last one."""
+        """`done` of `total` steps of `stage` are finished; the last took `tokens`."""
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._begun, self._first, self._tokens = stage, now, done, 0
             self._printed = 0.0
-            return self._show(stage, done, total, figures, 0.0, None)
+            self._show(stage, done, total, figures, 0.0, None)
+            return
         self._tokens += tokens
         spent = max(now - self._begun, 1e-9)
         left = spent / max(1, done - self._first) * (total - done)

@@ -14,6 +14,8 @@ from puna.core.config import parse_set, read_toml
 from puna.core.errors import UserError, nearest
 
 _TOP = {"name", "seed", "machine", "stage", "title"}
+# A name that stands for a table, and the key that the name has in it.
+_NAMED = {"env": "id", "model": "preset"}
 _STAGE = {"id", "kind", "from", "rounds", "matrix"}
 
 
@@ -122,8 +124,8 @@ def _apply(table: dict[str, Any], stages: list[dict[str, Any]], text: str) -> No
         target, keys = found[0], keys[1:]
     for key in keys[:-1]:
         inner = target.get(key, {})
-        if isinstance(inner, str) and key == "env":
-            inner = {"id": inner}
+        if isinstance(inner, str) and key in _NAMED:
+            inner = {_NAMED[key]: inner}
         if not isinstance(inner, dict):
             raise UserError(f"--set {text}: '{key}' is not a table")
         target[key] = dict(inner)

@@ -1,6 +1,6 @@
 """Counter-based random streams: a draw depends on its key alone, never on the order of calls.
 
-`stream(seed, "rl", step, task, sample).random(8)` is the same in any process, on any number of workers.
+`stream(seed, "rl", step, task, sample).random(8)` is the same in any process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def digest(seed: int, *key: Key) -> bytes:
 def stream(seed: int, *key: Key) -> np.random.Generator:
     """A Philox generator keyed by (seed, key...) (Salmon et al. 2011, counter-based)."""
     words = np.frombuffer(digest(seed, *key), dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=words[:2], counter=np.append(words[2:], [0, 0])))
+    return np.random.Generator(
+        np.random.Philox(key=words[:2], counter=np.append(words[2:], [0, 0]))
+    )
 
 
 def derive(seed: int, *key: Key) -> int:

@@ -1,6 +1,6 @@
-"""Threads chosen once for a process: two OpenMP pools that spin against each other cost 20 to 50 times.
+"""Threads chosen once for a process: OpenMP pools that spin against each other cost 20 to 50 times.
 
-`set_threads(2)` before the first tensor operation; `default_threads()` is the number of usable cores.
+`set_threads(2)` before the first tensor operation; `default_threads()` counts usable cores.
 """
 
 from __future__ import annotations

@@ -101,9 +101,7 @@ class _Lane:
         try:
             import httpx
         except ImportError as error:
-            raise UserError(
-                "endpoints need httpx", fix="pip install 'puna[endpoint]'"
-            ) from error
+            raise UserError("endpoints need httpx", fix="pip install 'puna[endpoint]'") from error
         # Compressed bodies could unpack to any size before their length is seen.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:

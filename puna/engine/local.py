@@ -253,7 +253,9 @@ class _Params:
         top_p = torch.tensor([p.top_p for p in self.all], device=self.device)
         ranked, order = logits.sort(-1, descending=True)
         before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
-        drop = (before >= top_p[:, None]) | (torch.arange(vocab, device=self.device) >= top_k[:, None])
+        drop = (before >= top_p[:, None]) | (
+            torch.arange(vocab, device=self.device) >= top_k[:, None]
+        )
         return logits.masked_fill(torch.zeros_like(drop).scatter(1, order, drop), float("-inf"))
 
 

@@ -17,7 +17,7 @@ from puna.core.rng import Key
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to draw. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 leave the whole distribution."""
+    """How to draw. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing off."""
 
     max_tokens: int = 64
     temperature: float = 1.0

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from puna.core.errors import UserError, nearest
+from puna.core.errors import UserError
 from puna.core.files import sha256_file, sha256_json, write_json
 from puna.core.progress import Progress
+from puna.core.runs import find_model
 from puna.evals.evaluate import EvalResult, evaluate, failures, local_policy
 from puna.gym.registry import load_environment
 
@@ -70,8 +71,15 @@ def eval(
     try:
         if str(target).startswith(("http://", "https://")):
             return _endpoint(
-                str(target), environment, facts, common, model_name, api_key_env, concurrency,
-                out, show,
+                str(target),
+                environment,
+                facts,
+                common,
+                model_name,
+                api_key_env,
+                concurrency,
+                out,
+                show,
             )
         return _local(Path(target), stage, environment, facts, common, out, show)
     finally:
@@ -106,7 +114,8 @@ def _local(
         meet=meet,
         journal=where / "episodes.jsonl",
         progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
-        **common,
+        n=common["n"],
+        k=common["k"],
     )
     return _finish(label, result, where, facts)
 
@@ -140,7 +149,8 @@ def _endpoint(
         journal=where / "episodes.jsonl",
         concurrency=concurrency,
         progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
-        **common,
+        n=common["n"],
+        k=common["k"],
     )
     return _finish(label, result, where, facts)
 
@@ -154,34 +164,6 @@ def _threads(target: Path) -> int:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is broken: {error!r}", "name the stage's directory") from error
     return 0
-
-
-def find_model(target: Path, stage: str = "") -> tuple[Path, str]:
-    """The model directory a run, a stage or a checkpoint means, and what to call it.
-
-    Raises UserError where there is none, naming the stages there are.
-    """
-    if not target.exists():
-        raise UserError(f"no run or model at {target}", "make one: puna run quickstart")
-    run = target / "run.json"
-    if run.exists():
-        try:
-            planned = [s["id"] for s in json.loads(run.read_text())["stages"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{run} is broken: {error!r}", "name the stage's directory") from error
-        found = [s for s in planned if (target / s / "model" / "config.json").exists()]
-        if stage and stage not in found:
-            raise UserError(f"{target} has no finished stage '{stage}'", nearest(stage, found))
-        if not found:
-            raise UserError(f"no stage of {target} is finished", "puna run goes on with it")
-        chosen = stage or found[-1]
-        return target / chosen / "model", chosen
-    if stage:
-        raise UserError(f"{target} is not a run, so it has no stage '{stage}'", "leave it out")
-    for candidate in (target / "model", target):
-        if (candidate / "config.json").exists():
-            return candidate, target.resolve().name
-    raise UserError(f"{target} holds neither a run nor a model", "name a directory with run.json")
 
 
 def _place(root: Path, label: str, env: str, facts: Mapping[str, Any]) -> Path:

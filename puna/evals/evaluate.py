@@ -70,9 +70,7 @@ def evaluate(
     earlier = _read_done(journal, k, split, env_hash) if journal else {}
     done = {i: record for i, record in earlier.items() if i in wanted}
     jobs = [Job(split, i, k, ("eval",)) for i in wanted if i not in done]
-    rollout = Rollout(
-        env, policies, params, meet=meet, workers=workers, concurrency=concurrency
-    )
+    rollout = Rollout(env, policies, params, meet=meet, workers=workers, concurrency=concurrency)
     log = Journal(journal, "episodes") if journal else None
 
     async def play() -> None:
@@ -169,7 +167,7 @@ def task_means(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
 
 def failures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     """Distinct reasons of Infra and Invalid outcomes."""
-    reasons = {}
+    reasons: dict[str, None] = {}
     for outcome in (o for found in outcomes.values() for o in found):
         match outcome:
             case Infra(error=text) | Invalid(reason=text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
                 meet=meet,
                 journal=ctx.dir / f"episodes-{parent}-{env.name}{tail}.jsonl",
                 workers=ctx.machine.workers,
-                progress=lambda done, total, mean, p=parent: ctx.progress.step(
-                    f"{ctx.id} {p}", done, total, {"score": mean}
-                ),
+                progress=_shower(ctx, parent),
             )
             scores.append(
                 {
@@ -81,6 +79,13 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
             differences += [_difference(env.name, a, mine, env.roles[0]) for a in earlier]
             earlier.append(mine)
     return {"scores": scores, "differences": differences}
+
+
+def _shower(ctx: StageContext, parent: str) -> Callable[[int, int, float], None]:
+    """What `evaluate` calls after each group."""
+    return lambda done, total, mean: ctx.progress.step(
+        f"{ctx.id} {parent}", done, total, {"score": mean}
+    )
 
 
 def _difference(

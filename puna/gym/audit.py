@@ -232,9 +232,7 @@ def _finding(probe: str, reason: str, bad: list[str], tried: int) -> Finding:
 
 
 def _digests(env: Environment, n: int) -> str:
-    tasks = [
-        env.task(split, i).digest for split in SPLITS for i in range(min(n, env.count(split)))
-    ]
+    tasks = [env.task(split, i).digest for split in SPLITS for i in range(min(n, env.count(split)))]
     return sha256_json(tasks)
 
 

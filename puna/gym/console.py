@@ -1,4 +1,4 @@
-"""`puna env`: list, show, try (a person plays the agent) and new (a first environment and its test)."""
+"""`puna env`: list, show, try (a person plays the agent), new (a first environment)."""
 
 from __future__ import annotations
 
@@ -132,5 +132,7 @@ def new_environment(name: str, folder: Path) -> None:
         write_text(path, text)
     print(f"wrote {name}.py and test_{name}.py; next:")
     print(f"  puna audit ./{name}.py\n  puna env try ./{name}.py")
-    print(f"  puna run quickstart --dir runs/{name} --set sft.env=./{name}.py "
-          f"--set rl.env=./{name}.py --set 'eval.envs=[\"./{name}.py\"]'")
+    print(
+        f"  puna run quickstart --dir runs/{name} --set sft.env=./{name}.py "
+        f"--set rl.env=./{name}.py --set 'eval.envs=[\"./{name}.py\"]'"
+    )

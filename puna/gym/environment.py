@@ -32,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends an episode: turns in all, sampled tokens in all (0: none), seconds of environment work."""
+    """What ends an episode: turns, sampled tokens (0: no limit), seconds of environment work."""
 
     turns: int = 64
     tokens: int = 0
@@ -101,7 +101,7 @@ class Environment:
         raise NotImplementedError
 
     def setup(self) -> Any:
-        """Resources made once per worker (a database template, a browser) and shared by episodes."""
+        """Resources made once per worker (a database template, a browser), shared."""
         return None
 
     def start(self, task: Task, resources: Any, ctx: Any) -> Session:
@@ -231,7 +231,7 @@ class SingleTurn(Environment):
         return {"agent": say(task.hidden["problem"].answer)}
 
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
-        """Standard cheats: fixed answers, the prompt echoed, many answers at once, junk around it."""
+        """Standard cheats: fixed answers, the prompt echoed, many answers at once."""
         problem: Problem = task.hidden["problem"]
         many = " ".join(str(n) for n in range(-200, 1000))
         texts = {f"says {a!r}": a for a in self.idle_answers if a != problem.answer}

@@ -82,7 +82,7 @@ class Rollout:
     """Plays jobs with one policy per role and judges each task's episodes as a group.
 
     `meet` is the engine's rendezvous where a local Sampler plays; `wave` bounds live episodes then,
-    `concurrency` bounds them elsewhere. Results never depend on `workers` or on either bound's order.
+    `concurrency` bounds them elsewhere. Results depend on none of them.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class Rollout:
             self.meet.expect(names)
             tasks = [asyncio.ensure_future(self._group(*each)) for each in wave]
             try:
-                for group in tasks:
-                    yield await group
+                for task in tasks:
+                    yield await task
             finally:
-                for group in tasks:
-                    group.cancel()
+                for task in tasks:
+                    task.cancel()
                 self.meet.forget(names)
             start = stop
 
@@ -192,7 +192,7 @@ class Rollout:
         )
 
     async def _episode(self, task: Task, ctx: Context) -> tuple[Episode, dict[str, Outcome]]:
-        """Play to the end; a failure of the machinery gives Infra outcomes and what was said so far.
+        """Play to the end; a failure of the machinery gives Infra and what was said.
 
         Raises UserError where a policy says that no call can succeed (a wrong key, a spent budget).
         """

@@ -1,4 +1,4 @@
-"""Seat: a role's policy within one episode, with the recorder that keeps tokens as they were sampled.
+"""Seat: a role's policy within one episode, with the recorder of tokens as sampled.
 
 `await seat.reply(messages, tools)` asks the policy and records what it said.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -132,5 +132,5 @@ Policy = Sampler | ChatPolicy
 def take_seat(policy: Policy, params: SamplingParams, key: tuple[Key, ...]) -> Seat:
     """The seat that fits the kind of policy."""
     if hasattr(policy, "sample"):
-        return SamplerSeat(policy, params, key)
+        return SamplerSeat(cast(Sampler, policy), params, key)
     return ChatSeat(policy, params, key)

@@ -22,7 +22,7 @@ SCHEMA = 1
 
 @dataclass
 class Branch:
-    """One append-only run of tokens of a role: `mask` is True where the policy sampled the token."""
+    """One append-only run of tokens of a role: `mask` is True where it was sampled."""
 
     ids: list[int] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
@@ -107,9 +107,7 @@ class Trajectory:
             "index": self.index,
             "sample": self.sample,
             "ended": self.episode.ended,
-            "transcript": [
-                {"speaker": who, **m.to_json()} for who, m in self.episode.transcript
-            ],
+            "transcript": [{"speaker": who, **m.to_json()} for who, m in self.episode.transcript],
             "artifacts": {
                 name: hashlib.sha256(data).hexdigest()
                 for name, data in self.episode.artifacts.items()

@@ -1,9 +1,9 @@
 """Judging: total, on a worker, within a deadline, and never confusing whose fault a failure is.
 
-A verifier that raises is run again on the same episode and on the reference answer: where it fails
-again on this episode and judges the reference well, the agent caused it and the score is 0; anything
-else is `Infra`. The other episodes of the group are then judged without it. Failures of the
-outside world (`OSError`, `EndpointError`) are always `Infra`.
+A verifier that raises is run again on the same episode and on the reference answer: where it
+fails again on this episode and judges the reference well, the agent caused it and the score is
+0; anything else is `Infra`. The other episodes of the group are then judged without it. Failures
+of the outside world (`OSError`, `EndpointError`) are always `Infra`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Threads for blocking work (verifiers, slow sessions) with a deadline that an endless loop cannot hold.
+"""Threads for blocking work (verifiers, slow sessions) with a deadline that holds.
 
 `await Workers(2).run(score, answer, deadline_s=10, what="verifier of arithmetic")`.
 """
@@ -20,7 +20,7 @@ class DeadlineError(TimeoutError):
 
 
 class Workers:
-    """A fixed number of daemon threads; one stuck in a call that missed its deadline is replaced."""
+    """A fixed number of daemon threads; one stuck past its deadline is replaced."""
 
     def __init__(self, count: int = 2) -> None:
         self.jobs: queue.SimpleQueue[Callable[[], bool] | None] = queue.SimpleQueue()
@@ -36,9 +36,7 @@ class Workers:
             if job():
                 return  # this thread was abandoned and another has taken its place
 
-    async def run(
-        self, function: Callable[..., T], *args: Any, deadline_s: float, what: str
-    ) -> T:
+    async def run(self, function: Callable[..., T], *args: Any, deadline_s: float, what: str) -> T:
         """Run `function(*args)` on a worker; the deadline counts from its actual start.
 
         Raises DeadlineError naming `what`, or whatever the function raised.

@@ -15,7 +15,7 @@ IGNORE = -100
 
 
 def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
-    """Sum (not mean) of the negative log-likelihoods, in nats; positions marked -100 give nothing."""
+    """Sum (not mean) of the negative log-likelihoods, in nats; positions marked -100 count 0."""
     return F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORE, reduction="sum")
 
 

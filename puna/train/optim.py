@@ -80,7 +80,7 @@ def update(
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimiser's state as named tensors, for safetensors."""
-    names = {p: n for n, p in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {p: n for n, p in model.named_parameters()}
     out: dict[str, Any] = {}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():

@@ -1,6 +1,6 @@
-"""The pretrain stage: a tokenizer and a model from raw text, judged in bits per byte on held-out files.
+"""The pretrain stage: a tokenizer and a model from raw text, judged in bits per byte.
 
-`data` is a directory or file of text; without it the Python standard library on this machine serves.
+`data` is a directory or file of text; without it, this machine's Python standard library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
-from puna.train.loop import Trainer
+from puna.train.loop import Trainer, at_least_one
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig
 
@@ -62,13 +62,20 @@ class Config:
     save_every: int = 100
     with_baselines: bool = True
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a count below 1."""
+        at_least_one(self, "steps", "batch_tokens", "row_length", "micro_tokens")
+        at_least_one(self, "eval_bytes", "save_every")
+
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Train from scratch, or go on from `init` or a parent with its tokenizer.
 
     Raises UserError for a corpus that is missing, empty, binary or too small.
     """
-    corpus = read_corpus(config.data, held_out_percent=config.held_out, max_bytes=config.max_bytes or None)
+    corpus = read_corpus(
+        config.data, held_out_percent=config.held_out, max_bytes=config.max_bytes or None
+    )
     ctx.progress.note(
         f"{ctx.id}: {len(corpus.train)} files, {_size(corpus.train) / 1e6:.1f} MB to train on, "
         f"{len(corpus.held_out)} files, {_size(corpus.held_out) / 1e6:.2f} MB held out"
@@ -147,7 +154,9 @@ def baselines(
     data = [t.encode() for t in texts]
     xz = xz_bits_per_byte(*data)
     of_bytes = [np.frombuffer(d, dtype=np.uint8) for d in data]
-    of_tokens = [np.concatenate([_document(tokenizer, f.text) for f in fs]) for fs in (train, held_out)]
+    of_tokens = [
+        np.concatenate([_document(tokenizer, f.text) for f in fs]) for fs in (train, held_out)
+    ]
     found = {"xz": xz.alone, "xz_with_training_text": xz.given_train}
     for name, (past, new), vocab in (
         ("byte_5gram", of_bytes, 256),
@@ -198,7 +207,7 @@ class _Loop:
             hidden = model(*_inputs(self.packed, part, model), routes=routes)
             want = targets[start : start + per].to(model.device)
             loss = cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten())
-            (loss / total).backward()
+            (loss / total).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
             if routes is not None:
                 loads.append(routes.load(model.config.num_experts))
@@ -301,5 +310,3 @@ def _interval(bits: Bits) -> tuple[float, float]:
     residuals = np.array([(b - bits.total * size) / mean_bytes for b, size in bits.by_file])
     half = t_quantile(0.975, n - 1) * float(residuals.std(ddof=1)) / math.sqrt(n)
     return bits.total - half, bits.total + half
-
-

@@ -27,7 +27,7 @@ from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import Chat, demonstrations, env_settings, read_messages
-from puna.train.loop import StopTraining, Trainer
+from puna.train.loop import StopTraining, Trainer, at_least_one
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig
 
@@ -55,12 +55,19 @@ class Config:
     patience: int = 0
     save_every: int = 100
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a count below 1."""
+        at_least_one(self, "steps", "demos", "batch_tokens", "row_length", "micro_tokens")
+        at_least_one(self, "eval_tasks", "max_tokens", "save_every")
+
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Fine-tune the parent's model (or `init`). Raises UserError for missing or broken data."""
     source = config.init or ctx.parent
     if source is None:
-        raise UserError(f"{ctx.id}: nothing to start from", 'add from = ["pretrain"] or init = "DIR"')
+        raise UserError(
+            f"{ctx.id}: nothing to start from", 'add from = ["pretrain"] or init = "DIR"'
+        )
     env = None
     if config.env is not None:
         env = load_environment(*env_settings(config.env), ctx.seed)
@@ -149,7 +156,7 @@ class _Loop:
             hidden = model(ids, positions, documents)
             learn = want != IGNORE
             loss = cross_entropy(model.logits(hidden[learn]), want[learn])
-            (loss / max(1, total)).backward()
+            (loss / max(1, total)).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
         tokens = int((self.packed.documents_NT[chosen] >= 0).sum())
         return {"loss": loss_sum / max(1, total), "tokens": tokens}

@@ -172,7 +172,7 @@ class _Loop:
                     proximal_logp_M=old,
                     reference_logp_M=self._reference_logp(batch),
                 )
-                (terms.loss / total).backward()
+                (terms.loss / total).backward()  # type: ignore[no-untyped-call]
                 sums["loss"] += float(terms.loss.detach()) / total
                 sums["clipped"] += terms.clipped * m / total
                 sums["surprisal"] -= float(logp.detach().sum()) / total
@@ -210,13 +210,19 @@ class _Loop:
         every = self.config.eval_every
         if not every or (step % every and step != self.config.steps):
             return None
-        policies, meet = _policies(self.ctx, self.config, self.env, self.trainer.model.eval(),
-                                   self.trainer.tokenizer, step)
+        policies, meet = _policies(
+            self.ctx, self.config, self.env, self.trainer.model.eval(), self.trainer.tokenizer, step
+        )
         first = self.env.count("test") - self.config.eval_tasks
         params = SamplingParams(self.config.max_tokens, 0.0)
         found = evaluate(
-            self.env, policies, n=self.config.eval_tasks, first=max(0, first), params=params,
-            meet=meet, workers=self.ctx.machine.workers,
+            self.env,
+            policies,
+            n=self.config.eval_tasks,
+            first=max(0, first),
+            params=params,
+            meet=meet,
+            workers=self.ctx.machine.workers,
         )
         self.trainer.model.train()
         return {"held_out": found.score.value.mean if found.score.value else 0.0}
@@ -248,9 +254,7 @@ def _collector(
     trained = [r for r in env.roles if r not in config.frozen]
     params = SamplingParams(config.max_tokens, config.temperature)
     wave = max(config.slots, config.prompts * config.samples)
-    rollout = Rollout(
-        env, policies, params, meet=meet, wave=wave, workers=ctx.machine.workers
-    )
+    rollout = Rollout(env, policies, params, meet=meet, wave=wave, workers=ctx.machine.workers)
     sampler = policies[trained[0]]
     assert isinstance(sampler, LocalSampler)
     collector = Collector(rollout, config.prompts, config.samples, config.refills, trained)
