@@ -50,7 +50,13 @@ class Engine:
         self._stops = torch.tensor(self.stop_ids)
         self.max_context = model.config.max_positions
         self.generated_tokens = 0
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="puna-engine")
+        # A new thread would otherwise begin with as many OpenMP threads as there are cores.
+        self.executor = ThreadPoolExecutor(
+            1,
+            thread_name_prefix="puna-engine",
+            initializer=torch.set_num_threads,
+            initargs=(torch.get_num_threads(),),
+        )
 
     def ignore_stops(self) -> None:
         """Let every completion run to its `max_tokens`, whatever it samples (for measurements)."""
