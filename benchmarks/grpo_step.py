@@ -38,6 +38,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     from puna.gym.loop import Job, Rollout
     from puna.gym.task import Task
     from puna.train.checkpoint import load_model
+    from puna.train.loop import micro_budget
     from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
     from puna.train.optim import OptimConfig, make_optimizer, update
     from puna.train.rl import grpo
@@ -108,7 +109,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             settle(rows)
             rewards.append(sum(r.reward or 0 for r in rows) / len(rows))
             rows = weigh(rows, grpo.advantages, {})
-            batches = list(micro_batches(rows, 16384, False, torch.device("cpu")))
+            batches = list(micro_batches(rows, micro_budget(0, model), False, model.device))
             total = sum(len(b.targets_M) for b in batches)
             for batch in batches:
                 logp = token_logprobs(model.logits(batch.hidden(model)), batch.targets_M)

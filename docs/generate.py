@@ -89,7 +89,7 @@ KEYS: dict[str, dict[str, str]] = {
         "steps": "Optimiser steps.",
         "optim": "The optimiser; see [optim](#optim).",
         "save_every": "Steps between checkpoints.",
-        "micro_tokens": "Tokens of one forward and backward pass at most; lower it to save memory.",
+        "micro_tokens": "Tokens of one forward and backward pass at most; 0: by model and device.",
         "row_length": "Tokens of a row, which is the longest context in training.",
         "batch_tokens": "Tokens of one optimiser step.",
         "env": "An environment's name, `./file.py`, or a table with `id` and its settings.",
@@ -163,6 +163,7 @@ KEYS: dict[str, dict[str, str]] = {
         "matrix units for it.",
         "threads": "Of tensor operations; 0: one per usable core, at most 16.",
         "workers": "Threads that judge episodes; results do not depend on it.",
+        "jobs": "Independent stages run at a time, each with `threads` threads; 0 fills the cores.",
         "keep_checkpoints": "Checkpoints kept of an unfinished stage.",
     },
     "arithmetic": {

@@ -99,8 +99,8 @@ def evaluate(args: list[str]) -> int:
         """0 is greedy; if not given, 0 for k = 1 and 1 for k > 1."""
         max_tokens: int = 32
         """Tokens of one answer at most."""
-        seed: int = 0
-        """Names the random streams of sampling."""
+        seed: int | None = None
+        """Names the random streams of sampling; the run's own seed (else 0) if not given."""
         set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
         """A setting of the environment, e.g. --set env.terms=3."""
         name: str = ""
@@ -212,7 +212,7 @@ def environments(args: list[str]) -> int:
         console.new_environment(args[1], Path.cwd())
     else:
         index = args[3] if len(args) == 4 and args[2] == "--index" else "0"
-        if not index.isdigit():
+        if not index.isdecimal():
             raise UserError(f"--index {index}: not a task number", "give 0 or more")
         console.try_environment(args[1], int(index))
     return 0

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +24,23 @@ from puna.core.errors import UserError, nearest
 from puna.core.files import (
     crash_point,
     explain,
+    locked,
     remove_leftovers,
     sha256_file,
     sha256_json,
     write_json,
 )
 from puna.core.jobs import JobError, die_with_parent, run_graph
-from puna.core.journal import Journal
+from puna.core.journal import Journal, read
 from puna.core.progress import Progress
 from puna.core.recipe import Planned, Recipe, plan, read_recipe
+from puna.core.runs import read_machine, require_device
 from puna.core.stage import Machine, StageContext, StageError, Stopwatch
 from puna.core.threads import default_threads, set_threads
 
 SCHEMA = 1
+# How long a killed run's last process may take to let the lock go.
+PATIENCE_S = 3.0
 KINDS = {
     "pretrain": "puna.train.pretrain",
     "sft": "puna.train.sft",
@@ -80,7 +84,8 @@ def stage_config(stage: Planned) -> Any:
 def resolve(recipe: Recipe) -> list[dict[str, Any]]:
     """Every stage with all its settings, defaults included: what `--dry-run` prints."""
     _machine_config(recipe)
-    return [
+    stages = plan(recipe)
+    resolved = [
         {
             "id": s.id,
             "base": s.base,
@@ -91,8 +96,27 @@ def resolve(recipe: Recipe) -> list[dict[str, Any]]:
             "round": s.round,
             **to_dict(stage_config(s)),
         }
-        for s in plan(recipe)
+        for s in stages
     ]
+    _require_sources(stages)
+    return resolved
+
+
+def _require_sources(stages: Sequence[Planned]) -> None:
+    """Raises UserError for a stage that would find no model to start from or to evaluate."""
+    kinds = {s.id: s.kind for s in stages}
+    for stage in stages:
+        if stage.kind == "eval":
+            if not stage.parents:
+                what = f"stage '{stage.base}': nothing to evaluate"
+                raise UserError(what, 'add from = ["sft", "rl"]')
+            sources = stage.parents
+        else:
+            sources = () if "init" in stage.settings else stage.parents[:1]
+        for source in sources:
+            if kinds[source] == "eval":
+                what = f"stage '{stage.base}': from names '{source}', an eval stage without a model"
+                raise UserError(what, "name the stage whose model it should take")
 
 
 def check_ahead(stage: Planned) -> None:
@@ -112,6 +136,9 @@ def check_ahead(stage: Planned) -> None:
         path = getattr(config, name, None)
         if path is not None and not os.path.exists(path):
             raise UserError(f"{stage.base}.{name}: no file or directory {path}", "check the path")
+    for role, path in getattr(config, "frozen", {}).items():
+        if not os.path.isdir(path):
+            raise UserError(f"{stage.base}.frozen.{role}: no directory {path}", "check the path")
 
 
 def execute(
@@ -132,15 +159,18 @@ def execute(
     for stage in stages:
         if not (run_dir / stage.id / "stage.json").exists():
             check_ahead(stage)
-    with locked(run_dir):
-        machine, keep = _open_run(recipe, resolved, run_dir, recipe_path, progress)
+    with locked(run_dir, PATIENCE_S) as lock:
+        machine, keep = _open_run(recipe, resolved, run_dir, recipe_path, progress, sets)
+        remove_leftovers(run_dir)
+        if not all((run_dir / s.id / "stage.json").exists() for s in stages):
+            require_device(machine, run_dir)
         jobs = _machine_config(recipe).jobs or max(1, default_threads() // machine.threads)
         results: dict[str, Any] = {}
         try:
-            if jobs > 1 and _branches(stages):
-                _run_beside(stages, run_dir, jobs, keep, progress)
-            set_threads(machine.threads)
             journal = Journal(run_dir / "journal.jsonl", "run")
+            if jobs > 1 and _branches(stages):
+                _run_beside(stages, run_dir, jobs, keep, progress, lock)
+            set_threads(machine.threads)
             for stage in stages:
                 ctx = _context(stage, run_dir, machine, progress, keep)
                 results[stage.id] = _run_stage(stage, ctx, journal)
@@ -159,25 +189,36 @@ def _context(
     return StageContext(stage.id, run_dir / stage.id, stage.seed, machine, parents, progress, keep)
 
 
-def _branches(stages: Sequence[Planned]) -> bool:
-    """Whether some two stages do not depend on each other."""
+def _ancestors(stages: Sequence[Planned]) -> dict[str, set[str]]:
+    """All that each stage depends on, in order."""
     before: dict[str, set[str]] = {}
     for stage in stages:
-        mine = set(stage.parents).union(*(before[p] for p in stage.parents))
-        if len(mine) < len(before):
-            return True
-        before[stage.id] = mine
-    return False
+        before[stage.id] = set(stage.parents).union(*(before[p] for p in stage.parents))
+    return before
+
+
+def _branches(stages: Sequence[Planned]) -> bool:
+    """Whether some two stages do not depend on each other."""
+    return any(len(mine) < i for i, mine in enumerate(_ancestors(stages).values()))
 
 
 def _run_beside(
-    stages: Sequence[Planned], run_dir: Path, jobs: int, keep: int, progress: Progress
+    stages: Sequence[Planned],
+    run_dir: Path,
+    jobs: int,
+    keep: int,
+    progress: Progress,
+    lock: int,
 ) -> None:
-    """Run unfinished stages in processes of their own, `jobs` at a time.
+    """Run unfinished stages in processes of their own, `jobs` at a time; they hold the lock too.
 
     Raises UserError or StageError with the line of the first stage that fails.
     """
-    waiting = {s.id: s.parents for s in stages if not (run_dir / s.id / "stage.json").exists()}
+    waiting = {
+        name: sorted(needs)
+        for name, needs in _ancestors(stages).items()
+        if not (run_dir / name / "stage.json").exists()
+    }
     mode = "quiet" if progress.mode == "quiet" else "plain"
 
     def command(stage: str) -> list[str]:
@@ -185,15 +226,19 @@ def _run_beside(
 
     progress.close()
     try:
-        run_graph(waiting, command, jobs)
+        run_graph(waiting, command, jobs, pass_fds=[lock])
     except JobError as error:
-        line = str(error).removeprefix("puna: ")
-        if error.status == 2:
+        line, said = str(error).removeprefix("puna: "), str(error).startswith("puna: ")
+        if error.status in (130, -signal.SIGINT):
+            raise KeyboardInterrupt from None
+        if error.status == 2 and said:
             raise UserError(line) from None
-        if error.status == 1 and str(error).startswith("puna: "):
+        if error.status == 1 and said:
             raise StageError(line) from None
         why = f"was killed by signal {-error.status}" if error.status < 0 else "failed"
-        raise StageError(f"stage {error.name} {why}: {line}") from None
+        what = f"stage {error.name} {why}: {line}".rstrip(": ")
+        _note_failure(Journal(run_dir / "journal.jsonl", "run"), error.name, what)
+        raise StageError(what) from None
 
 
 def run_one(run_dir: Path, stage_id: str, keep: int, mode: str) -> None:
@@ -220,16 +265,25 @@ def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str,
     done = ctx.dir / "stage.json"
     if done.exists():
         _drop_checkpoints(ctx.dir)
-        return _result(done)
+        _fingerprint(ctx.dir)
+        return dict(_record(done)["result"])
+    parents = {p: _fingerprint(d) for p, d in ctx.parents.items()}
+    _refuse_other_parents(ctx, parents, journal)
     config = stage_config(stage)
     module = importlib.import_module(KINDS[stage.kind])
     watch = Stopwatch()
     try:
         ctx.dir.mkdir(parents=True, exist_ok=True)
-        journal.append({"event": "start", "stage": stage.id}, sync=True)
+        journal.append({"event": "start", "stage": stage.id, "parents": parents}, sync=True)
         result: dict[str, Any] = module.run(ctx, config)
     except OSError as error:
-        raise explain(error, Path(error.filename or ctx.dir)) from error
+        failure = explain(error, Path(error.filename or ctx.dir))
+        _note_failure(journal, stage.id, str(failure))
+        raise failure from error
+    except Exception as error:
+        known = isinstance(error, UserError | StageError)
+        _note_failure(journal, stage.id, str(error) if known else repr(error))
+        raise
     result.setdefault("cpu_seconds", round(watch.cpu, 1))
     result.setdefault("wall_seconds", round(watch.wall, 1))
     record = {
@@ -239,7 +293,7 @@ def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str,
         "kind": stage.kind,
         "labels": dict(stage.labels),
         "config": to_dict(config),
-        "parents": {p: _fingerprint(d) for p, d in ctx.parents.items()},
+        "parents": parents,
         "seed": stage.seed,
         "machine": asdict(ctx.machine),
         "versions": versions(),
@@ -248,18 +302,27 @@ def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str,
     weights = ctx.dir / "model" / "model.safetensors"
     if weights.exists():
         record["weights"] = sha256_file(weights)
+    record["fingerprint"] = _identify(record)
     write_json(done, record, "stage")
     _drop_checkpoints(ctx.dir)
     journal.append({"event": "done", "stage": stage.id}, sync=True)
     return result
 
 
-def _result(done: Path) -> dict[str, Any]:
+def _note_failure(journal: Journal, stage: str, error: str) -> None:
+    with contextlib.suppress(UserError):  # where the disk is full that is said already
+        journal.append({"event": "failed", "stage": stage, "error": error[:1000]}, sync=True)
+
+
+def _record(done: Path) -> dict[str, Any]:
+    """A finished stage's record. Raises UserError where it is none."""
     try:
-        return dict(json.loads(done.read_text())["result"])
-    except (ValueError, KeyError, TypeError) as error:
+        record = dict(json.loads(done.read_text()))
+        dict(record["result"]), dict(record["parents"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         fix = f"remove {done.parent} to run this stage again"
         raise UserError(f"{done} is broken: {error!r}", fix) from error
+    return record
 
 
 def _drop_checkpoints(stage_dir: Path) -> None:
@@ -268,9 +331,41 @@ def _drop_checkpoints(stage_dir: Path) -> None:
     crash_point("stage.tidied")
 
 
+def _identify(record: Mapping[str, Any]) -> str:
+    """The hash of what decides a stage and of what came out; its costs are no part of it."""
+    keys = ("config", "kind", "seed", "labels", "parents", "weights")
+    return sha256_json({key: record.get(key) for key in keys})
+
+
 def _fingerprint(directory: Path) -> str:
-    """The hash of a finished stage's record: its config, its parents and its weights."""
-    return sha256_file(directory / "stage.json")
+    """Which stage the finished one in `directory` is, its ancestors looked at too.
+
+    Raises UserError where one was made from another parent than the one that is there now.
+    """
+    record = _record(directory / "stage.json")
+    for parent, known in record["parents"].items():
+        now = _fingerprint(directory.parent / parent)
+        if "fingerprint" in record and now != known:
+            raise _other_parent(directory, parent)
+    return str(record.get("fingerprint") or _identify(record))
+
+
+def _refuse_other_parents(ctx: StageContext, parents: Mapping[str, str], journal: Journal) -> None:
+    """Raises UserError where the checkpoints of a begun stage come from other parents."""
+    if not (ctx.dir / "checkpoints").exists():
+        return
+    starts = [r for r in read(journal.path) if r.get("event") == "start"]
+    mine = [r["parents"] for r in starts if r.get("stage") == ctx.id and "parents" in r]
+    for parent, now in parents.items():
+        if mine and mine[-1].get(parent) != now:
+            raise _other_parent(ctx.dir, parent)
+
+
+def _other_parent(directory: Path, parent: str) -> UserError:
+    return UserError(
+        f"stage '{directory.name}' was made from another '{parent}' than the one there now",
+        f"remove {directory} to run it again",
+    )
 
 
 def refuse_strangers(run_dir: Path) -> None:
@@ -290,40 +385,13 @@ def refuse_strangers(run_dir: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory. Raises UserError where another process holds it."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(run_dir / ".lock", "a+")  # noqa: SIM115 - held for the whole run
-    except OSError as error:
-        raise explain(error, run_dir) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            raise UserError(
-                f"{run_dir} is in use by {owner}", "wait for it, or choose another --dir"
-            ) from None
-        try:
-            lock.seek(0)
-            lock.truncate()
-            lock.write(f"process {os.getpid()}")
-            lock.flush()
-            remove_leftovers(run_dir)
-        except OSError as error:
-            raise explain(error, run_dir) from error
-        yield
-
-
 def _open_run(
     recipe: Recipe,
     resolved: list[dict[str, Any]],
     run_dir: Path,
     recipe_path: Path,
     progress: Progress,
+    sets: Sequence[str],
 ) -> tuple[Machine, int]:
     """The machine choices stored in the directory, made now if it is new."""
     wanted = _machine_config(recipe)
@@ -331,7 +399,7 @@ def _open_run(
     if path.exists():
         try:
             old = json.loads(path.read_text())
-            stored, stages = Machine(**old["machine"]), old["stages"]
+            stored, stages = read_machine(old["machine"]), old["stages"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is broken: {error}", "choose another --dir") from error
         begun = [s["id"] for s in stages if _begun(run_dir / s["id"])]
@@ -342,14 +410,15 @@ def _open_run(
                 "choose another --dir, or remove it",
             )
         if _difference(stages, resolved):  # of stages that have not begun: a mistake was mended
-            write_json(path, {**old, **_recipe_record(recipe, resolved, recipe_path)}, "run")
+            new = _recipe_record(recipe, resolved, recipe_path, sets)
+            write_json(path, {**old, **new}, "run")
         return stored, wanted.keep_checkpoints
     machine = choose_machine(wanted)
     write_json(
         path,
         {
             "schema": SCHEMA,
-            **_recipe_record(recipe, resolved, recipe_path),
+            **_recipe_record(recipe, resolved, recipe_path, sets),
             "machine": asdict(machine),
             "versions": versions(),
             "commit": _commit(),
@@ -363,12 +432,13 @@ def _open_run(
 
 
 def _recipe_record(
-    recipe: Recipe, resolved: list[dict[str, Any]], recipe_path: Path
+    recipe: Recipe, resolved: list[dict[str, Any]], recipe_path: Path, sets: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "title": recipe.title,
         "recipe": str(recipe_path),
+        "sets": list(sets),
         "recipe_hash": sha256_json(resolved),
         "seed": recipe.seed,
         "stages": resolved,

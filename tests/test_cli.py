@@ -95,6 +95,7 @@ def test_every_verb_helps(verb):
         (["env", "shwo"], "no action 'shwo'; did you mean 'show'?"),
         (["env", "show"], "which one?"),
         (["env", "try", "arithmetic", "--index", "x"], "not a task number"),
+        (["env", "try", "arithmetic", "--index", "²"], "not a task number"),
         (["doctor", "who"], "takes no 'who'"),
     ],
 )

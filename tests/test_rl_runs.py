@@ -23,6 +23,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Few answers end within four tokens, and one that is cut off would earn 0 whatever it says.
+ALL_COUNT = '''
+    def judge(self, episodes, hidden, ctx):
+        from puna.core.outcome import Scored
+
+        values = [self.score(e.said(), hidden["problem"]) for e in episodes]
+        return [{"agent": Scored(v, False)} for v in values]
+'''
+
+
+def stage(directory: Path, start: Path, **settings: Any) -> Path:
+    """A recipe of one rl stage, whose environment scores what is cut off as well."""
+    recipe = write_stage(directory, "rl", start, **settings)
+    env = directory / "brief.py"
+    if "def judge" not in env.read_text():
+        env.write_text(env.read_text() + ALL_COUNT)
+    return recipe
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("start")
@@ -38,7 +57,7 @@ def trained(start, tmp_path_factory):
 
     def train(name: str) -> tuple[Path, Path, str]:
         if name not in found:
-            recipe = write_stage(where / name, "rl", start, **VARIANTS[name])
+            recipe = stage(where / name, start, **VARIANTS[name])
             weights = finish(recipe, where / name / "run")["rl"]
             found[name] = (recipe, where / name / "run", weights)
         return found[name]
@@ -112,10 +131,23 @@ def test_the_distance_to_the_start_is_measured_from_the_start(trained):
 
 
 def test_a_role_nobody_has(start, tmp_path):
-    recipe = write_stage(tmp_path, "rl", start, roles={"agnet": 0.5})
+    recipe = stage(tmp_path, start, roles={"agnet": 0.5})
     assert "has no role 'agnet'; did you mean 'agent'?" in run(recipe, tmp_path / "run").error
-    recipe = write_stage(tmp_path, "rl", start, frozen={"agent": str(start)})
+    recipe = stage(tmp_path, start, frozen={"agent": str(start)})
     assert "names every role" in run(recipe, tmp_path / "run").error
+
+
+def test_an_environment_that_changed_on_the_way(start, tmp_path):
+    recipe = stage(tmp_path, start)
+    killed(recipe, tmp_path / "run", "checkpoint.renamed:1")
+    env = tmp_path / "brief.py"
+    before = env.read_text()
+    env.write_text(before.replace("return 1 /", "return 2 /"))
+    error = run(recipe, tmp_path / "run").error
+    assert "data of stage rl changed since it began (environment " in error
+    assert error.endswith("; choose another --dir or restore it")
+    env.write_text(before)
+    finish(recipe, tmp_path / "run")
 
 
 DULL = '''
@@ -135,8 +167,8 @@ class Dull(SingleTurn):
 
 
 def test_no_signal_teaches_nothing_and_ends_well(start, tmp_path):
-    (tmp_path / "dull.py").write_text(DULL)
-    recipe = write_stage(tmp_path, "rl", start, env=str(tmp_path / "dull.py"), prompts=5, refills=2)
+    (tmp_path / "dull.py").write_text(DULL + ALL_COUNT)
+    recipe = stage(tmp_path, start, env=str(tmp_path / "dull.py"), prompts=5, refills=2)
     killed(recipe, tmp_path / "run", "checkpoint.renamed:1")
     finish(recipe, tmp_path / "run")
     for figures in metrics(tmp_path / "run", "rl").values():
@@ -152,8 +184,8 @@ FEW = DULL.replace("Dull", "Few").replace("0.25", "1 / (1 + len(answer.encode())
 
 def test_fewer_tasks_than_prompts(start, tmp_path):
     """The same task again in a step is another group with draws of its own."""
-    (tmp_path / "few.py").write_text(FEW)
-    recipe = write_stage(tmp_path, "rl", start, env=str(tmp_path / "few.py"), prompts=7, steps=2)
+    (tmp_path / "few.py").write_text(FEW + ALL_COUNT)
+    recipe = stage(tmp_path, start, env=str(tmp_path / "few.py"), prompts=7, steps=2)
     weights = finish(recipe, tmp_path / "run")
     figures = metrics(tmp_path / "run", "rl")[1]
     assert figures["groups_used"] == 7

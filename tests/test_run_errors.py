@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +24,15 @@ from tiny_run import (
     finish,
     killed,
     metrics,
+    puna,
     real,
     run,
     write_recipe,
     write_stage,
 )
+
+from puna.core.journal import read
+from puna.report.read import open_run
 
 NOBODY = 65534
 CHAT = {"messages": [{"role": "user", "content": "2+2="}, {"role": "assistant", "content": "4"}]}
@@ -66,6 +71,16 @@ def start(finished) -> Path:
         ("machine.thread=1", "machine: unknown key 'thread'; did you mean 'threads'?"),
         ("machine.threads=-1", "threads is -1, must be at least 0"),
         ("machine=3", "machine is 3"),
+        ("eval.n=0", "eval: n is 0, must be at least 1"),
+        ("eval.k=0", "k is 0"),
+        ("eval.max_tokens=0", "max_tokens is 0"),
+        ("eval.slots=0", "slots is 0"),
+        ("eval.temperature=-1.0", "temperature is -1.0, must be 0 or more"),
+        ("eval.envs=[]", "envs is empty"),
+        ("sft.env.since=2024-01-01", "sft.env.since is 2024-01-01 (a date); write text in quotes"),
+        ("sft.optim.lr=nan", "sft.optim.lr is nan; give a finite number"),
+        ("eval.from=[]", "stage 'eval': nothing to evaluate"),
+        ("eval.rounds=2", "from names 'eval.1', an eval stage without a model"),
     ],
 )
 def test_a_wrong_setting(finished, tmp_path, change, said):
@@ -80,6 +95,9 @@ def test_a_wrong_setting(finished, tmp_path, change, said):
         ('from = ["sft"]', 'from = ["sftt"]', "no earlier stage 'sftt'; did you mean 'sft'?"),
         ('name = "tiny"', 'nam = "tiny"', "unknown key 'nam'; did you mean 'name'?"),
         ("steps = 6", "steps = ", "is not valid TOML"),
+        ('id = "eval"', 'id = "evals"', "stage id 'evals' is taken"),
+        ('id = "eval"', 'id = "tensorboard"', "stage id 'tensorboard' is taken"),
+        ('kind = "rl"', 'kind = "eval"\nenvs = ["arithmetic"]', "rl: unknown key"),
         ('id = "sft"', 'id = "pretrain"', "two stages have the id 'pretrain'"),
     ],
 )
@@ -103,6 +121,7 @@ def test_no_such_recipe(tmp_path):
         ("rl.env=./none.py", "no environment file none.py"),
         ("sft.data=none.jsonl", "sft.data: no file or directory none.jsonl"),
         ("pretrain.data=/nowhere", "pretrain.data: no file or directory /nowhere"),
+        ("rl.frozen.agent=/nowhere", "rl.frozen.agent: no directory /nowhere"),
         ("machine.device=abacus", "machine.device is 'abacus'"),
         ("machine.dtype=int8", "machine.dtype is 'int8'"),
     ],
@@ -222,6 +241,87 @@ def test_a_stage_that_has_not_begun_may_still_be_changed(finished, tmp_path):
     assert finish(recipe, tmp_path / "run") == weights
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [s["steps"] for s in record["stages"] if s["id"] == "rl"] == [4]
+
+
+def test_a_stage_made_from_another_parent_is_named(finished, tmp_path):
+    """A parent that was made again, otherwise, leaves its children's results without a meaning."""
+    recipe, done, weights = finished
+    directory = tmp_path / "run"
+    shutil.copytree(done, directory)
+    assert finish(recipe, directory) == weights
+    shutil.rmtree(directory / "sft")
+    times = {p: p.stat().st_mtime_ns for p in directory.glob("rl/**/*.safetensors")}
+    assert finish(recipe, directory) == weights  # made again the same, whatever time it took
+    shutil.rmtree(directory / "sft")
+    line = run(recipe, directory, "sft.steps=5").error
+    assert "stage 'rl' was made from another 'sft' than the one there now; remove " in line
+    assert line.endswith(f"remove {directory / 'rl'} to run it again")
+    assert times == {p: p.stat().st_mtime_ns for p in directory.glob("rl/**/*.safetensors")}
+    shutil.rmtree(directory / "rl")
+    line = run(recipe, directory, "sft.steps=5").error
+    assert "stage 'eval' was made from another 'sft'" in line
+    shutil.rmtree(directory / "eval")
+    assert finish(recipe, directory, "sft.steps=5") == finish(
+        recipe, tmp_path / "fresh", "sft.steps=5"
+    )
+
+
+def test_a_begun_stage_does_not_go_on_from_another_parents_checkpoints(finished, tmp_path):
+    recipe, directory = finished[0], tmp_path / "run"
+    killed(recipe, directory, "checkpoint.renamed:7")
+    assert list((directory / "rl" / "checkpoints").iterdir())
+    shutil.rmtree(directory / "sft")
+    line = run(recipe, directory, "sft.steps=5").error
+    assert "stage 'rl' was made from another 'sft'" in line
+
+
+def test_why_a_stage_failed_is_kept(start, tmp_path):
+    recipe = write_stage(tmp_path, "sft", start, data=str(tmp_path / "a.jsonl"))
+    (tmp_path / "a.jsonl").write_text("{oops")
+    line = run(recipe, tmp_path / "run", "sft.steps=3").error
+    stage = open_run(tmp_path / "run").stage("sft")
+    assert (stage.state, f"puna: {stage.error}") == ("failed", line)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["sets"] == ["sft.steps=3"]
+
+
+def test_a_device_that_has_gone(finished, tmp_path):
+    recipe, directory = finished[0], tmp_path / "run"
+    killed(recipe, directory, "stage.tidied:1")
+    record = json.loads((directory / "run.json").read_text())
+    record["machine"]["device"] = "cuda:99"
+    (directory / "run.json").write_text(json.dumps(record))
+    assert "was begun on 'cuda:99', which is not on this machine" in run(recipe, directory).error
+
+
+def test_what_others_left_aside_stays_where_the_run_is_not_ours(finished, tmp_path):
+    shutil.copytree(finished[1], tmp_path / "run")
+    (tmp_path / "run" / ".mine.tmp").write_text("unsaved")
+    assert "holds another recipe's run" in run(finished[0], tmp_path / "run", "sft.steps=7").error
+    assert (tmp_path / "run" / ".mine.tmp").exists()
+    finish(finished[0], tmp_path / "run")
+    assert not (tmp_path / "run" / ".mine.tmp").exists()
+
+
+def test_eval_and_chat_take_the_runs_machine_and_seed(finished, tmp_path):
+    """The eval stage's scores come out of `puna eval` again, task by task."""
+    _, directory, _ = finished
+    ours = list(read(directory / "eval" / "episodes-rl-arithmetic.jsonl"))
+    for number, target in enumerate((directory, directory / "rl", directory / "rl" / "model")):
+        out = tmp_path / str(number)
+        args = ["eval", target, "-n", "16", "--max-tokens", "4", "--out", out]
+        assert puna(*args).code == 0
+        (where,) = out.iterdir()
+        facts = json.loads((where / "result.json").read_text())["facts"]
+        assert (facts["dtype"], facts["threads"]) == ("float32", 1)
+        assert (facts["seed"], facts["env_seed"]) == (3, 3)
+        theirs = list(read(where / "episodes.jsonl"))
+        assert [(r["task"], r["transcripts"]) for r in theirs] == [
+            (r["task"], r["transcripts"]) for r in ours
+        ]
+    assert puna("eval", directory, "-n", "16", "--seed", "4", "--out", tmp_path / "x").code == 0
+    (where,) = (tmp_path / "x").iterdir()
+    asked = [r["transcripts"][0][0] for r in read(where / "episodes.jsonl")]
+    assert asked == [r["transcripts"][0][0] for r in ours]  # other streams, the same tasks
 
 
 def test_a_directory_with_strangers(finished, tmp_path):
@@ -349,6 +449,12 @@ class Broken(SingleTurn):
 
     def score(self, answer, problem):
         raise KeyError("no such table")
+
+    def judge(self, episodes, hidden, ctx):  # answers that were cut off are judged too
+        from puna.core.outcome import Scored
+
+        values = [self.score(e.said(), hidden["problem"]) for e in episodes]
+        return [{"agent": Scored(v, False)} for v in values]
 '''
 
 
@@ -394,6 +500,8 @@ def interrupted(recipe: Path, directory: Path, sign: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell may have started the tests with Ctrl-C ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 60
     while not sign.exists() and time.monotonic() < deadline and process.poll() is None:

@@ -112,6 +112,12 @@ class Brief(SingleTurn):
     def score(self, answer, problem):
         time.sleep(random.random() / 1000)  # verdicts come in any order
         return 1 / (1 + len(answer.encode()))
+
+    def judge(self, episodes, hidden, ctx):  # answers that were cut off count too
+        from puna.core.outcome import Scored
+
+        values = [self.score(e.said(), hidden["problem"]) for e in episodes]
+        return [{"agent": Scored(v, False)} for v in values]
 '''
 
 

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from puna.core.errors import UserError
 from puna.core.messages import Message
-from puna.core.runs import find_model
+from puna.core.printable import printable
+from puna.core.runs import find_model, home_of
 from puna.core.threads import set_threads
 from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
@@ -40,7 +43,11 @@ class Chat:
 
         directory, label = find_model(self.target, stage)
         if label not in self.models:
+            machine = home_of(directory).machine  # answers as the run's own scores had them
+            set_threads(machine.threads)
             model, _ = hf.load(directory)
+            model.compute_dtype = getattr(torch, machine.dtype)
+            model.to(machine.device)
             self.models[label] = Engine(model, Tokenizer.load(directory), 0)
         return label
 
@@ -87,12 +94,15 @@ def abilities(target: Path) -> tuple[str, list[str]]:
     for stage in run["stages"]:
         record = target / stage["id"] / "stage.json"
         if stage["kind"] == "eval" and record.exists():
-            for score in json.loads(record.read_text())["result"]["scores"]:
+            scores = json.loads(record.read_text())["result"]["scores"]
+            several = len({s.get("role") for s in scores}) > 1
+            for score in scores:
                 value = score["score"]["value"]
                 if value:
+                    role = f" as {score.get('role')}" if several else ""
                     parts.append(
-                        f"{score['stage']} solves {value['mean']:.0%} of {score['env']['name']} "
-                        f"[{value['low']:.0%}, {value['high']:.0%}]"
+                        f"{score['stage']}{role} solves {value['mean']:.0%} of "
+                        f"{score['env']['name']} [{value['low']:.0%}, {value['high']:.0%}]"
                     )
         for given in stage.get("envs", []):
             settings = {"id": given} if isinstance(given, str) else dict(given)
@@ -110,14 +120,13 @@ def talk(target: Path, stage: str, temperature: float, max_tokens: int) -> int:
     """The conversation at the terminal; reads standard input to its end."""
     if max_tokens < 1 or temperature < 0:
         raise UserError("max-tokens must be at least 1 and temperature 0 or more")
-    set_threads(0)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     chat = Chat(target, stage, SamplingParams(max_tokens, temperature))
     what, prompts = abilities(target)
-    print(what)
+    print(printable(what))
     if prompts:
-        print("try: " + "   ".join(prompts))
+        print(printable("try: " + "   ".join(prompts)))
     print(f"talking to {chat.names[0]}; /help lists commands")
     while True:
         try:
@@ -132,7 +141,7 @@ def talk(target: Path, stage: str, temperature: float, max_tokens: int) -> int:
                 return 0
             continue
         for name, answer in chat.say(text):
-            print(f"{name}: {answer}" if len(chat.names) > 1 else answer)
+            print(printable(f"{name}: {answer}" if len(chat.names) > 1 else answer))
 
 
 def _command(chat: Chat, words: list[str]) -> bool:

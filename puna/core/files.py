@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,45 @@ class NewDirectory:
             if self.old.exists() and not self.path.exists():
                 os.replace(self.old, self.path)
             raise explain(failure, self.path) from failure
+
+
+@contextlib.contextmanager
+def locked(directory: Path, patience_s: float = 0.0) -> Iterator[int]:
+    """Hold `directory` (made if need be) until the end; gives the lock's file descriptor.
+
+    A process that inherits the descriptor holds it too. Raises UserError where another still holds
+    it after `patience_s` seconds.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".lock", "a+")  # noqa: SIM115 - held to the end
+    except OSError as error:
+        raise explain(error, directory) from error
+    with lock:
+        deadline = time.monotonic() + patience_s
+        while not _flock(lock.fileno()):
+            if time.monotonic() >= deadline:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+                fix = "wait for it, or choose another directory"
+                raise UserError(f"{directory} is in use by {owner}", fix)
+            time.sleep(0.05)
+        try:
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+        except OSError as error:
+            raise explain(error, directory) from error
+        yield lock.fileno()
+
+
+def _flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def remove_leftovers(path: Path) -> None:

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 _PARENT = "PUNA_PARENT"
+_PREFIX = "puna: "
+_PR_SET_PDEATHSIG = 1
 
 
 class JobError(RuntimeError):
@@ -27,65 +32,88 @@ def run_graph(
     needs: Mapping[str, Sequence[str]],
     command: Callable[[str], Sequence[str]],
     jobs: int,
-    started: Callable[[str], None] = lambda name: None,
-    finished: Callable[[str], None] = lambda name: None,
+    pass_fds: Sequence[int] = (),
 ) -> None:
     """Run a process for every name, at most `jobs` at a time, each after all that it `needs`.
 
-    Raises JobError for the first that fails, after stopping the others; its message is the last
-    line the process wrote to standard error.
+    They inherit the descriptors `pass_fds`. Raises JobError for the first that fails, after
+    stopping the others; its message is the last line the process wrote to standard error that
+    begins with "puna: " (it is not passed on: who catches the error prints it), else the last one.
     """
     waiting = list(needs)
     done: set[str] = set()
-    running: dict[str, subprocess.Popen[str]] = {}
-    last: dict[str, str] = {}
+    running: dict[str, _Job] = {}
     try:
         while waiting or running:
             for name in [n for n in waiting if set(needs[n]) & set(needs) <= done]:
                 if len(running) >= jobs:
                     break
                 waiting.remove(name)
-                started(name)
-                running[name] = _start(name, command(name), last)
-            for name, process in list(running.items()):
-                status = process.poll()
+                running[name] = _Job(command(name), pass_fds)
+            for name, job in list(running.items()):
+                status = job.process.poll()
                 if status is None:
                     continue
                 del running[name]
+                message = job.last_line(status)
                 if status:
-                    raise JobError(name, status, last.get(name, ""))
+                    raise JobError(name, status, message)
                 done.add(name)
-                finished(name)
             time.sleep(0.05)
     finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for job in running.values():
+            job.process.terminate()
+        for job in running.values():
+            job.end()
 
 
-def _start(name: str, command: Sequence[str], last: dict[str, str]) -> subprocess.Popen[str]:
-    """Start one; its standard error is passed on, and its last line remembered."""
-    process = subprocess.Popen(
-        list(command),
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env={**os.environ, _PARENT: str(os.getpid())},
-    )
+class _Job:
+    """A process whose standard error is passed on, but for a line that says why it ended."""
 
-    def pass_on() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            last[name] = line.strip() or last.get(name, "")
-            sys.stderr.write(line)
-            sys.stderr.flush()
+    def __init__(self, command: Sequence[str], pass_fds: Sequence[int]) -> None:
+        self.last = self.verdict = ""
+        # A session of its own: Ctrl-C reaches the parent alone, which ends its children.
+        self.process = subprocess.Popen(
+            list(command),
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, _PARENT: str(os.getpid())},
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self._pass_on, daemon=True)
+        self.reader.start()
 
-    threading.Thread(target=pass_on, daemon=True).start()
-    return process
+    def _pass_on(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.last = line.strip() or self.last
+            line = line.rstrip("\n") + "\n"  # a killed process may end within one
+            if line.startswith(_PREFIX):
+                line, self.verdict = self.verdict, line
+            _tell(line)
+
+    def last_line(self, status: int) -> str:
+        """Once the process has ended with `status`: why, in its words."""
+        self.reader.join(5)  # not for ever: a child of its own may still hold the pipe
+        if not status:
+            _tell(self.verdict)
+        return self.verdict.strip() if status and self.verdict else self.last
+
+    def end(self) -> None:
+        """Wait for it to obey the signal it was sent, then make it."""
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _tell(line: str) -> None:
+    if line:
+        sys.stderr.write(line)
+        sys.stderr.flush()
 
 
 def die_with_parent() -> None:
@@ -93,6 +121,9 @@ def die_with_parent() -> None:
     parent = os.environ.get(_PARENT)
     if parent is None:
         return
+    if sys.platform == "linux":  # at once; elsewhere the thread below sees it
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
     def watch() -> None:
         while os.getppid() == int(parent):

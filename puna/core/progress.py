@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from puna.core.printable import printable
+
 
 class Progress:
     """Shows stage, step, figures, tokens per second and the time left."""
@@ -62,18 +64,21 @@ class Progress:
         if self.mode == "quiet":
             return
         self._stop()
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def _line(self, text: str) -> None:
+        text = printable(text)
         if self.mode == "plain":
             print(text, file=sys.stderr, flush=True)
             return
+        from rich.text import Text
+
         if self._status is None:
             from rich.console import Console
 
-            self._status = Console(stderr=True).status(text)
+            self._status = Console(stderr=True).status(Text(text))
             self._status.start()
-        self._status.update(text)
+        self._status.update(Text(text))
 
     def _stop(self) -> None:
         if self._status is not None:

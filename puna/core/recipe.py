@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from puna.core.errors import UserError, nearest
 _TOP = {"name", "seed", "machine", "stage", "title"}
 # A name that stands for a table, and the key that the name has in it.
 _NAMED = {"env": "id", "model": "preset"}
+# Other things than stages have these places in a run's directory.
+_RESERVED = ("evals", "tensorboard")
 _STAGE = {"id", "kind", "from", "rounds", "matrix"}
 
 
@@ -77,6 +80,8 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for text in sets:
         _apply(table, stages, text)
     _stage_tables(stages, path)
+    for key, value in table.items():
+        _plain(value if key != "stage" else {s["id"]: s for s in stages}, key, path)
     ids = [s["id"] for s in stages]
     for stage in stages:
         if ids.count(stage["id"]) > 1:
@@ -89,6 +94,21 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     if not isinstance(machine, Mapping):
         raise UserError(f"{path}: machine is {machine!r}", "write [machine] with threads = ...")
     return Recipe(name, title, seed, machine, tuple(stages))
+
+
+def _plain(value: Any, where: str, path: Path) -> None:
+    """Raises UserError for what a run's records cannot hold: dates and times, nan, infinities."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _plain(inner, key if where == "stage" else f"{where}.{key}", path)
+    elif isinstance(value, list):
+        for inner in value:
+            _plain(inner, where, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}: {where} is {value}", "give a finite number")
+    elif not isinstance(value, str | int | float):
+        kind = type(value).__name__
+        raise UserError(f"{path}: {where} is {value} (a {kind})", "write text in quotes")
 
 
 def _whole(value: object) -> bool:
@@ -106,6 +126,9 @@ def _stage_tables(stages: Any, path: Path) -> list[Mapping[str, Any]]:
             raise UserError(
                 f"{path}: stage id '{stage['id']}' cannot name a directory", "use letters, - and _"
             )
+        if stage["id"] in _RESERVED:
+            what = f"{path}: stage id '{stage['id']}' is taken by another directory of a run"
+            raise UserError(what, "rename it")
     return stages
 
 

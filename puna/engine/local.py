@@ -21,6 +21,7 @@ from puna.engine.cache import KVCache
 from puna.engine.policy import Completion, SamplingParams
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
+from puna.text.template import stop_ids
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Engine:
     def __init__(self, model: Decoder, tokenizer: Any, seed: int, slots: int = 256) -> None:
         self.model, self.tokenizer, self.seed, self.slots = model, tokenizer, seed, slots
         self.version = 0
-        self.stop_ids = [tokenizer.special("eot"), tokenizer.special("end_of_text")]
-        self._stops = torch.tensor(self.stop_ids)
+        self.stop_ids = stop_ids(tokenizer)
+        self._stops = torch.tensor(self.stop_ids, dtype=torch.long)
         self.max_context = model.config.max_positions
         self.generated_tokens = 0
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
@@ -367,6 +368,7 @@ class LocalSampler:
         self.engine, self.meet = engine, meet
         self.tokenizer = engine.tokenizer
         self.max_context = engine.max_context
+        self.seed = engine.seed
 
     async def sample(
         self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]

@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from puna.core.errors import UserError
-from puna.core.files import sha256_file, sha256_json, write_json
+from puna.core.files import locked, sha256_json, write_json
+from puna.core.printable import printable
 from puna.core.progress import Progress
-from puna.core.runs import find_model
-from puna.evals.evaluate import EvalResult, evaluate, failures, local_policy
+from puna.core.runs import find_model, home_of, weights_hash
+from puna.core.stage import Machine
+from puna.evals.evaluate import EvalResult, evaluate, failures, local_policy, place_on
 from puna.gym.registry import load_environment
 
 
@@ -43,7 +44,7 @@ def eval(
     stage: str = "",
     temperature: float | None = None,
     max_tokens: int = 32,
-    seed: int = 0,
+    seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
     model_name: str = "",
     api_key_env: str = "",
@@ -54,7 +55,10 @@ def eval(
     """Score a policy on `n` test tasks with `k` episodes each.
 
     `target` is a run's, stage's or checkpoint's directory, or the http(s) address of an
-    OpenAI-compatible endpoint. Finished episodes are kept; the same call goes on where it stopped.
+    OpenAI-compatible endpoint. What belongs to a run is scored as the run itself does it: with its
+    dtype, threads, device and its environment's seed (0 elsewhere). `seed` names the random streams
+    of sampling; that same seed if not given. Finished episodes are kept; the same call goes on
+    where it stopped.
     Raises UserError for whatever the caller can mend.
     """
     if n < 1 or k < 1:
@@ -63,13 +67,13 @@ def eval(
     if max_tokens < 1 or not 0 <= heat < float("inf"):
         what = f"max_tokens is {max_tokens} and temperature is {heat}"
         raise UserError(what, "give at least 1 and at least 0")
-    environment = load_environment(env, settings, seed)
     show = Progress(progress)
-    facts = {"env": environment.content_hash, "k": k, "temperature": heat}  # type: ignore[attr-defined]
-    facts |= {"max_tokens": max_tokens, "seed": seed}
+    facts = {"k": k, "temperature": heat, "max_tokens": max_tokens, "seed": seed or 0}
     common = {"n": n, "k": k}
     try:
         if str(target).startswith(("http://", "https://")):
+            environment = load_environment(env, settings, 0)
+            facts |= _env_facts(environment)
             return _endpoint(
                 str(target),
                 environment,
@@ -81,18 +85,28 @@ def eval(
                 out,
                 show,
             )
-        return _local(Path(target), stage, environment, facts, common, out, show)
+        directory, label = find_model(Path(target), stage)
+        home = home_of(directory)
+        environment = load_environment(env, settings, home.seed)
+        facts |= _env_facts(environment) | {"seed": home.seed if seed is None else seed}
+        place = out or Path(target) / "evals"
+        return _local(directory, label, home.machine, environment, facts, common, place, show)
     finally:
         show.close()
 
 
+def _env_facts(env: Any) -> dict[str, Any]:
+    return {"env": env.content_hash, "env_seed": env.seed}
+
+
 def _local(
-    target: Path,
-    stage: str,
+    directory: Path,
+    label: str,
+    machine: Machine,
     env: Any,
     facts: dict[str, Any],
     common: dict[str, int],
-    out: Path | None,
+    root: Path,
     show: Progress,
 ) -> Evaluation:
     from puna.core.threads import set_threads
@@ -100,24 +114,25 @@ def _local(
     from puna.models import hf
     from puna.text.tokenizer import Tokenizer
 
-    directory, label = find_model(target, stage)
-    set_threads(_threads(target))
+    facts |= {"threads": set_threads(machine.threads), "dtype": machine.dtype}
     model, _ = hf.load(directory)
-    shards = [sha256_file(p) for p in sorted(directory.glob("*.safetensors"))]
-    facts["weights"] = shards[0] if len(shards) == 1 else sha256_json(shards)
-    where = _place(out or target / "evals", label, env.name, facts)
-    sampler, meet = local_policy(model, Tokenizer.load(directory), facts["seed"])
-    result = evaluate(
-        env,
-        dict.fromkeys(env.roles, sampler),
-        params=SamplingParams(facts["max_tokens"], facts["temperature"]),
-        meet=meet,
-        journal=where / "episodes.jsonl",
-        progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
-        n=common["n"],
-        k=common["k"],
-    )
-    return _finish(label, result, where, facts)
+    facts["weights"] = weights_hash(directory)
+    where = _place(root, label, env.name, facts)
+    tokenizer = Tokenizer.load(directory)
+    sampler, meet = local_policy(place_on(model, machine), tokenizer, facts["seed"])
+    with locked(where):
+        result = evaluate(
+            env,
+            dict.fromkeys(env.roles, sampler),
+            params=SamplingParams(facts["max_tokens"], facts["temperature"]),
+            meet=meet,
+            journal=where / "episodes.jsonl",
+            policy=facts["weights"],
+            progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
+            n=common["n"],
+            k=common["k"],
+        )
+        return _finish(label, result, where, facts)
 
 
 def _endpoint(
@@ -142,28 +157,19 @@ def _endpoint(
     label = name or url.split("//", 1)[-1]
     facts |= {"url": url, "model": served}
     where = _place(out or Path("evals"), label, env.name, facts)
-    result = evaluate(
-        env,
-        {role: RemoteChat(config) for role in env.roles},
-        params=SamplingParams(facts["max_tokens"], facts["temperature"]),
-        journal=where / "episodes.jsonl",
-        concurrency=concurrency,
-        progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
-        n=common["n"],
-        k=common["k"],
-    )
-    return _finish(label, result, where, facts)
-
-
-def _threads(target: Path) -> int:
-    """The threads the run was made with, so that its scores come out the same."""
-    path = target / "run.json"
-    if path.exists():
-        try:
-            return int(json.loads(path.read_text())["machine"]["threads"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is broken: {error!r}", "name the stage's directory") from error
-    return 0
+    with locked(where):
+        result = evaluate(
+            env,
+            {role: RemoteChat(config) for role in env.roles},
+            params=SamplingParams(facts["max_tokens"], facts["temperature"]),
+            journal=where / "episodes.jsonl",
+            key=("eval", facts["seed"]),  # a seat over an endpoint has no other seed
+            concurrency=concurrency,
+            progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
+            n=common["n"],
+            k=common["k"],
+        )
+        return _finish(label, result, where, facts)
 
 
 def _place(root: Path, label: str, env: str, facts: Mapping[str, Any]) -> Path:
@@ -192,18 +198,19 @@ def print_result(found: Evaluation) -> None:
     """The table of an evaluation: every role, every slice, pass@k and pass^k, what failed."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     result = found.result
     console = Console()
     title = f"{found.policy} on {result.env['name']} {result.env['version']} ({result.env['hash']})"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for column in ("slice", "score", "95 % interval", "tasks", "k", "pass@k", "pass^k"):
         table.add_column(column)
     rows = [("all" if len(result.scores) == 1 else r, s) for r, s in result.scores.items()]
     for name, score in [*rows, *result.by_tag.items()]:
         value = score.value
         table.add_row(
-            name,
+            Text(printable(name)),
             f"{value.mean:.3f}" if value else "-",
             f"{value.low:.3f} to {value.high:.3f}" if value else "-",
             str(score.n_tasks),
@@ -219,7 +226,8 @@ def print_result(found: Evaluation) -> None:
             f"with those counted 0 the score is {score.counted_zero:.3f}"
         )
         for reason in failures(next(iter(result.outcomes.values())))[:3]:
-            console.print(f"  {reason[:200]}", markup=False)
+            console.print(f"  {printable(reason[:200])}", markup=False)
     if "cost" in result.usage:
         console.print(f"cost: {result.usage['cost']:.4f}")
-    console.print(f"episodes: {found.directory}/episodes.jsonl", markup=False, highlight=False)
+    place = printable(f"{found.directory}/episodes.jsonl")
+    console.print(f"episodes: {place}", markup=False, highlight=False)

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from puna.core.errors import UserError
 from puna.core.journal import Journal, read
 from puna.core.outcome import Infra, Invalid, Outcome, Scored, from_json
+from puna.core.rng import Key
+from puna.core.stage import Machine
 from puna.core.stats import Score, summarize
 from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
@@ -39,6 +43,13 @@ class EvalResult:
         """The score of the first role."""
         return next(iter(self.scores.values()))
 
+    def tags_of(self, role: str) -> dict[str, Score]:
+        """One role's part of `by_tag`, named by tag alone."""
+        if len(self.scores) == 1:
+            return dict(self.by_tag)
+        head = f"{role}: "
+        return {t.removeprefix(head): s for t, s in self.by_tag.items() if t.startswith(head)}
+
 
 def evaluate(
     env: Environment,
@@ -51,13 +62,18 @@ def evaluate(
     params: SamplingParams | None = None,
     meet: Rendezvous | None = None,
     journal: Path | None = None,
+    policy: str = "",
+    key: tuple[Key, ...] = ("eval",),
     workers: int = 2,
     concurrency: int = 64,
     progress: Callable[[int, int, float], None] = lambda done, total, mean: None,
 ) -> EvalResult:
     """Score `policies` on tasks `first` to `first + n` of `split`, `k` episodes each.
 
-    With `journal` every judged group is appended there as it is done, and found again later.
+    With `journal` every judged group is appended there as it is done, and found again later by an
+    evaluation of the same `policy` (the hash of its weights). `key` comes first in the names of all
+    random streams. An evaluation that goes on forms other batches than one left alone, so the last
+    bits of its log-probabilities, and what hangs on them, may differ.
     Raises UserError where `split` has none of these tasks.
     """
     wanted = range(first, min(first + n, env.count(split)))
@@ -67,16 +83,16 @@ def evaluate(
         )
     n = len(wanted)
     env_hash = identity(env)["hash"]
-    earlier = _read_done(journal, k, split, env_hash) if journal else {}
+    earlier = _read_done(journal, k, split, env_hash, policy) if journal else {}
     done = {i: record for i, record in earlier.items() if i in wanted}
-    jobs = [Job(split, i, k, ("eval",)) for i in wanted if i not in done]
+    jobs = [Job(split, i, k, key) for i in wanted if i not in done]
     rollout = Rollout(env, policies, params, meet=meet, workers=workers, concurrency=concurrency)
     log = Journal(journal, "episodes") if journal else None
 
     async def play() -> None:
         total, seen = 0.0, 0
         async for group in rollout.run(jobs):
-            record = _record(group, env_hash)
+            record = _record(group, env_hash, policy)
             done[group.job.index] = record
             if log is not None:
                 log.append(record)
@@ -93,6 +109,13 @@ def evaluate(
     return _result(env, rollout.identity, [done[i] for i in sorted(done)], k)
 
 
+def place_on(model: Decoder, machine: Machine) -> Decoder:
+    """`model` ready to sample as the stages of a run on `machine` do."""
+    model.compute_dtype = getattr(torch, machine.dtype)
+    model.to(machine.device)
+    return model.eval()
+
+
 def local_policy(
     model: Decoder, tokenizer: Tokenizer, seed: int, slots: int = 256
 ) -> tuple[LocalSampler, Rendezvous]:
@@ -101,10 +124,11 @@ def local_policy(
     return LocalSampler(Engine(model, tokenizer, seed, slots), meet), meet
 
 
-def _record(group: Group, env_hash: str) -> dict[str, Any]:
+def _record(group: Group, env_hash: str, policy: str) -> dict[str, Any]:
     records = [t.to_json(tokens=False) for t in group.trajectories]
     return {
         "env": env_hash,
+        "policy": policy,
         "split": group.job.split,
         "index": group.job.index,
         "k": group.job.k,
@@ -117,11 +141,15 @@ def _record(group: Group, env_hash: str) -> dict[str, Any]:
     }
 
 
-def _read_done(journal: Path, k: int, split: str, env_hash: str) -> dict[int, dict[str, Any]]:
+def _read_done(
+    journal: Path, k: int, split: str, env_hash: str, policy: str
+) -> dict[int, dict[str, Any]]:
     """Judged groups of an earlier try; those with a failure of the machinery are played again."""
     out = {}
     for record in read(journal):
         if (record.get("env"), record.get("split")) != (env_hash, split):
+            continue
+        if record.get("policy", "") != policy:
             continue
         outcomes = record.get("outcomes", [])
         broken = any(o.get("kind") == "infra" for roles in outcomes for o in roles.values())

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from puna.core.errors import UserError
+from puna.core.runs import weights_hash
 from puna.core.stage import StageContext
 from puna.core.stats import paired_difference
 from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import EvalResult, evaluate, local_policy, task_means
+from puna.evals.evaluate import EvalResult, evaluate, local_policy, place_on, task_means
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 from puna.models import hf
@@ -33,6 +32,16 @@ class Config:
     max_tokens: int = 32
     slots: int = 256
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that leaves nothing to do."""
+        for name in ("n", "k", "max_tokens", "slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}, must be 0 or more")
+        if not self.envs:
+            raise ValueError("envs is empty, so there is nothing to play")
+
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Score all parents on the same tasks. Raises UserError where there is no parent."""
@@ -51,10 +60,10 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         earlier: list[tuple[str, EvalResult]] = []
         for parent, directory in ctx.parents.items():
             model, _ = hf.load(directory / "model")
-            model.compute_dtype = getattr(torch, ctx.machine.dtype)
-            model.to(ctx.machine.device)
             tokenizer = Tokenizer.load(directory / "model")
-            sampler, meet = local_policy(model.eval(), tokenizer, ctx.seed, config.slots)
+            sampler, meet = local_policy(
+                place_on(model, ctx.machine), tokenizer, ctx.seed, config.slots
+            )
             found = evaluate(
                 env,
                 dict.fromkeys(env.roles, sampler),
@@ -63,20 +72,25 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
                 params=SamplingParams(config.max_tokens, config.temperature),
                 meet=meet,
                 journal=ctx.dir / f"episodes-{parent}-{env.name}{tail}.jsonl",
+                policy=weights_hash(directory / "model"),
                 workers=ctx.machine.workers,
                 progress=_shower(ctx, parent),
             )
-            scores.append(
+            scores += [
                 {
                     "stage": parent,
                     "env": dict(found.env),
+                    "role": role,
                     "chance": env.chance,
-                    "score": found.score.to_json(),
-                    "by_tag": {t: s.to_json() for t, s in found.by_tag.items()},
+                    "score": score.to_json(),
+                    "by_tag": {t: s.to_json() for t, s in found.tags_of(role).items()},
                 }
-            )
+                for role, score in found.scores.items()
+            ]
             mine = (parent, found)
-            differences += [_difference(env.name, a, mine, env.roles[0]) for a in earlier]
+            differences += [
+                _difference(env.name, a, mine, role) for a in earlier for role in env.roles
+            ]
             earlier.append(mine)
     return {"scores": scores, "differences": differences}
 
@@ -93,4 +107,4 @@ def _difference(
 ) -> dict[str, Any]:
     """`b` minus `a`, task by task."""
     found = paired_difference(task_means(b[1].outcomes[role]), task_means(a[1].outcomes[role]))
-    return {"env": env, "from": a[0], "to": b[0], **found.__dict__}
+    return {"env": env, "role": role, "from": a[0], "to": b[0], **found.to_json()}

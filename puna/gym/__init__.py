@@ -3,4 +3,4 @@
 `load_environment("arithmetic").task("test", 0).messages` shows a task.
 """
 
-GYM_VERSION = 1
+GYM_VERSION = 2

@@ -103,6 +103,8 @@ class _Auditor:
     def __init__(self, env: Environment, tasks: list[Task]) -> None:
         self.env, self.tasks = env, tasks
         self.workers = Workers(2)
+        self.resources = env.setup()
+        self.sound: set[tuple[str, str]] = set()  # (task, role) whose reference was Scored
 
     async def probe_all(self) -> list[Finding]:
         """Oracle, idle agents, the environment's own cheats, and a verdict asked for twice."""
@@ -116,6 +118,7 @@ class _Auditor:
             ]
         finally:
             self.workers.close()
+            self.env.teardown(self.resources)
 
     async def play(self, task: Task, scripts: Mapping[str, Script]) -> Mapping[str, Outcome]:
         """Outcomes of an episode by these scripts; roles they leave out play the oracle's part.
@@ -126,11 +129,15 @@ class _Auditor:
             full = dict(scripts)
             if set(full) != set(self.env.roles):
                 full = {**self.env.oracle(task), **full}
-            episode = await play_scripts(self.env, task, full, Context())
+            episode = await play_scripts(self.env, task, full, Context(), self.resources)
+        except UserError:
+            raise
         except Exception as error:
             broken = Infra(f"the episode broke: {type(error).__name__}: {error}")
             return dict.fromkeys(self.env.roles, broken)
-        verdicts = await judge_group(self.env, task, [episode], Context(), self.workers)
+        verdicts = await judge_group(
+            self.env, task, [episode], Context(), self.workers, self.resources
+        )
         return verdicts[0]
 
     async def oracle(self) -> Finding:
@@ -138,6 +145,8 @@ class _Auditor:
         bad = []
         for task in self.tasks:
             for role, outcome in (await self.play(task, {})).items():
+                if isinstance(outcome, Scored):
+                    self.sound.add((task.id, role))
                 if not isinstance(outcome, Scored) or not outcome.success:
                     bad.append(f"{task.id} {role}: {outcome}")
         return _finding("oracle", "the reference answer must score 1", bad, len(self.tasks))
@@ -179,7 +188,7 @@ class _Auditor:
                         paid += outcome.value
                         if outcome.success or (outcome.value > 0 and not self.env.chance):
                             bad.append(f"{task.id} {role} '{name}' earned {outcome.value}")
-                    elif not isinstance(outcome, Invalid):
+                    elif not isinstance(outcome, Invalid) or (task.id, role) in self.sound:
                         bad.append(f"{task.id} {role} '{name}': {outcome}")
         if not tried and not bad:
             bad.append("the environment ships none")
@@ -283,15 +292,17 @@ def show(found: Audit, as_json: bool = False) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(
-        title=f"audit of {found.env['name']} {found.env['version']} ({found.env['hash']})",
-        title_justify="left",
-    )
+    from puna.core.printable import printable
+
+    title = f"audit of {found.env['name']} {found.env['version']} ({found.env['hash']})"
+    table = Table(title=Text(printable(title)), title_justify="left")
     for column in ("probe", "", "seen", "why"):
         table.add_column(column)
     for f in found.findings:
-        table.add_row(f.probe, "ok" if f.passed else "FAILED", f.seen, f.reason)
+        cells = (f.probe, "ok" if f.passed else "FAILED", f.seen, f.reason)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     console = Console()
     console.print(table)
     verdict = "passed" if found.passed else "FAILED: do not train on this reward yet"

@@ -10,6 +10,7 @@ from puna.core.config import to_dict
 from puna.core.errors import UserError
 from puna.core.files import write_text
 from puna.core.messages import Message
+from puna.core.printable import printable
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, play_scripts
 from puna.gym.registry import known_environments, load_environment
@@ -60,7 +61,7 @@ def list_environments() -> None:
     for name, where in sorted(known_environments().items()):
         try:
             env = load_environment(name)
-            print(f"{name} {env.version}  {_about(env)}  ({where})")
+            print(printable(f"{name} {env.version}  {_about(env)}  ({where})"))
         except UserError as error:
             print(f"{name}  cannot be loaded: {error}")
 
@@ -72,16 +73,17 @@ def _about(env: Environment) -> str:
 def show_environment(name: str) -> None:
     """Print settings, sizes, limits and three tasks; the hidden part stays hidden."""
     env = load_environment(name)
-    print(f"{env.name} {env.version}: {_about(env)}")
+    print(printable(f"{env.name} {env.version}: {_about(env)}"))
     print(f"roles: {', '.join(env.roles)}   isolation: {env.tier}   chance: {env.chance}")
     print(f"tasks: {env.count('train'):,} train, {env.count('test'):,} test")
     settings = to_dict(env.config) or {}
-    print("settings: " + (", ".join(f"{k}={v!r}" for k, v in settings.items()) or "none"))
+    known = ", ".join(f"{k}={v!r}" for k, v in settings.items())
+    print(printable(f"settings: {known or 'none'}"))
     for index in range(min(3, env.count("train"))):
         task = env.task("train", index)
         print(f"train/{index}:")
         for message in task.messages:
-            print(f"  {message.role}: {message.text}")
+            print(printable(f"  {message.role}: {message.text}"))
 
 
 def try_environment(name: str, index: int) -> None:
@@ -96,7 +98,7 @@ def try_environment(name: str, index: int) -> None:
     def person(messages: Sequence[Message]) -> Message:
         nonlocal shown
         for message in messages[shown:]:
-            print(f"{message.role}: {message.text}")
+            print(printable(f"{message.role}: {message.text}"))
         try:
             text = input("you: ")
         except EOFError:
@@ -111,7 +113,7 @@ def try_environment(name: str, index: int) -> None:
         verdicts = await judge_group(env, task, [episode], Context(), workers)
         workers.close()
         for role, outcome in verdicts[0].items():
-            print(f"{role}: {outcome}")
+            print(printable(f"{role}: {outcome}"))
 
     asyncio.run(play())
 

@@ -5,8 +5,9 @@ A first environment is 30 lines: subclass `SingleTurn`, write `make` and `score`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored
-from puna.core.rng import stream
+from puna.core.rng import derive, stream
 from puna.gym.task import SPLITS, Script, Task
 from puna.gym.trajectory import Episode
 
@@ -57,6 +58,10 @@ class Session(Protocol):
     def close(self) -> None:
         """Let go of what the session holds; called exactly once."""
         ...
+
+
+Verdicts = Sequence[Mapping[str, Outcome]]
+"""An Outcome per role, for each episode of a group."""
 
 
 class JudgeContext(Protocol):
@@ -104,14 +109,21 @@ class Environment:
         """Resources made once per worker (a database template, a browser), shared."""
         return None
 
+    def teardown(self, resources: Any) -> None:
+        """Let go of what `setup` made; called once, after the last episode."""
+
     def start(self, task: Task, resources: Any, ctx: Any) -> Session:
         """Begin an episode."""
         raise NotImplementedError
 
     def judge(
         self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
-    ) -> Sequence[Mapping[str, Outcome]]:
-        """An Outcome per role for each episode of one task, judged as a group."""
+    ) -> Verdicts | Awaitable[Verdicts]:
+        """An Outcome per role for each episode of one task, judged as a group.
+
+        A plain function runs on a worker and may block. One that asks `ctx.judge` is `async def`:
+        it runs on the event loop, so it must not block.
+        """
         raise NotImplementedError
 
     def oracle(self, task: Task) -> Mapping[str, Script]:
@@ -164,15 +176,20 @@ class Problem:
     hidden: Mapping[str, Any] = field(default_factory=dict)
 
 
+_FRUITLESS = 1000  # draws without anything new after which a search gives up
+_DRAWS_PER_TASK = 50
+
+
 class SingleTurn(Environment):
     """One prompt, one answer. Write `make(rng)` and `score(answer, problem)`.
 
     Train and test are disjoint by construction: a problem belongs to the split that the hash of its
-    prompt names, and `task` draws until one falls into the split that was asked for.
+    prompt names. A train task is drawn until one falls into train, and problems may come back; test
+    tasks are all different problems, so that the first and the last of them share none.
     """
 
-    sizes: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 10_000}
-    test_share: ClassVar[float] = 0.1
+    sizes: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 2_000}
+    test_share: ClassVar[float] = 0.2
     idle_answers: ClassVar[tuple[str, ...]] = ("", "0", "yes", "I don't know.")
 
     def make(self, rng: np.random.Generator) -> Problem:
@@ -184,33 +201,60 @@ class SingleTurn(Environment):
         raise NotImplementedError
 
     def count(self, split: str) -> int:
-        """As `sizes` says."""
-        return self.sizes[split]
+        """As `sizes` says, but no more test tasks than different problems were found."""
+        return len(self._test) if split == "test" else self.sizes[split]
 
     def belongs(self, prompt: str) -> str:
         """The split a problem belongs to."""
-        return "test" if stream(0, "split", prompt).random() < self.test_share else "train"
+        return "test" if derive(0, "split", prompt) < self.test_share * 2**63 else "train"
 
     def task(self, split: str, index: int) -> Task:
-        """Draw problem `index` of `split` from its own random stream.
+        """Problem `index` of `split`.
 
         Raises UserError where 1,000 draws gave none of that split (too few problems exist).
         """
         self._check(split, index)
-        rng = stream(self.seed, self.name, split, index)
-        for _ in range(1000):
-            problem = self.make(rng)
-            if self.belongs(problem.prompt) == split:
-                return Task(
-                    id=f"{self.name}/{split}/{index}",
-                    messages=(Message.user(problem.prompt),),
-                    key=problem.prompt,
-                    hidden={"problem": problem},
-                    tags=problem.tags,
-                )
-        raise UserError(
-            f"{self.name}: 1,000 draws gave no problem of split {split}", "let `make` vary more"
+        problem = self._test[index] if split == "test" else self._draw(index)
+        return Task(
+            id=f"{self.name}/{split}/{index}",
+            messages=(Message.user(problem.prompt),),
+            key=problem.prompt,
+            hidden={"problem": problem},
+            tags=problem.tags,
         )
+
+    def _draw(self, index: int) -> Problem:
+        """Train problem `index`, from its own random stream."""
+        rng = stream(self.seed, self.name, "train", index)
+        for _ in range(_FRUITLESS):
+            problem = self.make(rng)
+            if self.belongs(problem.prompt) == "train":
+                return problem
+        raise self._too_few("train")
+
+    @cached_property
+    def _test(self) -> tuple[Problem, ...]:
+        """All test problems, found once; the search ends where few new ones are left."""
+        rng, wanted = stream(self.seed, self.name, "test"), self.sizes["test"]
+        found: dict[str, Problem] = {}
+        fruitless = 0
+        for _ in range(_DRAWS_PER_TASK * wanted):
+            problem = self.make(rng)
+            fruitless += 1
+            if problem.prompt not in found and self.belongs(problem.prompt) == "test":
+                found[problem.prompt], fruitless = problem, 0
+            if len(found) == wanted or fruitless == _FRUITLESS:
+                break
+        if wanted and not found:
+            raise self._too_few("test")
+        # Likely problems are found first, so shuffled: any stretch of tasks is as hard as another.
+        order = stream(self.seed, self.name, "test order").permutation(len(found))
+        problems = list(found.values())
+        return tuple(problems[i] for i in order)
+
+    def _too_few(self, split: str) -> UserError:
+        what = f"{self.name}: {_FRUITLESS:,} draws gave no problem of split {split}"
+        return UserError(what, "let `make` vary more")
 
     def start(self, task: Task, resources: Any, ctx: Any) -> Session:
         """One turn."""
@@ -218,10 +262,13 @@ class SingleTurn(Environment):
 
     def judge(
         self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
-    ) -> Sequence[Mapping[str, Outcome]]:
-        """Score each answer on its own."""
+    ) -> Verdicts:
+        """Score each answer on its own; one that was cut off earns nothing."""
         out = []
         for episode in episodes:
+            if episode.ended != "done":
+                out.append({"agent": Scored(0.0, False, evidence="the answer was cut off")})
+                continue
             value = float(self.score(episode.said(), hidden["problem"]))
             out.append({"agent": Scored(value, value >= 1.0)})
         return out

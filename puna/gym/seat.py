@@ -28,6 +28,7 @@ class Seat(Protocol):
 
     branches: list[Branch]
     tokens: int
+    finish: str  # of the last reply: "length" where it was cut off
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -47,6 +48,7 @@ class SamplerSeat:
         self.turn = 0
         self.open_end = False
         self.tokens = 0
+        self.finish = "stop"
 
     def _prompt(self, messages: tuple[Message, ...], tools: Sequence[Mapping[str, Any]]) -> Branch:
         tok = self.sampler.tokenizer
@@ -80,6 +82,7 @@ class SamplerSeat:
         if done.routes is not None:
             branch.routes = np.asarray(done.routes)
         self.open_end = done.finish != "stop"
+        self.finish = done.finish
         message = parse_assistant(self.sampler.tokenizer, done.ids)
         self.seen, self.tools = (*messages, message), tuple(tools)
         return message
@@ -93,6 +96,7 @@ class ChatSeat:
         self.branches: list[Branch] = []
         self.turn = 0
         self.tokens = 0
+        self.finish = "stop"
         self.usages: list[Usage] = []
 
     async def reply(
@@ -110,6 +114,7 @@ class ChatSeat:
         )
         self.usages.append(done.usage)
         self.tokens += done.usage.completion_tokens
+        self.finish = done.finish
         return done.message
 
 

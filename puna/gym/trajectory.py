@@ -10,14 +10,17 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from puna.core.files import write_bytes
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, from_json, to_json
+from puna.core.rng import Key
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no key and no seeds
 
 
 @dataclass
@@ -64,7 +67,9 @@ class Branch:
 class Episode:
     """What a verifier sees of one run of a task, and all it needs to judge it again offline.
 
-    `transcript` is every message in order with the role that spoke it ("env" for the environment);
+    `transcript` is every message in order with the role that spoke it. What the environment showed
+    stands as "env": the opening once, later messages when a role is first shown them (one shown to
+    two roles twice; another role's speech as this one heard it too).
     `artifacts` are final databases, patches and the like; `ended` is "done" or the limit that was
     met ("turns", "tokens", "seconds").
     """
@@ -84,7 +89,11 @@ class Episode:
 
 @dataclass
 class Trajectory:
-    """An episode with everything needed to train on it, print it and trust it."""
+    """An episode with everything needed to train on it, print it and trust it.
+
+    A draw of `role` in its turn t came from the stream (seeds[role], *key, role, t) where the
+    policy samples here; seeds["env"] made the task.
+    """
 
     env: Mapping[str, str]
     task_id: str
@@ -96,6 +105,8 @@ class Trajectory:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
+    key: tuple[Key, ...] = ()
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self, tokens: bool = True) -> dict[str, Any]:
         """A record for `episodes.jsonl`; `tokens=False` leaves the token branches out."""
@@ -106,12 +117,11 @@ class Trajectory:
             "split": self.split,
             "index": self.index,
             "sample": self.sample,
+            "key": list(self.key),
+            "seeds": dict(self.seeds),
             "ended": self.episode.ended,
             "transcript": [{"speaker": who, **m.to_json()} for who, m in self.episode.transcript],
-            "artifacts": {
-                name: hashlib.sha256(data).hexdigest()
-                for name, data in self.episode.artifacts.items()
-            },
+            "artifacts": {name: _sha256(data) for name, data in self.episode.artifacts.items()},
             "outcomes": {role: to_json(o) for role, o in self.outcomes.items()},
             "tags": dict(self.tags),
             "usage": self.usage,
@@ -121,8 +131,14 @@ class Trajectory:
         return out
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Trajectory:
-        """Read a record back (artifacts stay by hash, and so are left out)."""
+    def from_json(data: Mapping[str, Any], artifacts: Path | None = None) -> Trajectory:
+        """Read a record of this schema or the one before.
+
+        `artifacts` is where `save_artifacts` put them; without it they are left out.
+        """
+        kept = {}
+        if artifacts is not None:
+            kept = {n: (artifacts / digest).read_bytes() for n, digest in data["artifacts"].items()}
         transcript = tuple((t["speaker"], Message.from_json(t)) for t in data["transcript"])
         branches = {
             role: [
@@ -143,12 +159,30 @@ class Trajectory:
             split=data["split"],
             index=data["index"],
             sample=data["sample"],
-            episode=Episode(data["task"], transcript, {}, data["ended"]),
+            episode=Episode(data["task"], transcript, kept, data["ended"]),
             branches=branches,
             outcomes={r: from_json(o) for r, o in data["outcomes"].items()},
             tags=data["tags"],
             usage=dict(data["usage"]),
+            key=tuple(data.get("key", ())),
+            seeds=data.get("seeds", {}),
         )
+
+
+def save_artifacts(trajectory: Trajectory, directory: Path) -> dict[str, str]:
+    """Write each artifact to `directory`/SHA-256, once; the names with their hashes."""
+    out = {}
+    for name, data in trajectory.episode.artifacts.items():
+        out[name] = _sha256(data)
+        path = directory / out[name]
+        if not path.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+    return out
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _routes(data: Mapping[str, Any] | None) -> np.ndarray[Any, Any] | None:

@@ -3,11 +3,14 @@
 A verifier that raises is run again on the same episode and on the reference answer: where it
 fails again on this episode and judges the reference well, the agent caused it and the score is
 0; anything else is `Infra`. The other episodes of the group are then judged without it. Failures
-of the outside world (`OSError`, `EndpointError`) are always `Infra`.
+of the outside world (`OUTSIDE`) and missed deadlines are always `Infra`: neither may decide data.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import subprocess
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +23,7 @@ from puna.gym.trajectory import Episode
 from puna.gym.workers import DeadlineError, Workers
 
 Verdicts = list[Mapping[str, Outcome]]
+OUTSIDE = (EndpointError, ConnectionError, TimeoutError, subprocess.TimeoutExpired)
 
 
 class VerifierError(Exception):
@@ -31,19 +35,33 @@ class VerifierError(Exception):
 
 
 async def judge_group(
-    env: Environment, task: Task, episodes: Sequence[Episode], ctx: Any, workers: Workers
+    env: Environment,
+    task: Task,
+    episodes: Sequence[Episode],
+    ctx: Any,
+    workers: Workers,
+    resources: Any = None,
 ) -> Verdicts:
-    """An Outcome per role for each episode of one task; never raises for what a verifier does."""
+    """An Outcome per role for each episode of one task; never raises for what a verifier does.
+
+    `resources` (of `env.setup()`) serve to play the reference where a verifier failed; without
+    them that playing makes its own.
+    """
     try:
         return await _judge(env, task, episodes, ctx, workers)
     except VerifierError as error:
         if len(episodes) == 1:
-            return [await _blame(env, task, episodes[0], ctx, workers, error)]
-    return await _judge_without_the_broken(env, task, episodes, ctx, workers)
+            return [await _blame(env, task, episodes[0], ctx, workers, error, resources)]
+    return await _judge_without_the_broken(env, task, episodes, ctx, workers, resources)
 
 
 async def _judge_without_the_broken(
-    env: Environment, task: Task, episodes: Sequence[Episode], ctx: Any, workers: Workers
+    env: Environment,
+    task: Task,
+    episodes: Sequence[Episode],
+    ctx: Any,
+    workers: Workers,
+    resources: Any,
 ) -> Verdicts:
     """Find the episodes that fail alone; the others are judged again, still as a group."""
     broken: dict[int, Mapping[str, Outcome]] = {}
@@ -51,7 +69,7 @@ async def _judge_without_the_broken(
         try:
             await _judge(env, task, [episode], ctx, workers)
         except VerifierError as error:
-            broken[i] = await _blame(env, task, episode, ctx, workers, error)
+            broken[i] = await _blame(env, task, episode, ctx, workers, error, resources)
     whole = [e for i, e in enumerate(episodes) if i not in broken]
     verdicts: Verdicts = []
     if whole:
@@ -68,11 +86,7 @@ async def _judge(
 ) -> Verdicts:
     what = f"the verifier of {env.name} on {task.id}"
     try:
-        verdicts = await workers.run(
-            lambda: list(env.judge(episodes, task.hidden, ctx)),
-            deadline_s=env.judge_seconds,
-            what=what,
-        )
+        verdicts = await _ask(env, task, episodes, ctx, workers, what)
         for outcomes in verdicts:
             if set(outcomes) != set(env.roles):
                 raise TypeError(f"outcomes for {sorted(outcomes)}, roles are {env.roles}")
@@ -83,14 +97,40 @@ async def _judge(
             raise TypeError(f"{len(verdicts)} verdicts for {len(episodes)} episodes")
         return verdicts
     except DeadlineError as error:
-        raise VerifierError(str(error), outside=False, kind="deadline") from error
-    except (OSError, EndpointError, MemoryError) as error:
+        raise VerifierError(str(error), outside=True, kind="deadline") from error
+    except OUTSIDE as error:
         raise VerifierError(f"{what} failed: {_shown(error)}", outside=True) from error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
         message = f"{what} raised {_shown(error)} at {at}"
         raise VerifierError(message, outside=False, kind=type(error).__name__) from error
+
+
+async def _ask(
+    env: Environment,
+    task: Task,
+    episodes: Sequence[Episode],
+    ctx: Any,
+    workers: Workers,
+    what: str,
+) -> Verdicts:
+    """What the verifier says: a plain one on a worker, an async one on the event loop."""
+
+    def call() -> Any:
+        given = env.judge(episodes, task.hidden, ctx)
+        return given if inspect.isawaitable(given) else list(given)
+
+    given = await workers.run(call, deadline_s=env.judge_seconds, what=what)
+    if not inspect.isawaitable(given):
+        return list(given)
+    try:
+        async with asyncio.timeout(env.judge_seconds) as deadline:
+            return list(await given)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise DeadlineError(f"{what} took longer than {env.judge_seconds:g} s") from error
 
 
 def _shown(error: Exception) -> str:
@@ -107,6 +147,7 @@ async def _blame(
     ctx: Any,
     workers: Workers,
     error: VerifierError,
+    resources: Any,
 ) -> Mapping[str, Outcome]:
     """Scored(0) where the agent's answer alone makes the verifier fail, else Infra."""
     infra = {role: Infra(str(error)) for role in env.roles}
@@ -115,7 +156,7 @@ async def _blame(
     from puna.gym.loop import play_scripts  # the loop judges through this file
 
     try:
-        reference = await play_scripts(env, task, env.oracle(task), ctx)
+        reference = await play_scripts(env, task, env.oracle(task), ctx, resources)
         verdicts = await _judge(env, task, [reference], ctx, workers)
     except Exception:
         return infra  # the verifier fails on the right answer too, or there is none to try

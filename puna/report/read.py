@@ -21,7 +21,10 @@ from puna.report.markup import number
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: `state` is "done", "unfinished" (begun, no result) or "waiting"."""
+    """One stage: `state` is "done", "failed", "unfinished" (begun, no result) or "waiting".
+
+    `error` says why it failed when it was last tried.
+    """
 
     id: str
     kind: str
@@ -29,6 +32,7 @@ class Stage:
     dir: Path
     parents: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -125,8 +129,8 @@ def open_run(run_dir: Path) -> Run:
     if not ids:
         raise UserError(f"no run in {run_dir}", "give the directory of a run")
     plans = {str(s.get("id")): s for s in planned}
-    begun = {str(r.get("stage")) for r in read(run_dir / "journal.jsonl")}
-    stages = [_stage(run_dir / i, i, plans.get(i, {}), i in begun) for i in dict.fromkeys(ids)]
+    last = {str(r.get("stage")): r for r in read(run_dir / "journal.jsonl")}
+    stages = [_stage(run_dir / i, i, plans.get(i, {}), last.get(i)) for i in dict.fromkeys(ids)]
     exams, compared = [], []
     for stage in stages:
         if stage.kind == "eval" and stage.state == "done":
@@ -135,13 +139,20 @@ def open_run(run_dir: Path) -> Run:
     return Run(run_dir, record, tuple(stages), tuple(exams), tuple(compared))
 
 
-def _stage(directory: Path, name: str, plan: Mapping[str, Any], begun: bool) -> Stage:
+def _stage(
+    directory: Path, name: str, plan: Mapping[str, Any], last: Mapping[str, Any] | None
+) -> Stage:
+    """`last` is what the run's journal last said of it."""
     record = load(directory / "stage.json")
     kind = str(record.get("kind") or plan.get("kind") or "")
     parents = mapping(record.get("parents")) or sequence(plan.get("from"))
-    begun = begun or (directory / "metrics.jsonl").exists()
-    state = "done" if record.get("result") is not None else "unfinished" if begun else "waiting"
-    return Stage(name, kind, state, directory, tuple(map(str, parents)), record)
+    begun = last is not None or (directory / "metrics.jsonl").exists()
+    state, error = "unfinished" if begun else "waiting", ""
+    if record.get("result") is not None:
+        state = "done"
+    elif last is not None and last.get("event") == "failed":
+        state, error = "failed", str(last.get("error", ""))
+    return Stage(name, kind, state, directory, tuple(map(str, parents)), record, error)
 
 
 def _env_names(stage: Stage) -> list[str]:
@@ -155,8 +166,20 @@ def _env_names(stage: Stage) -> list[str]:
     return out
 
 
+def _of_first_role(given: object) -> list[Mapping[str, Any]]:
+    """The rows of each environment's first role, which stands for it in the tables."""
+    rows = [mapping(r) for r in sequence(given)]
+    names = [str(mapping(r.get("env")).get("name", "") or r.get("env")) for r in rows]
+    first: dict[str, object] = {}
+    return [
+        r
+        for n, r in zip(names, rows, strict=True)
+        if first.setdefault(n, r.get("role")) == r.get("role")
+    ]
+
+
 def _exams(stage: Stage) -> list[Exam]:
-    rows = [mapping(r) for r in sequence(stage.result.get("scores"))]
+    rows = _of_first_role(stage.result.get("scores"))
     names, per = _env_names(stage), max(1, len(stage.parents))
     first: dict[str, str] = {}
     out = []
@@ -186,7 +209,7 @@ def _exams(stage: Stage) -> list[Exam]:
 
 
 def _compared(stage: Stage) -> list[Compared]:
-    rows = [mapping(r) for r in sequence(stage.result.get("differences"))]
+    rows = _of_first_role(stage.result.get("differences"))
     labels = list(dict.fromkeys(e.env for e in _exams(stage)))
     per = max(1, len(stage.parents) * (len(stage.parents) - 1) // 2)
     out = []

@@ -23,7 +23,7 @@ _NAME_FIRST = re.compile(
 )
 _NAMES = ("begin_of_text", "header_start", "header_end", "eot", "image")
 _MARKS = ("python_start", "python_end", "think_start", "think_end")
-_STOPS = ("eot", "eom", "end_of_text", "header_start")
+_STOPS = ("eot", "eom", "end_of_text")
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def parse_assistant(tokenizer: Tokenizer, ids: Sequence[int], *, first_call: int
 
     Reads up to the first token that ends a turn. Calls are named call_0, call_1, ... from
     `first_call`. A call that is not a JSON object with a name and an object of parameters stays
-    text, with the marks around it. Never raises on any ids of a vocabulary with turn tokens.
+    text, with the marks around it; any other special token stays in the text, spelt out, so that
+    no verifier takes "4<|pad|>2" for "42". Never raises on ids of a vocabulary with turn tokens.
     """
-    special = {n: tokenizer.special(n) for n in _STOPS if tokenizer.token(n) is not None}
-    stops = set(special.values())
+    stops = set(stop_ids(tokenizer))
     marks = _marks(tokenizer)
     parts: list[Part] = []
     kind, run = "text", list[int]()
@@ -89,6 +89,11 @@ def parse_assistant(tokenizer: Tokenizer, ids: Sequence[int], *, first_call: int
         kind, run = marks[i], []
     _flush(tokenizer, kind, run, parts)
     return Message("assistant", _numbered(_merged(parts), first_call))
+
+
+def stop_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the tokens that end a turn: eot, eom and end_of_text, those that it has."""
+    return [tokenizer.special(n) for n in _STOPS if tokenizer.token(n) is not None]
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
@@ -175,7 +180,7 @@ def _marks(tokenizer: Tokenizer) -> dict[int, str]:
 
 
 def _flush(tokenizer: Tokenizer, kind: str, run: Sequence[int], parts: list[Part]) -> None:
-    text = tokenizer.decode(run)
+    text = tokenizer.decode(run, skip_special=False)
     if kind == "think":
         parts.append(Reasoning(text))
     elif kind == "python":

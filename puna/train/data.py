@@ -38,19 +38,29 @@ def env_settings(env: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
+def train_tasks(env: Environment, at_most: int) -> int:
+    """How many train tasks there are, up to `at_most`. Raises UserError where there is none."""
+    count = env.count("train")
+    if count < 1:
+        raise UserError(f"{env.name} has no train tasks", "let count('train') return more than 0")
+    return min(count, at_most)
+
+
 def demonstrations(env: Environment, count: int) -> list[Chat]:
     """The oracle's conversations on the first `count` train tasks, one row a role.
 
     A row is what that role saw and said; where its history is not append-only, a row a branch.
+    Raises UserError where there is no train task.
     """
+    tasks = train_tasks(env, count)
 
     async def play() -> list[Chat]:
         out = []
-        for index in range(min(count, env.count("train"))):
+        for index in range(tasks):
             task = env.task("train", index)
             heard: dict[str, list[tuple[Message, ...]]] = {role: [] for role in env.roles}
             scripts = {r: _overheard(s, heard[r]) for r, s in env.oracle(task).items()}
-            await play_scripts(env, task, scripts, Context())
+            await play_scripts(env, task, scripts, Context(), resources)
             for turns in heard.values():
                 out += [
                     Chat(turn, tuple(task.tools))
@@ -59,7 +69,11 @@ def demonstrations(env: Environment, count: int) -> list[Chat]:
                 ]
         return out
 
-    return asyncio.run(play())
+    resources = env.setup()
+    try:
+        return asyncio.run(play())
+    finally:
+        env.teardown(resources)
 
 
 def _overheard(script: Script, turns: list[tuple[Message, ...]]) -> Script:

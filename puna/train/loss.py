@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from puna.train.optim import require
 
 IGNORE = -100
 
@@ -39,6 +42,13 @@ class PolicyLoss:
     importance_cap: float = 2.0
     kl: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a bound that bounds nothing."""
+        require(0 < self.clip_low <= 1, self, "clip_low", "above 0, at most 1")
+        require(self.clip_high > 0, self, "clip_high", "above 0")
+        require(self.importance_cap >= 0, self, "importance_cap", "0 or more")
+        require(0 <= self.kl < math.inf, self, "kl", "0 or more")
+
 
 @dataclass(frozen=True)
 class PolicyTerms:
@@ -65,7 +75,8 @@ def policy_loss(
     r = exp(logp - proximal), where `proximal` are the trainer's own log-probabilities before this
     batch's first update (None: this is the first, r = 1 with a gradient). w = min(exp(proximal -
     sampled), cap) is a constant: truncated importance sampling between sampler and trainer (Yao et
-    al. 2025). k3 = q - log q - 1 with q = reference / policy (Schulman 2020).
+    al. 2025). k3 = q - log q - 1 with q = reference / policy (Schulman 2020); `sampler_kl` is its
+    mean with q = proximal / sampled, which estimates KL(sampler || trainer).
     """
     proximal = logp_M.detach() if proximal_logp_M is None else proximal_logp_M
     ratio = (logp_M - proximal).exp()
@@ -86,6 +97,6 @@ def policy_loss(
         loss,
         clipped=float((clipped < unclipped).float().mean()),
         sampler_gap=float(gap.abs().max()) if len(gap) else 0.0,
-        sampler_kl=float(((-gap).exp() + gap - 1).mean()) if len(gap) else 0.0,
+        sampler_kl=float((gap.exp() - gap - 1).mean()) if len(gap) else 0.0,
         reference_kl=reference_kl,
     )

@@ -13,6 +13,12 @@ import torch
 from torch import nn
 
 
+def require(holds: bool, config: object, name: str, wanted: str) -> None:
+    """Raises ValueError naming a setting and what it must be, unless it holds."""
+    if not holds:
+        raise ValueError(f"{name} is {getattr(config, name)}, must be {wanted}")
+
+
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW, warm-up over `warmup` steps, then constant or falling to `final` times the peak."""
@@ -31,6 +37,12 @@ class OptimConfig:
         """Raises ValueError for a rate that cannot train."""
         if not 0 < self.lr < 10:
             raise ValueError(f"lr is {self.lr}, must be between 0 and 10")
+        for name in ("warmup", "weight_decay", "clip"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, self, name, "at least 0, below 1")
+        require(self.eps > 0, self, "eps", "above 0")
+        require(0 <= self.final <= 1, self, "final", "between 0 and 1")
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:

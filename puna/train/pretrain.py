@@ -29,9 +29,9 @@ from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
-from puna.train.loop import Trainer, at_least_one
+from puna.train.loop import Trainer, at_least_one, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
-from puna.train.optim import OptimConfig
+from puna.train.optim import OptimConfig, require
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Config:
     batch_tokens: int = 8192
     row_length: int = 256
     optim: OptimConfig = OptimConfig(lr=2e-3, warmup=30)
-    micro_tokens: int = 8192
+    micro_tokens: int = 0
     balance: float = 1e-3
     eval_every: int = 0
     eval_bytes: int = 400_000
@@ -63,9 +63,10 @@ class Config:
     with_baselines: bool = True
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a count below 1."""
-        at_least_one(self, "steps", "batch_tokens", "row_length", "micro_tokens")
+        """Raises ValueError for a count below 1, or nothing held out."""
+        at_least_one(self, "steps", "batch_tokens", "row_length")
         at_least_one(self, "eval_bytes", "save_every")
+        require(0 < self.held_out <= 50, self, "held_out", "above 0, at most 50 per cent")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
@@ -89,7 +90,8 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
     train = pack([_document(tokenizer, t.text) for t in corpus.train], config.row_length)
-    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every)
+    inputs = f"text {corpus.digest[:16]}"
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
     loop = _Loop(ctx, config, corpus, trainer, train)
     trainer.run(loop.backward, "loss", loop.after)
     bits = bits_per_byte(model, tokenizer, loop.held_out, config.row_length)
@@ -197,7 +199,7 @@ class _Loop:
         """Mean next-token loss of one batch, gradients left in the model."""
         chosen, model = self.batch(step), self.trainer.model
         routed = model.config.num_experts > 0
-        per = max(1, self.config.micro_tokens // self.config.row_length)
+        per = max(1, micro_budget(self.config.micro_tokens, model) // self.config.row_length)
         targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
         total, loss_sum = int((targets != IGNORE).sum()), 0.0
         loads = []

@@ -6,6 +6,7 @@ Rows come from `data = "chats.jsonl"` or from an environment's oracle (`env`, `d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +19,17 @@ from puna.core.errors import UserError
 from puna.core.files import sha256_json
 from puna.core.rng import stream
 from puna.core.stage import StageContext
-from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import evaluate, local_policy
+from puna.evals.evaluate import local_policy
 from puna.gym.environment import Environment
+from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 from puna.text.packing import Packed, pack_whole
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import Chat, demonstrations, env_settings, read_messages
-from puna.train.loop import StopTraining, Trainer, at_least_one
+from puna.train.held_out import held_out_score
+from puna.train.loop import StopTraining, Trainer, at_least_one, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig
 
@@ -48,7 +50,7 @@ class Config:
     batch_tokens: int = 4096
     row_length: int = 128
     optim: OptimConfig = OptimConfig(lr=5e-4, warmup=10, weight_decay=0.01)
-    micro_tokens: int = 16384
+    micro_tokens: int = 0
     eval_every: int = 0
     eval_tasks: int = 200
     max_tokens: int = 32
@@ -57,7 +59,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count below 1."""
-        at_least_one(self, "steps", "demos", "batch_tokens", "row_length", "micro_tokens")
+        at_least_one(self, "steps", "demos", "batch_tokens", "row_length")
         at_least_one(self, "eval_tasks", "max_tokens", "save_every")
 
 
@@ -76,7 +78,11 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
     packed, left_out = _pack(chats, tokenizer, config.row_length)
-    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every)
+    data_hash = sha256_json([[m.to_json() for m in c.messages] for c in chats])
+    inputs = f"rows {data_hash[:16]}"
+    if env is not None:
+        inputs += f", environment {identity(env)['hash']}"
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
     loop = _Loop(ctx, config, env, trainer, packed)
     trainer.run(loop.backward, "loss", loop.after)
     if "best" in trainer.state:
@@ -84,7 +90,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     return trainer.finish() | {
         "rows": len(chats),
         "rows_left_out": left_out,
-        "data_hash": sha256_json([[m.to_json() for m in c.messages] for c in chats]),
+        "data_hash": data_hash,
         "best_held_out": trainer.state.get("best"),
         "best_step": trainer.state.get("best_step"),
         "stopped_rising": bool(trainer.state.get("stopped")),
@@ -144,7 +150,7 @@ class _Loop:
         model = self.trainer.model
         targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
         total = int((targets != IGNORE).sum())
-        per = max(1, self.config.micro_tokens // self.config.row_length)
+        per = max(1, micro_budget(self.config.micro_tokens, model) // self.config.row_length)
         loss_sum = 0.0
         for start in range(0, len(chosen), per):
             part = chosen[start : start + per]
@@ -162,18 +168,21 @@ class _Loop:
         return {"loss": loss_sum / max(1, total), "tokens": tokens}
 
     def after(self, step: int) -> dict[str, float] | None:
-        """The held-out score when it is due; StopTraining once it has stopped rising."""
+        """The held-out score when it is due; StopTraining once it has stopped rising.
+
+        Raises StageError where nothing held out was scored.
+        """
         every = self.config.eval_every
         if self.env is None or not every or (step % every and step != self.config.steps):
             return None
         score = self._held_out()
         state = self.trainer.state
-        if score > state.get("best", -1.0):
+        if score > state.get("best", -math.inf):
             state["best"], state["best_step"], state["waited"] = score, step, 0
             weights = self.trainer.model.state_dict()
             self.trainer.extra = {k: v.detach().clone() for k, v in weights.items()}
         else:
-            state["waited"] += 1
+            state["waited"] = state.get("waited", 0) + 1
         if self.config.patience and state["waited"] >= self.config.patience:
             raise StopTraining({"held_out": score})
         return {"held_out": score}
@@ -182,18 +191,17 @@ class _Loop:
         assert self.env is not None
         model = self.trainer.model.eval()
         sampler, meet = local_policy(model, self.trainer.tokenizer, self.ctx.seed)
-        n = self.config.eval_tasks
-        found = evaluate(
+        score = held_out_score(
+            self.ctx,
             self.env,
             dict.fromkeys(self.env.roles, sampler),
-            n=n,
-            first=max(0, self.env.count("test") - n),
-            params=SamplingParams(self.config.max_tokens, 0.0),
-            meet=meet,
-            workers=self.ctx.machine.workers,
+            meet,
+            self.env.roles,
+            tasks=self.config.eval_tasks,
+            max_tokens=self.config.max_tokens,
         )
         model.train()
-        return found.score.value.mean if found.score.value else 0.0
+        return score
 
     def best(self) -> dict[str, torch.Tensor]:
         """The weights with the best held-out score."""

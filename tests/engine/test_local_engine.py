@@ -291,7 +291,7 @@ def test_the_last_possible_token_is_the_last() -> None:
 def test_stop_tokens_end_a_row_and_are_its_last() -> None:
     made = Decoder(DENSE).eval()
     made.load_state_dict(model("dense").state_dict())
-    stops = [TOKENIZER.special("eot"), TOKENIZER.special("end_of_text")]
+    stops = [TOKENIZER.special(name) for name in ("eot", "eom", "end_of_text")]
     assert made.head is not None
     with torch.no_grad():
         made.head.weight[stops] *= 3  # likely, but only now and then

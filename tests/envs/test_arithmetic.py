@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -46,6 +47,31 @@ def test_tasks_depend_on_split_index_and_seed_alone() -> None:
     assert done.stdout.strip() == str([t.digest for t in first])
 
 
+def test_test_problems_are_all_different_and_cheap_to_find() -> None:
+    begun = time.process_time()
+    env = Arithmetic()
+    assert env.count("test") == 1500
+    keys = [env.task("test", i).key for i in range(1500)]
+    assert time.process_time() - begun < 2
+    assert len(set(keys)) == 1500  # so the first, for scores, share none with the last
+    assert len({env.task("train", i).key for i in range(1500)}) < 1400  # train repeats
+    again = Arithmetic()
+    assert [again.task("test", i).key for i in (1499, 7)] == [keys[1499], keys[7]]
+    two_digits = [sum(len(k) == 6 for k in part) / 500 for part in (keys[:500], keys[-500:])]
+    assert abs(two_digits[0] - two_digits[1]) < 0.15  # no stretch is harder than another
+
+
+def test_a_small_space_says_how_many_it_has() -> None:
+    env = Arithmetic(ArithmeticConfig(digits=1))
+    count = env.count("test")
+    keys = {env.task("test", i).key for i in range(count)}
+    assert 50 < count == len(keys) < 120  # of 200 problems
+    assert keys == {k for a in range(10) for b in range(10) for op in "+-"
+                    if env.belongs(k := f"{a}{op}{b}=") == "test"}  # fmt: skip
+    with pytest.raises(IndexError):
+        env.task("test", count)
+
+
 def test_train_and_test_are_disjoint_whatever_the_seed() -> None:
     train = {Arithmetic(seed=s).task("train", i).key for s in range(3) for i in range(700)}
     test = {Arithmetic(seed=s).task("test", i).key for s in range(3) for i in range(300)}
@@ -72,6 +98,17 @@ def test_exactly_the_value_and_nothing_else() -> None:
         for name, scripts in env.cheats(task).items():
             said = scripts["agent"](task.messages).text
             assert outcome(env, task, said) == Scored(0.0, False), name
+
+
+def test_an_answer_that_was_cut_off_earns_nothing() -> None:
+    env = Arithmetic()
+    task = env.task("test", 0)
+    said = (("agent", env.oracle(task)["agent"](task.messages)),)
+    verdicts = env.judge(
+        [Episode(task.id, said), Episode(task.id, said, {}, "tokens")], task.hidden, None
+    )  # type: ignore[arg-type]
+    assert [v["agent"].value for v in verdicts] == [1.0, 0.0]  # type: ignore[union-attr]
+    assert "cut off" in str(verdicts[1]["agent"])
 
 
 def test_settings_shape_the_problems() -> None:

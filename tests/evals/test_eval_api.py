@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -16,10 +17,12 @@ import torch
 
 import puna
 from puna.core.errors import UserError
+from puna.core.files import locked
 from puna.core.journal import read
+from puna.core.runs import find_model, home_of
 from puna.engine.remote import RemoteChat, RemoteConfig
 from puna.envs.arithmetic.env import evaluate as value_of
-from puna.evals.api import find_model, print_result
+from puna.evals.api import print_result
 from puna.evals.evaluate import evaluate
 from puna.gym.registry import load_environment
 from puna.models import ModelConfig, build, save
@@ -252,6 +255,61 @@ def test_a_checkpoint_is_scored(checkpoint: Path, tmp_path: Path) -> None:
 def test_mistakes_are_one_line(checkpoint: Path, given: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         puna.eval(checkpoint, **given)
+
+
+def test_two_at_once_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    where = puna.eval(checkpoint, n=1, max_tokens=4, out=tmp_path).directory
+    with locked(where), pytest.raises(UserError, match="is in use by process"):
+        puna.eval(checkpoint, n=1, max_tokens=4, out=tmp_path)
+    puna.eval(checkpoint, n=1, max_tokens=4, out=tmp_path)
+
+
+def test_the_seed_names_an_endpoints_samples_and_not_its_tasks(
+    server: Server, tmp_path: Path
+) -> None:
+    def seeds(seed: int | None) -> dict[str, int]:
+        server.bodies.clear()
+        puna.eval(server.url, n=3, seed=seed, out=tmp_path / str(seed))
+        return {b["messages"][-1]["content"]: b["seed"] for b in server.bodies if "seed" in b}
+
+    none, zero, one = seeds(None), seeds(0), seeds(1)
+    assert none == zero
+    assert list(zero) == list(one) == KEYS[:3]
+    assert not set(zero.values()) & set(one.values())
+
+
+def test_brackets_in_names_are_not_markup(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "[red]x[bold]"
+    shutil.copytree(checkpoint, odd)
+    print_result(puna.eval(odd, n=1, max_tokens=4, out=tmp_path / "[/out]"))
+    shown = capsys.readouterr().out
+    assert "[red]x[bold] on arithmetic" in shown
+    assert "[/out]" in shown.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        ({"threads": "many"}, r"run\.json is broken"),
+        ({"dtype": "int8"}, r"run\.json is broken"),
+        ({"cores": 2}, r"run\.json is broken"),
+        ({"device": "cuda:99"}, "which is not on this machine now"),
+    ],
+)
+def test_a_runs_machine_that_cannot_be_had_is_one_line(
+    checkpoint: Path, tmp_path: Path, machine: dict[str, Any], expected: str
+) -> None:
+    run = run_directory(tmp_path, ["sft"], [])
+    shutil.copytree(checkpoint, run / "sft" / "model")
+    record = {"stages": [{"id": "sft", "seed": 7}], "seed": 5, "machine": {"threads": 1}}
+    (run / "run.json").write_text(json.dumps(record))
+    assert (home_of(run / "sft" / "model").seed, home_of(run / "x" / "model").seed) == (7, 5)
+    (run / "run.json").write_text(json.dumps({**record, "machine": machine}))
+    for target in (run, run / "sft"):
+        with pytest.raises(UserError, match=expected):
+            puna.eval(target, n=1)
 
 
 def run_directory(root: Path, planned: list[str], done: list[str]) -> Path:

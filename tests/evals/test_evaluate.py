@@ -142,6 +142,15 @@ def test_records_of_other_tasks_are_not_taken_for_these(tmp_path: Path) -> None:
             assert text in {env.task(more.get("split", "test"), i).key for i in range(4)}
 
 
+def test_records_of_other_weights_are_not_taken_for_these(tmp_path: Path) -> None:
+    journal = tmp_path / "e.jsonl"
+    evaluate(ENV, {"agent": Pupil()}, n=4, journal=journal, policy="one")
+    for policy, asked in (("one", 0), ("two", 4), ("one", 0), ("", 4)):
+        pupil = Pupil()
+        evaluate(ENV, {"agent": pupil}, n=4, journal=journal, policy=policy)
+        assert len(pupil.asked) == asked
+
+
 def test_a_split_without_such_tasks_is_one_line() -> None:
     with pytest.raises(UserError, match="arithmetic has no tasks 10000 to 10005"):
         evaluate(ENV, {"agent": Pupil()}, n=5, first=10_000)

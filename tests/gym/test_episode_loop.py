@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from toy_game import SECRET, Game, Guess, Speaker, bisect, number, play, upwards
@@ -15,9 +15,11 @@ from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Scored
 from puna.engine.policy import EndpointError, Reply, SamplingParams, Usage
-from puna.gym.environment import Limits, say
+from puna.envs.arithmetic.env import Arithmetic, evaluate
+from puna.gym.environment import Limits, OneTurn, say
 from puna.gym.loop import Context, Job, play_scripts
 from puna.gym.seat import Scripted
+from puna.gym.task import Task
 from puna.gym.verify import judge_group
 from puna.gym.workers import Workers
 from puna.train.rl.advantages import ALGORITHMS
@@ -42,9 +44,11 @@ def test_several_turns_of_two_roles_judged_as_a_group() -> None:
     group, _ = game()
     fast, slow, lost, again = group.trajectories
     said = [(who, m.text) for who, m in slow.episode.transcript]
-    assert said[:3] == [
-        ("env", "Numbers from 1 to 17, test."), ("proposer", "7"), ("guesser", "1")
+    assert said[:7] == [
+        ("env", "Numbers from 1 to 17, test."), ("env", "Pick a number."), ("proposer", "7"),
+        ("env", "Guess it."), ("guesser", "1"), ("env", "higher"), ("guesser", "2"),
     ]  # fmt: skip
+    assert [t for who, t in said if who == "env"][3:] == ["higher"] * 6
     assert [t for who, t in said if who == "guesser"] == list("1234567")
     assert json.loads(slow.episode.artifacts["log"]) == [7, [1, 2, 3, 4, 5, 6, 7]]
     # the reward compares: whoever is as fast as the fastest earns 1, and a slower win nothing
@@ -92,7 +96,7 @@ def test_a_proposer_is_paid_from_the_child_group() -> None:
     others = play(Guess(), dict.fromkeys(Guess.roles, speaker), [Job("test", 3, 4)])
     child = [r for r in rows_of(others[0], "g/child", parent="g") if r.role == "guesser"]
     rows = [
-        replace(r, outcome=Deferred("g/child", lambda xs: 1 - sum(xs) / len(xs)))
+        replace(r, outcome=Deferred("g/child", "guesser", lambda xs: 1 - sum(xs) / len(xs)))
         for r in rows_of(group, "g")
         if r.role == "proposer"
     ]
@@ -100,8 +104,6 @@ def test_a_proposer_is_paid_from_the_child_group() -> None:
     assert {r.parent for r in child} == {"g"}
     assert [r.reward for r in child] == [1, 0, 0, 1]
     assert [r.reward for r in rows] == [0.5] * 4
-    with pytest.raises(KeyError):
-        settle(rows)
 
 
 def test_every_draw_has_its_own_key() -> None:
@@ -127,6 +129,86 @@ def test_groups_come_in_the_order_of_jobs_and_no_jobs_give_none() -> None:
     jobs = [Job("test", i) for i in (3, 0, 4, 1)]
     assert [g.job.index for g in play(Guess(), policies, jobs)] == [3, 0, 4, 1]
     assert play(Guess(), policies, []) == []
+
+
+def test_a_cut_message_reaches_the_session_and_ends_the_episode() -> None:
+    speaker = Speaker(lambda p, k: "7", "length")
+    (group,) = play(Guess(), dict.fromkeys(Guess.roles, speaker), [Job("test", 0)])
+    episode = group.trajectories[0].episode
+    assert episode.ended == "tokens"
+    assert json.loads(episode.artifacts["log"]) == [7, []]
+
+    class Cut(Spy):
+        async def chat(self, messages: Any, tools: Any = (), **rest: Any) -> Reply:
+            right = messages[-1].text.rstrip("=")
+            return Reply(Message.assistant(str(evaluate(right))), self.finish)
+
+    for finish, value in (("stop", 1.0), ("length", 0.0)):
+        spy = Cut()
+        spy.finish = finish  # type: ignore[attr-defined]
+        (group,) = play(Arithmetic(), {"agent": spy}, [Job("test", 0)])
+        assert group.trajectories[0].outcomes["agent"].value == value
+
+
+class Picky(Arithmetic):
+    """Its session takes numbers only."""
+
+    def __init__(self, needs: str = "") -> None:
+        super().__init__()
+        self.needs = needs
+
+    def start(self, task: Any, resources: Any, ctx: Any) -> Any:
+        needs = self.needs
+
+        class Session(OneTurn):
+            def take(self, turn: Any, message: Message) -> None:
+                int(message.text + needs)
+                super().take(turn, message)
+
+        return Session(task)
+
+
+def test_a_message_that_alone_breaks_the_session_is_scored_0() -> None:
+    def outcome(env: Any, text: str) -> Any:
+        (group,) = play(env, {"agent": Scripted(say(text))}, [Job("test", 0)])
+        return group.trajectories[0].outcomes["agent"]
+
+    bad = outcome(Picky(), "x")
+    assert (bad.value, bad.success) == (0.0, False)
+    assert "makes the environment fail: arithmetic raised ValueError" in bad.evidence
+    assert isinstance(outcome(Picky("!"), "x"), Infra)  # the reference breaks it too
+    assert isinstance(outcome(Picky(), "12345"), Scored)
+
+
+def test_a_tier_that_needs_a_sandbox_is_refused() -> None:
+    class Jailed(Guess):
+        tier = "jail"
+
+    with pytest.raises(UserError, match="guess needs isolation 'jail': a sandbox, which this"):
+        play(Jailed(), dict.fromkeys(Guess.roles, Spy()), [])
+
+
+def test_resources_are_torn_down_unless_they_are_lent() -> None:
+    class Pool(Guess):
+        log: ClassVar[list[str]] = []
+
+        def setup(self) -> Any:
+            self.log.append("made")
+            return "pool"
+
+        def teardown(self, resources: Any) -> None:
+            self.log.append(f"no {resources}")
+
+        def start(self, task: Task, resources: Any, ctx: Any) -> Game:
+            assert resources in ("pool", "lent")
+            return super().start(task, resources, ctx)
+
+    env = Pool()
+    task = env.task("test", 0)
+    asyncio.run(play_scripts(env, task, env.oracle(task), Context(), "lent"))
+    assert env.log == []
+    asyncio.run(play_scripts(env, task, env.oracle(task), Context()))
+    assert env.log == ["made", "no pool"]
 
 
 class FewTokens(Guess):

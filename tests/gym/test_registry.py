@@ -71,12 +71,12 @@ def test_show_and_list_hide_what_is_hidden(
 ) -> None:
     console.show_environment("arithmetic")
     out = capsys.readouterr().out
-    assert "1,000,000 train, 10,000 test" in out
+    assert "1,000,000 train, 1,500 test" in out
     task = load_environment("arithmetic").task("train", 0)
     assert task.messages[0].text in out
     assert "answer" not in out
     console.list_environments()
-    assert "arithmetic 1.0  Say the value" in capsys.readouterr().out
+    assert "arithmetic 2.0  Say the value" in capsys.readouterr().out
     bare = "from puna.gym.environment import *\nclass E(SingleTurn):\n    name = 'bare'\n"
     (tmp_path / "e.py").write_text(
         bare + "    def make(self, rng):\n        return Problem(str(rng.random()), '1')\n"
@@ -97,5 +97,5 @@ def test_a_person_plays_the_agent(
 
 @pytest.mark.parametrize("index", [-1, 10_000])
 def test_a_task_that_is_not_there(index: int) -> None:
-    with pytest.raises(UserError, match="10000 test tasks"):
+    with pytest.raises(UserError, match="1500 test tasks"):
         console.try_environment("arithmetic", index)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_game import TOKENIZER, Guess, Speaker, play
+from toy_game import TOKENIZER, Guess, Speaker, bisect, play
 
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Scored
 from puna.engine.policy import SamplingParams
+from puna.gym.environment import say
 from puna.gym.loop import Job
-from puna.gym.seat import SamplerSeat
-from puna.gym.trajectory import Branch, Episode, Trajectory
+from puna.gym.seat import SamplerSeat, Scripted
+from puna.gym.trajectory import Branch, Episode, Trajectory, save_artifacts
 from puna.text.template import render
 
 ASK = Message.user("Guess it.")
@@ -134,6 +136,8 @@ def test_json_round_trip(tokens: list[tuple[int, bool, float, int]], layers: int
         {"agent": Scored(0.5, False, {"a": 1.0}, "why"), "other": Infra("down")},
         {"terms": "2"},
         {"sampled_tokens": 3.0},
+        ("rl", 3, "guess", "test", 0, 3),
+        {"env": 0, "agent": 7},
     )
     again = Trajectory.from_json(json.loads(json.dumps(made.to_json())))
     assert again.to_json() == made.to_json()
@@ -153,3 +157,36 @@ def test_artifacts_are_recorded_by_content() -> None:
 
     assert digest(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert digest(b"x") != digest(b"y")
+
+
+def test_artifacts_are_saved_by_hash_and_read_back(tmp_path: Path) -> None:
+    (group,) = play(
+        Guess(), {"proposer": Scripted(say("7")), "guesser": Scripted(bisect)}, [Job("test", 0)]
+    )
+    (made,) = group.trajectories
+    names = save_artifacts(made, tmp_path / "artifacts")
+    record = json.loads(json.dumps(made.to_json()))
+    assert record["artifacts"] == names
+    assert (tmp_path / "artifacts" / names["log"]).read_bytes() == b"[7, [7]]"
+    again = Trajectory.from_json(record, tmp_path / "artifacts")
+    assert again.episode == made.episode
+    assert save_artifacts(again, tmp_path / "artifacts") == names
+    assert Trajectory.from_json(record).episode.artifacts == {}
+
+
+def test_the_record_of_the_schema_before_is_read() -> None:
+    record = Trajectory({}, "t", "test", 0, 0, Episode("t", ())).to_json()
+    assert record["schema"] == 2
+    old = {k: v for k, v in record.items() if k not in ("key", "seeds")} | {"schema": 1}
+    assert Trajectory.from_json(old).to_json() == record
+
+
+def test_a_record_names_its_streams_and_seeds() -> None:
+    speaker = Speaker(lambda p, k: "7" if "Pick" in p else "3")
+    speaker.seed = 5  # type: ignore[attr-defined]
+    job = Job("test", 1, 2, ("rl", 9))
+    (group,) = play(Guess(seed=4), dict.fromkeys(Guess.roles, speaker), [job])
+    record = group.trajectories[1].to_json()
+    assert record["key"] == ["rl", 9, "guess", "test", 1, 1]
+    assert record["seeds"] == {"env": 4, "proposer": 5, "guesser": 5}
+    assert (*record["key"], "proposer", 0) in [key for _, key, _ in speaker.calls]

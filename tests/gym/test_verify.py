@@ -15,7 +15,7 @@ from toy_game import Guess, bisect, play, upwards
 
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Scored
-from puna.engine.policy import EndpointError
+from puna.engine.policy import EndpointError, Reply
 from puna.envs.arithmetic.env import Arithmetic
 from puna.gym.environment import say
 from puna.gym.loop import Context, Job, play_scripts
@@ -129,7 +129,7 @@ def test_an_answer_that_alone_breaks_the_verifier_is_scored_0(bad: str) -> None:
     assert (alone.value, alone.success) == (0, False)
 
 
-def test_an_answer_that_makes_the_verifier_endless_is_scored_0() -> None:
+def test_a_missed_deadline_is_never_a_score() -> None:
     class Loops(Arithmetic):
         judge_seconds = 0.1
 
@@ -139,8 +139,77 @@ def test_an_answer_that_makes_the_verifier_endless_is_scored_0() -> None:
             return super().score(answer, problem)
 
     outcomes = judged(Loops(), ["RIGHT", "loop", "no"])
-    assert [o.value for o in outcomes] == [1, 0, 0]
-    assert "longer than 0.1 s" in outcomes[1].evidence
+    assert [type(o) for o in outcomes] == [Scored, Infra, Scored]
+    assert "longer than 0.1 s" in outcomes[1].error
+
+
+@pytest.mark.parametrize("error", [OSError(36, "File name too long"), MemoryError()])
+def test_an_answer_that_exhausts_the_machine_is_scored_0(error: Exception) -> None:
+    class Opens(Arithmetic):
+        def score(self, answer: str, problem: Any) -> float:
+            if answer == "x":
+                raise error
+            return super().score(answer, problem)
+
+    right, exhausts = judged(Opens(), ["RIGHT", "x"])
+    assert right == Scored(1.0, True)
+    assert (exhausts.value, exhausts.success) == (0.0, False)
+    assert "makes the verifier fail" in exhausts.evidence
+
+
+class Model:
+    """A ChatPolicy as judge: likes what `likes` says, in the words of `form`."""
+
+    def __init__(self, form: str = 'Well: {{"score": {}, "reason": "so"}}') -> None:
+        self.form, self.seen = form, []  # type: ignore[var-annotated]
+
+    async def chat(self, messages: Any, tools: Any = (), **rest: Any) -> Reply:
+        self.seen.append([m.text for m in messages])
+        return Reply(Message.assistant(self.form.format(int("good" in messages[1].text))))
+
+
+class Asks(Arithmetic):
+    """Judged by a model, on the event loop."""
+
+    judge_seconds = 0.3
+
+    async def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:  # type: ignore[override]
+        if episodes[0].said() == "slow":
+            await asyncio.sleep(60)
+        found = [await ctx.judge("Be kind {}.", [e.said()]) for e in episodes]
+        return [{"agent": Scored(f["score"], f["score"] == 1, {}, f["reason"])} for f in found]
+
+
+def asked(model: Any, answers: Sequence[str]) -> list[Any]:
+    jobs = [Job("test", 0)]
+    return [
+        play(Asks(), {"agent": Scripted(say(a))}, jobs, judge_policy=model)[0]
+        .trajectories[0].outcomes["agent"]
+        for a in answers
+    ]  # fmt: skip
+
+
+def test_a_model_judges_through_the_context() -> None:
+    model = Model()
+    assert asked(model, ["good", "bad"]) == [
+        Scored(1, True, {}, "so"), Scored(0, False, {}, "so")
+    ]  # fmt: skip
+    assert model.seen[0][0].startswith("Be kind {}.")
+    assert model.seen[0][1] == '["good"]'
+
+
+@pytest.mark.parametrize("form", ["no idea", '{{"score": 7}}', '{{"points": {}}}', "}}{{"])
+def test_a_judge_that_gives_no_verdict_is_infra(form: str) -> None:
+    (outcome,) = asked(Model(form), ["good"])
+    assert isinstance(outcome, Infra)
+    assert "gave no verdict" in outcome.error
+
+
+def test_no_judge_and_a_slow_one_are_infra() -> None:
+    (outcome,) = asked(None, ["good"])
+    assert "no judge is configured" in outcome.error
+    (outcome,) = asked(Model(), ["slow"])
+    assert "longer than 0.3 s" in outcome.error
 
 
 def test_a_verifier_that_fails_now_and_then_blames_nobody() -> None:

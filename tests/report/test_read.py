@@ -61,6 +61,35 @@ def test_settings_tell_environments_of_one_name_apart(writer):
     ]
 
 
+def test_why_a_stage_failed_and_that_it_was_tried_again(writer):
+    run = writer()
+    run.planned("sft", "sft", [])
+    run.finish()
+    path, said = run.dir / "journal.jsonl", []
+    for record in ({"event": "start"}, {"event": "failed", "error": "no rows"}, {"event": "start"}):
+        with path.open("a") as f:
+            f.write(json.dumps({"stage": "sft", **record}) + "\n")
+        (stage,) = open_run(run.dir).stages
+        said.append((stage.state, stage.error))
+    assert said == [("unfinished", ""), ("failed", "no rows"), ("unfinished", "")]
+
+
+def test_of_several_roles_the_first_stands_for_its_environment(writer):
+    run = writer()
+    run.pretrain()
+    run.sft()
+    run.eval("eval", {"pretrain": 0.1, "sft": 0.5})
+    path = run.finish() / "eval" / "stage.json"
+    record, alone = json.loads(path.read_text()), open_run(run.dir)
+    for key in ("scores", "differences"):
+        rows = record["result"][key]
+        record["result"][key] = [{**r, "role": role} for r in rows for role in ("guesser", "host")]
+    path.write_text(json.dumps(record))
+    both = open_run(run.dir)
+    assert both.exams == alone.exams
+    assert [(c.before, c.to) for c in both.compared] == [("pretrain", "sft")]
+
+
 def test_broken_files_are_passed_over(quickstart):
     (quickstart / "run.json").write_text("{")
     (quickstart / "sft" / "stage.json").write_text("[1]")

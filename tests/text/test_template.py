@@ -178,9 +178,16 @@ def test_malformed_calls_stay_text(written: str) -> None:
 
 
 def test_a_turn_ends_at_its_first_stop() -> None:
-    for name in ("eot", "eom", "end_of_text", "header_start"):
+    for name in ("eot", "eom", "end_of_text"):
         ids = [*TOKENIZER.encode("yes"), TOKENIZER.special(name), *TOKENIZER.encode("user")]
         assert parse_assistant(TOKENIZER, ids) == Message.assistant("yes")
+
+
+@pytest.mark.parametrize("name", ["pad", "begin_of_text", "header_start", "python_end", "image"])
+def test_a_stray_special_token_stays_visible(name: str) -> None:
+    ids = [*TOKENIZER.encode("4"), TOKENIZER.special(name), *TOKENIZER.encode("2")]
+    assert TOKENIZER.decode(ids) == "42"
+    assert parse_assistant(TOKENIZER, ids) == Message.assistant(f"4<|{name}|>2")
 
 
 def test_calls_are_numbered_from_first_call() -> None:

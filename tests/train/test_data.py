@@ -123,6 +123,23 @@ class Talk(Environment):
         return {r: lambda messages, r=r: Message.assistant(f"{r}{len(messages)}") for r in "ab"}
 
 
+def test_resources_are_made_once():
+    env, log = Talk(), []
+    env.setup = lambda: log.append("up") or "database"
+    env.teardown = lambda resources: log.append(f"{resources} down")
+    start = env.start
+    env.start = lambda task, resources, ctx: log.append(resources) or start(task, resources, ctx)
+    demonstrations(env, 2)
+    assert log == ["up", "database", "database", "database down"]
+
+
+def test_no_train_task():
+    env = Talk()
+    env.count = lambda split: 0
+    with pytest.raises(UserError, match="talk has no train tasks"):
+        demonstrations(env, 5)
+
+
 def test_each_role_learns_from_what_it_saw_and_said():
     a, b = (c.messages for c in demonstrations(Talk(), 1))
     assert [m.text for m in a] == ["turn 0", "a1", "turn 2", "a3"]

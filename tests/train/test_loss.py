@@ -84,8 +84,26 @@ def test_importance_weights_are_truncated():
     torch.testing.assert_close(logp.grad, -vector(1.5, 2.0, 0.5))
     assert policy_loss(logp, sampled, ones, OPEN).loss.item() == pytest.approx(-3)
     assert capped.sampler_gap == pytest.approx(math.log(4))
-    k3 = [q - math.log(q) - 1 for q in (1 / 1.5, 1 / 4, 2)]
+    k3 = [q - math.log(q) - 1 for q in (1.5, 4, 0.5)]
     assert capped.sampler_kl == pytest.approx(sum(k3) / 3)
+
+
+def test_sampler_kl_is_from_the_sampler_to_the_trainer():
+    """Of two tokens the sampler drew each half the time; the trainer gives them 1/4 and 3/4."""
+    terms = policy_loss(logs(0.25, 0.75), logs(0.5, 0.5), vector(0.0, 0.0), OPEN)
+    exact = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert terms.sampler_kl == pytest.approx(exact)
+    assert terms.sampler_kl == pytest.approx(0.1438, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"clip_low": 0.0}, {"clip_low": 1.1}, {"clip_high": 0.0}, {"importance_cap": -1.0},
+     {"kl": -0.1}, {"kl": math.inf}, {"clip_low": math.nan}],
+)  # fmt: skip
+def test_settings_that_bound_nothing(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} is"):
+        PolicyLoss(**bad)
 
 
 def test_weights_are_taken_before_the_first_update_and_ratios_from_there():

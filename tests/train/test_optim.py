@@ -102,3 +102,18 @@ def test_only_matrices_decay():
 def test_a_rate_that_cannot_train(lr):
     with pytest.raises(ValueError, match="lr is"):
         OptimConfig(lr=lr)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"warmup": -1}, {"weight_decay": -0.1}, {"clip": -1.0}, {"clip": math.nan}, {"beta1": 1.0},
+     {"beta2": -0.1}, {"eps": 0.0}, {"final": 1.1}, {"final": -0.1}],
+)  # fmt: skip
+def test_settings_out_of_range(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} is"):
+        OptimConfig(**bad)
+
+
+def test_settings_at_the_edge():
+    OptimConfig(warmup=0, weight_decay=0.0, clip=0.0, beta1=0.0, final=0.0)
+    OptimConfig(final=1.0)

@@ -41,6 +41,13 @@ def test_micro_batches_change_nothing(make, micro_tokens):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, -1.0, 50.1, math.nan])
+def test_some_text_is_held_out_and_most_is_not(share):
+    with pytest.raises(ValueError, match="held_out is"):
+        replace(CONFIG, held_out=share)
+    assert replace(CONFIG, held_out=50.0).held_out == 50
+
+
 def test_whole_epochs_each_in_its_own_order(make):
     loop = make(replace(CONFIG, batch_tokens=3 * 32))
     rows = len(loop.packed.ids_NT)

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from puna.core.messages import Message
+from puna.core.outcome import Scored
+from puna.core.stage import StageError
+from puna.gym.environment import Problem, SingleTurn
 from puna.text.template import render
 from puna.train import sft
 from puna.train.data import Chat
-from puna.train.loop import Trainer
+from puna.train.loop import StopTraining, Trainer
 from puna.train.loss import IGNORE
 
 CHATS = [
@@ -111,6 +114,45 @@ def test_every_row_once_an_epoch(make):
     assert (np.bincount(seen[:rows]) == 1).all()
     assert (np.bincount(seen) == 3).all()
     assert seen[:rows].tolist() != seen[rows : 2 * rows].tolist()
+
+
+class Graded(SingleTurn):
+    """Pays what the test says, below 0 too; None breaks the verifier."""
+
+    name = "graded"
+
+    def make(self, rng):
+        return Problem(f"{rng.integers(1000)}?", "1")
+
+    def judge(self, episodes, hidden, ctx):
+        if self.pay[0] is None:
+            raise ConnectionError("the grader is down")
+        return [{"agent": Scored(self.pay[0], False)} for _ in episodes]
+
+
+def graded(make, *pay):
+    config = replace(CONFIG, eval_every=1, eval_tasks=2, max_tokens=2, patience=2)
+    loop = make(config)
+    loop.env = Graded()
+    loop.env.pay = list(pay)
+    return loop
+
+
+def test_the_best_of_scores_below_zero(make):
+    loop = graded(make, -5.0)
+    for step, pay in enumerate((-5.0, -3.0, -4.0), 1):
+        loop.env.pay = [pay]
+        assert loop.after(step) == {"held_out": pay}
+    assert (loop.trainer.state["best"], loop.trainer.state["best_step"]) == (-3.0, 2)
+    with pytest.raises(StopTraining):
+        loop.after(4)
+
+
+def test_a_held_out_score_of_nothing_is_not_zero(make):
+    loop = graded(make, None)
+    with pytest.raises(StageError, match=r"no held-out task of graded was scored.*grader is down"):
+        loop.after(1)
+    assert "best" not in loop.trainer.state
 
 
 def test_conversations_that_do_not_fit_are_counted(tokenizer):

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from puna.core.errors import UserError
 from puna.core.stage import StageError
 from puna.train.loop import StopTraining, Trainer
 from puna.train.optim import OptimConfig
@@ -47,6 +48,22 @@ def test_a_stage_goes_on_where_it_was(ctx, new_model, tokenizer):
     assert second.finish()["tokens"] == whole.tokens == 96
     lines = (ctx.dir / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(x)["step"] for x in lines] == [1, 2, 3, 4, 5, 5, 6]
+
+
+def test_a_stage_goes_on_with_what_it_began_with(ctx, new_model, tokenizer):
+    def trainer(inputs):
+        return Trainer(ctx, new_model(), tokenizer, OptimConfig(), 6, 2, inputs)
+
+    first = trainer("rows abc")
+    with pytest.raises(StageError):
+        first.run(loss_of(first, bad_at=3), "loss")
+    assert trainer("rows abc").step == 2
+    with pytest.raises(UserError) as caught:
+        trainer("rows xyz")
+    assert str(caught.value) == (
+        "data of stage stage changed since it began (rows abc then, rows xyz now); "
+        "choose another --dir or restore it"
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_does_harm(ctx, new_model, tokenizer):

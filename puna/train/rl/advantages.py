@@ -16,3 +16,6 @@ ALGORITHMS: dict[str, Advantages] = {
     "rloo": rloo.advantages,
     "raft": raft.advantages,
 }
+
+REJECTING = frozenset({"raft"})
+"""Those whose advantage 0 means "rejected": such rows are not in the loss's mean either."""

@@ -40,7 +40,19 @@ class MicroBatch:
 def micro_batches(
     rows: Sequence[Row], budget: int, replay: bool, device: torch.device
 ) -> Iterator[MicroBatch]:
-    """Cut rows, longest first, into micro-batches of at most `budget` padded tokens."""
+    """Cut rows, longest first, into micro-batches of at most `budget` padded tokens.
+
+    With `replay`, rows without recorded routes come after those with, in batches of their own.
+    """
+    recorded = [replay and row.branch.routes is not None for row in rows]
+    for routed in (True, False):
+        some = [row for row, has in zip(rows, recorded, strict=True) if has == routed]
+        yield from _cut(some, budget, routed, device)
+
+
+def _cut(
+    rows: Sequence[Row], budget: int, replay: bool, device: torch.device
+) -> Iterator[MicroBatch]:
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].branch.ids), i))
     start = 0
     while start < len(order):
@@ -78,10 +90,9 @@ def _micro(rows: Sequence[Row], width: int, replay: bool, device: torch.device) 
 
 def _routes(rows: Sequence[Row], width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """Recorded experts [B, T, L]; 0 under the padding, which nothing reads."""
-    recorded = [r.branch.routes for r in rows]
-    layers = next(r.shape[-1] for r in recorded if r is not None)
-    out = np.full((len(rows), width, layers), 0, dtype=np.int64)
+    recorded = [r.branch.routes for r in rows if r.branch.routes is not None]
+    assert len(recorded) == len(rows)
+    out = np.zeros((len(rows), width, recorded[0].shape[-1]), dtype=np.int64)
     for i, routes in enumerate(recorded):
-        if routes is not None:
-            out[i, : len(routes)] = routes[:width]
+        out[i, : len(routes)] = routes[:width]
     return out

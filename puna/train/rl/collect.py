@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from puna.core.outcome import Infra, Invalid, Scored
 from puna.gym.loop import Group, Job, Rollout
-from puna.train.rl.rows import Row, has_signal, rows_of, settle
+from puna.train.rl.rows import Row, rows_of, useful
 
 
 @dataclass
@@ -38,22 +39,38 @@ class Collector:
         self.rollout, self.prompts, self.samples, self.refills = rollout, prompts, samples, refills
         self.roles = set(roles)  # those in training: a frozen policy's tokens teach nothing
         self.runner = asyncio.Runner()
+        self.running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def collect(self, step: int) -> Collected:
         """The rollouts of `step` under the weights the policies hold now."""
         out = Collected()
         # Filled, not returned: asyncio's handler for Ctrl-C prints the task, its result included,
         # at each call, and a step's episodes make a very long text.
-        self.runner.run(self._collect(step, out))
+        try:
+            self.runner.run(self._collect(step, out))
+        finally:
+            self.running = None
         return out
 
+    def cancel(self) -> None:
+        """From another thread: end the `collect` in progress, if one is, with CancelledError."""
+        if (running := self.running) is not None:
+            loop, task = running
+            loop.call_soon_threadsafe(task.cancel)
+
     async def _collect(self, step: int, out: Collected) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.running = asyncio.get_running_loop(), task
         seen: list[Group] = []
+        rows: list[list[Row]] = []
+        used: dict[int, list[Row]] = {}
+        unsettled = 0
         asked: Counter[int] = Counter()
         size = self.rollout.env.count("train")
         first = step * self.prompts * (1 + self.refills)
         for refill in range(1 + self.refills):
-            missing = self.prompts - len(out.groups)
+            missing = self.prompts - len(used)
             if missing <= 0:
                 break
             begin = first + refill * self.prompts
@@ -66,13 +83,13 @@ class Collector:
             async for group in self.rollout.run(jobs):
                 seen.append(group)
                 name = "/".join(map(str, (*group.job.key, group.task.id)))
-                rows = [r for r in rows_of(group, name) if r.role in self.roles]
-                settle(rows)
-                if has_signal(rows):
-                    out.groups.append(group)
-                    out.rows += rows
+                rows.append(rows_of(group, name))
+            used, unsettled = useful(rows, self.roles)  # all: an outcome may wait for any group
+        out.groups = [seen[i] for i in used]
+        out.rows = [row for mine in used.values() for row in mine]
         out.shown, out.failure = seen[:1], first_failure(seen)
-        out.figures = figures(seen) | {
+        out.figures = figures(seen, self.roles) | {
+            "rows_unsettled": unsettled,
             "groups_seen": len(seen),
             "groups_used": len(out.groups),
             "zero_signal": 1 - len(out.groups) / len(seen),
@@ -84,26 +101,28 @@ class Collector:
         self.rollout.close()
 
 
-def figures(groups: list[Group]) -> dict[str, float]:
-    """Reward, success, lengths and failures over all groups seen, useful or not."""
+def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
+    """Reward and success of `roles`, lengths and failures, over all groups seen, useful or not."""
     counts = {"scored": 0, "invalid": 0, "infra": 0}
     values: dict[str, list[float]] = {}
     successes: list[float] = []
     lengths: list[int] = []
     for trajectory in (t for g in groups for t in g.trajectories):
-        lengths += [sum(b.mask) for bs in trajectory.branches.values() for b in bs]
+        branches = [b for found in trajectory.branches.values() for b in found]
+        lengths += [sum(b.mask) for b in branches if any(b.mask)]
         for role, outcome in trajectory.outcomes.items():
             match outcome:
                 case Scored():
                     counts["scored"] += 1
                     values.setdefault(role, []).append(outcome.value)
-                    successes.append(float(outcome.success))
+                    if role in roles:
+                        successes.append(float(outcome.success))
                 case Invalid():
                     counts["invalid"] += 1
                 case Infra():
                     counts["infra"] += 1
     out = {f"reward_{role}": float(np.mean(v)) for role, v in values.items() if len(values) > 1}
-    pooled = [x for v in values.values() for x in v]
+    pooled = [x for role, v in values.items() if role in roles for x in v]
     out["reward"] = float(np.mean(pooled)) if pooled else 0.0
     out["success"] = float(np.mean(successes)) if successes else 0.0
     if lengths:

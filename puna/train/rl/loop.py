@@ -8,8 +8,10 @@ steps ahead, and which weights sampled what is still a function of the step alon
 from __future__ import annotations
 
 import copy
+import math
 import queue
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,22 +25,22 @@ from puna.core.journal import Journal
 from puna.core.stage import StageContext, StageError
 from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import evaluate
 from puna.gym.environment import Environment
-from puna.gym.loop import Rollout
+from puna.gym.loop import Rollout, identity
 from puna.gym.registry import load_environment
 from puna.gym.seat import Policy
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
-from puna.train.data import env_settings
-from puna.train.loop import Trainer, at_least_one
+from puna.train.data import env_settings, train_tasks
+from puna.train.held_out import held_out_score
+from puna.train.loop import Trainer, at_least_one, micro_budget
 from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
-from puna.train.optim import OptimConfig
-from puna.train.rl.advantages import ALGORITHMS
+from puna.train.optim import OptimConfig, learning_rate, update
+from puna.train.rl.advantages import ALGORITHMS, REJECTING
 from puna.train.rl.batch import MicroBatch, micro_batches
 from puna.train.rl.collect import Collected, Collector, failed_share
-from puna.train.rl.rows import weigh
+from puna.train.rl.rows import Row, sampled_tokens, weigh
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Config:
     frozen: Mapping[str, str] = field(default_factory=dict)
     loss: PolicyLoss = PolicyLoss()
     optim: OptimConfig = OptimConfig(lr=1e-4, warmup=5, schedule="constant", weight_decay=0.0)
-    micro_tokens: int = 16384
+    micro_tokens: int = 0
     slots: int = 256
     eval_every: int = 0
     eval_tasks: int = 200
@@ -77,11 +79,14 @@ class Config:
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that leaves nothing to do."""
         at_least_one(self, "steps", "prompts", "samples", "updates", "max_tokens", "slots")
-        at_least_one(self, "eval_tasks", "save_every", "micro_tokens")
+        at_least_one(self, "eval_tasks", "save_every")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, must be above 0")
         if self.staleness < 0 or self.refills < 0:
             raise ValueError("staleness and refills must be 0 or more")
+        for role, weight in self.roles.items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"roles.{role} is {weight}, must be 0 or more")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
@@ -96,10 +101,15 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         raise UserError(f"{ctx.id}: {env.name} has no role '{sorted(unknown)[0]}'", hint)
     if set(config.frozen) == set(env.roles):
         raise UserError(f"{ctx.id}.frozen names every role", "leave one to train")
+    for role, directory in config.frozen.items():
+        if not Path(directory).expanduser().exists():
+            raise UserError(f"{ctx.id}.frozen.{role}: no directory {directory}", "check the path")
+    train_tasks(env, 1)
     model, tokenizer = load_model(source)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
-    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every)
+    inputs = f"environment {identity(env)['hash']}"
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
     loop = _Loop(ctx, config, env, trainer)
     try:
         trainer.run(loop.backward, "reward", loop.after)
@@ -136,29 +146,40 @@ class _Loop:
                 f"not scored: {got.failure}"
             )
         self._keep(step, got)
-        rows = weigh(got.rows, ALGORITHMS[self.config.algorithm], self.config.roles)
+        name = self.config.algorithm
+        rows = weigh(got.rows, ALGORITHMS[name], self.config.roles, name in REJECTING)
         figures["rows"] = len(rows)
         figures["tokens"] = figures.get("sampled_tokens", 0)
         figures["staleness"] = step - min((r.version for r in rows), default=step)
-        if rows:
-            device = self.trainer.model.device
-            replay = self.config.replay_routes and rows[0].branch.routes is not None
-            batches = list(micro_batches(rows, self.config.micro_tokens, replay, device))
-            figures |= self._learn(batches, step)
+        if self.config.loss.kl == 0:  # no term of theirs but the count of their tokens
+            learned = [r for r in rows if r.advantage * r.weight != 0]
+        else:
+            learned = rows
+        if learned:
+            figures |= self.learn(learned, sampled_tokens(rows), step)
         return figures
 
-    def _learn(self, batches: list[MicroBatch], step: int) -> dict[str, float]:
-        """All updates of a step but the last, whose optimiser step is the trainer's."""
-        from puna.train.optim import learning_rate, update
+    def learn(self, rows: list[Row], total: int, step: int) -> dict[str, float]:
+        """All updates of a step but the last, whose optimiser step is the trainer's.
 
+        The loss is divided by `total` tokens, the figures are means over the tokens of `rows`.
+        Raises StageError where an update's gradient is not finite.
+        """
         model, config = self.trainer.model, self.config
-        total = sum(len(b.targets_M) for b in batches)
+        replay = config.replay_routes
+        batches = list(
+            micro_batches(rows, micro_budget(config.micro_tokens, model), replay, model.device)
+        )
+        seen = sampled_tokens(rows)
         proximal = self._proximal(batches) if config.updates > 1 else [None] * len(batches)
         figures: dict[str, float] = {}
         for number in range(config.updates):
             if number:
                 lr = learning_rate(config.optim, step, config.steps)
-                update(model, self.trainer.optimizer, config.optim, lr)
+                norm = update(model, self.trainer.optimizer, config.optim, lr)
+                if not math.isfinite(norm):
+                    found = f"the gradient norm of update {number} is {norm:.4g}"
+                    raise self.trainer.not_finite(f"{found} at step {step + 1}")
             sums = {"loss": 0.0, "clipped": 0.0, "surprisal": 0.0, "sampler_kl": 0.0, "kl": 0.0}
             gap = 0.0
             for batch, old in zip(batches, proximal, strict=True):
@@ -174,10 +195,10 @@ class _Loop:
                 )
                 (terms.loss / total).backward()  # type: ignore[no-untyped-call]
                 sums["loss"] += float(terms.loss.detach()) / total
-                sums["clipped"] += terms.clipped * m / total
-                sums["surprisal"] -= float(logp.detach().sum()) / total
-                sums["sampler_kl"] += terms.sampler_kl * m / total
-                sums["kl"] += terms.reference_kl * m / total
+                sums["clipped"] += terms.clipped * m / seen
+                sums["surprisal"] -= float(logp.detach().sum()) / seen
+                sums["sampler_kl"] += terms.sampler_kl * m / seen
+                sums["kl"] += terms.reference_kl * m / seen
                 gap = max(gap, terms.sampler_gap)
             if not figures:
                 figures["logprob_gap"] = gap  # engine against trainer, at the step's first weights
@@ -213,19 +234,21 @@ class _Loop:
         policies, meet = _policies(
             self.ctx, self.config, self.env, self.trainer.model.eval(), self.trainer.tokenizer, step
         )
-        first = self.env.count("test") - self.config.eval_tasks
-        params = SamplingParams(self.config.max_tokens, 0.0)
-        found = evaluate(
+        score = held_out_score(
+            self.ctx,
             self.env,
             policies,
-            n=self.config.eval_tasks,
-            first=max(0, first),
-            params=params,
-            meet=meet,
-            workers=self.ctx.machine.workers,
+            meet,
+            _trained(self.config, self.env),
+            tasks=self.config.eval_tasks,
+            max_tokens=self.config.max_tokens,
         )
         self.trainer.model.train()
-        return {"held_out": found.score.value.mean if found.score.value else 0.0}
+        return {"held_out": score}
+
+
+def _trained(config: Config, env: Environment) -> list[str]:
+    return [role for role in env.roles if role not in config.frozen]
 
 
 def _policies(
@@ -242,7 +265,9 @@ def _policies(
     engine.version = version
     out: dict[str, Policy] = {role: LocalSampler(engine, meet) for role in env.roles}
     for role, directory in config.frozen.items():
-        other, tok = load_model(Path(directory))
+        other, tok = load_model(Path(directory).expanduser())
+        other.compute_dtype = getattr(torch, ctx.machine.dtype)
+        other.to(ctx.machine.device).eval()
         out[role] = LocalSampler(Engine(other, tok, ctx.seed, config.slots), meet)
     return out, meet
 
@@ -251,7 +276,7 @@ def _collector(
     ctx: StageContext, config: Config, env: Environment, model: Decoder, tokenizer: Tokenizer
 ) -> tuple[Collector, Engine]:
     policies, meet = _policies(ctx, config, env, model, tokenizer, 0)
-    trained = [r for r in env.roles if r not in config.frozen]
+    trained = _trained(config, env)
     params = SamplingParams(config.max_tokens, config.temperature)
     wave = max(config.slots, config.prompts * config.samples)
     rollout = Rollout(env, policies, params, meet=meet, wave=wave, workers=ctx.machine.workers)
@@ -285,6 +310,8 @@ class _InStep:
 class _Ahead:
     """Staleness s: a thread rolls out step t as soon as the weights of step t - s exist."""
 
+    patience_s = 60.0
+
     def __init__(
         self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
     ) -> None:
@@ -292,6 +319,7 @@ class _Ahead:
         self.weights: queue.Queue[tuple[int, dict[str, Tensor]] | None] = queue.Queue()
         self.ready: queue.Queue[Collected | BaseException] = queue.Queue()
         self.kept: dict[int, dict[str, Tensor]] = {}
+        self.closing = False
         model = copy.deepcopy(trainer.model).eval()
         self.collector, self.engine = _collector(ctx, config, env, model, trainer.tokenizer)
         for name, tensor in trainer.extra.items():
@@ -313,6 +341,8 @@ class _Ahead:
                         return
                     have = item[0]
                     self.engine.load_weights(item[1], have)
+                if self.closing:
+                    return
                 self.ready.put(self.collector.collect(step))
         except BaseException as error:
             self.ready.put(error)
@@ -339,6 +369,16 @@ class _Ahead:
         }
 
     def close(self) -> None:
+        """End the thread, in the middle of a rollout if need be.
+
+        One that does not end within `patience_s` is left to the process's end: its event loop is
+        running and cannot be closed, and saying so would hide the error that brought us here.
+        """
+        self.closing = True
         self.weights.put(None)
-        self.thread.join(timeout=60)
-        self.collector.close()
+        deadline = time.monotonic() + self.patience_s
+        while self.thread.is_alive() and time.monotonic() < deadline:
+            self.collector.cancel()  # again and again: a rollout may have begun only just now
+            self.thread.join(timeout=0.2)
+        if not self.thread.is_alive():
+            self.collector.close()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from puna.core.outcome import Outcome, Scored
@@ -18,10 +18,11 @@ from puna.train.rl.advantages import Advantages
 class Deferred:
     """An outcome known only from a child group (a proposer is paid for how its task fared).
 
-    `reward` turns the child group's rewards into this row's.
+    `reward` turns the rewards that `role` earned in group `child`, one an episode, into this row's.
     """
 
     child: str
+    role: str
     reward: Callable[[Sequence[float]], float]
 
 
@@ -42,31 +43,54 @@ class Row:
 
 
 def rows_of(group: Group, name: str, parent: str = "") -> list[Row]:
-    """Rows of a judged group; an episode that was not `Scored` gives none."""
+    """Rows of a judged group; an episode that was not `Scored` gives none.
+
+    Nor does a branch without a sampled token: it was opened only to find the context full.
+    """
     out = []
     for number, trajectory in enumerate(group.trajectories):
         for role, branches in trajectory.branches.items():
             outcome = trajectory.outcomes[role]
             if isinstance(outcome, Scored):
                 out += [
-                    Row(role, name, parent, outcome, max(b.versions), b, number) for b in branches
+                    Row(role, name, parent, outcome, max(b.versions), b, number)
+                    for b in branches
+                    if any(b.mask)
                 ]
     return out
 
 
-def settle(rows: Sequence[Row]) -> None:
-    """Give every row its reward; a deferred one from its child group's rows.
+def settle(rows: Sequence[Row]) -> int:
+    """Give every row of a step its reward; a deferred one from its child group's rows.
 
-    Raises KeyError where a child group has no row.
+    Returns how many cannot be used and keep the reward None: nothing in their child was scored.
     """
-    by_group: dict[str, list[float]] = {}
+    earned: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
         if isinstance(row.outcome, Scored):
             row.reward = row.outcome.value
-            by_group.setdefault(row.group, []).append(row.reward)
+            # By episode: it counts once, however many branches it has.
+            earned.setdefault((row.role, row.group), {})[row.episode] = row.reward
     for row in rows:
         if isinstance(row.outcome, Deferred):
-            row.reward = row.outcome.reward(by_group[row.outcome.child])
+            found = earned.get((row.outcome.role, row.outcome.child))
+            row.reward = row.outcome.reward(list(found.values())) if found else None
+    return sum(row.reward is None for row in rows)
+
+
+def useful(groups: Sequence[Sequence[Row]], roles: Set[str]) -> tuple[dict[int, list[Row]], int]:
+    """Settle a step's groups: number -> rows to learn from, of those groups that hold a signal.
+
+    `roles` are those in training; the others' rewards still settle what is deferred to them.
+    Also returns how many rows could not be settled.
+    """
+    unsettled = settle([row for rows in groups for row in rows])
+    out = {}
+    for number, rows in enumerate(groups):
+        mine = [r for r in rows if r.role in roles and r.reward is not None]
+        if has_signal(mine):
+            out[number] = mine
+    return out, unsettled
 
 
 def has_signal(rows: Sequence[Row]) -> bool:
@@ -77,9 +101,16 @@ def has_signal(rows: Sequence[Row]) -> bool:
     return any(len(rewards) > 1 for rewards in seen.values())
 
 
-def weigh(rows: Sequence[Row], algorithm: Advantages, weights: Mapping[str, float]) -> list[Row]:
-    """Set advantages within (role, group), weights by role; leave out rows that teach nothing.
+def weigh(
+    rows: Sequence[Row],
+    algorithm: Advantages,
+    weights: Mapping[str, float],
+    rejects: bool = False,
+) -> list[Row]:
+    """Set advantages within (role, group) and weights by role; returns the rows that count.
 
+    Those are all rows, whose tokens the loss is divided by, even where the advantage is 0. With
+    `rejects` (RAFT) an advantage of 0 means rejected: such rows are left out and not counted.
     An episode counts once in its baseline, however many branches it has.
     """
     groups: dict[tuple[str, str], dict[int, list[Row]]] = {}
@@ -93,4 +124,9 @@ def weigh(rows: Sequence[Row], algorithm: Advantages, weights: Mapping[str, floa
             for row in branches:
                 row.advantage, row.weight = value, weights.get(role, 1.0)
                 out.append(row)
-    return [row for row in out if row.advantage * row.weight != 0]
+    return [row for row in out if row.advantage != 0] if rejects else out
+
+
+def sampled_tokens(rows: Sequence[Row]) -> int:
+    """How many tokens of these rows were sampled: the M that the loss is divided by."""
+    return sum(sum(row.branch.mask) for row in rows)

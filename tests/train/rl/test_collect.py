@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from puna.core.outcome import Infra, Scored
@@ -38,11 +40,18 @@ class Halves(SingleTurn):
         return [{"agent": Scored(v, False)} for v in values]
 
 
+class Ending(LocalSampler):
+    """Every answer counts as ended: a cut-off one ends the episode, and few end by themselves."""
+
+    async def sample(self, prompt_ids, params, key):
+        return replace(await super().sample(prompt_ids, params, key), finish="stop")
+
+
 @pytest.fixture
 def collector(new_model, tokenizer):
     def make(env, prompts=4, samples=4, refills=0, slots=64, workers=2, roles=("agent",), seed=0):
         meet = Rendezvous()
-        sampler = LocalSampler(Engine(new_model().eval(), tokenizer, seed, slots), meet)
+        sampler = Ending(Engine(new_model().eval(), tokenizer, seed, slots), meet)
         policies = dict.fromkeys(env.roles, sampler)
         params = SamplingParams(3, 1.0)
         rollout = Rollout(env, policies, params, meet=meet, wave=256, workers=workers)

@@ -48,12 +48,13 @@ def test_weights_by_role():
     assert [(r.role, r.weight) for r in found] == [("a", 1), ("a", 1), ("b", 0.25), ("b", 0.25)]
 
 
-def test_rows_that_teach_nothing_are_left_out():
+def test_rows_without_an_advantage_count_unless_they_are_rejected():
     rows = [row(1, group="a"), row(1, group="a", episode=1)]
     rows += [row(1, group="b"), row(0, group="b", episode=1)]
-    assert {r.group for r in weighed(rows)} == {"b"}
-    assert len(weighed(rows, weights={"agent": 0.0})) == 0
-    assert [r.outcome.value for r in weighed([row(2), row(1, episode=1)], "raft")] == [2]
+    assert {(r.group, r.advantage) for r in weighed(rows)} == {("a", 0), ("b", 1), ("b", -1)}
+    assert len(weighed(rows, weights={"agent": 0.0})) == 4
+    best = weigh(rows, ALGORITHMS["raft"], {}, rejects=True)
+    assert [(r.group, r.episode) for r in best] == [("a", 0), ("a", 1), ("b", 0)]
 
 
 def test_has_signal():
@@ -69,13 +70,13 @@ def test_has_signal():
 
 
 def test_a_proposer_is_paid_by_what_became_of_its_task():
-    pay = Deferred("child", lambda rewards: 1 - sum(rewards) / len(rewards))
+    pay = Deferred("child", "solver", lambda rewards: 1 - sum(rewards) / len(rewards))
     proposed = Row("proposer", "g", "", pay, 0, Branch(), 0)
     children = [row(v, "solver", "child", i) for i, v in enumerate((1, 0, 0, 0))]
     settle([proposed, *children])
     assert proposed.reward == 0.75
-    with pytest.raises(KeyError):
-        settle([proposed])
+    assert settle([proposed]) == 1
+    assert proposed.reward is None
 
 
 def trajectory(sample, **outcomes):
