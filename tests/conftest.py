@@ -1,8 +1,12 @@
 """PUNA_NO_SKIPS=1 (which `make test-all` sets) turns every skipped test into a failure."""
 
 import os
+import signal
 
 import pytest
+
+# Started in the background, a shell leaves Ctrl-C ignored, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIPS = os.environ.get("PUNA_NO_SKIPS", "") not in ("", "0")
 

@@ -500,8 +500,6 @@ def interrupted(recipe: Path, directory: Path, sign: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell may have started the tests with Ctrl-C ignored, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 60
     while not sign.exists() and time.monotonic() < deadline and process.poll() is None:
