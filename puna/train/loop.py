@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from puna.core.errors import UserError
 from puna.core.files import crash_point
 from puna.core.journal import Journal
+from puna.core.rng import stream
 from puna.core.stage import StageContext, StageError, Stopwatch
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
@@ -30,6 +32,19 @@ def at_least_one(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, must be at least 1")
+
+
+def epoch_rows(
+    seed: int, stage: str, step: int, count: int, total: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The `count` row numbers of a step: whole epochs of `total` rows, each in its own order."""
+    wanted = np.arange(step * count, (step + 1) * count)
+    out = np.empty(count, dtype=np.int64)
+    for epoch in np.unique(wanted // total):
+        order = stream(seed, stage, "epoch", int(epoch)).permutation(total)
+        mine = wanted // total == epoch
+        out[mine] = order[wanted[mine] % total]
+    return out
 
 
 def micro_budget(wanted: int, model: Decoder) -> int:

@@ -16,7 +16,6 @@ import torch
 
 from puna.core.files import NewDirectory
 from puna.core.journal import Journal
-from puna.core.rng import stream
 from puna.core.stage import StageContext
 from puna.core.stats import t_quantile
 from puna.engine.local import Engine, Request
@@ -29,7 +28,7 @@ from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
-from puna.train.loop import Trainer, at_least_one, micro_budget
+from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig, require
 
@@ -185,15 +184,9 @@ class _Loop:
         self.samples = Journal(ctx.dir / "samples.jsonl", "samples")
 
     def batch(self, step: int) -> np.ndarray[Any, Any]:
-        """Row numbers of a step: whole epochs, each in an order of its own."""
-        total = len(self.packed.ids_NT)
-        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
-        out = np.empty(self.rows, dtype=np.int64)
-        for epoch in np.unique(wanted // total):
-            order = stream(self.ctx.seed, self.ctx.id, "epoch", int(epoch)).permutation(total)
-            mine = wanted // total == epoch
-            out[mine] = order[wanted[mine] % total]
-        return out
+        """Row numbers of a step."""
+        ctx = self.ctx
+        return epoch_rows(ctx.seed, ctx.id, step, self.rows, len(self.packed.ids_NT))
 
     def backward(self, step: int) -> dict[str, float]:
         """Mean next-token loss of one batch, gradients left in the model."""

@@ -17,7 +17,6 @@ import torch
 
 from puna.core.errors import UserError
 from puna.core.files import sha256_json
-from puna.core.rng import stream
 from puna.core.stage import StageContext
 from puna.evals.evaluate import local_policy
 from puna.gym.environment import Environment
@@ -29,7 +28,7 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import Chat, demonstrations, env_settings, read_messages
 from puna.train.held_out import held_out_score
-from puna.train.loop import StopTraining, Trainer, at_least_one, micro_budget
+from puna.train.loop import StopTraining, Trainer, at_least_one, epoch_rows, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig
 
@@ -134,15 +133,9 @@ class _Loop:
         self.rows = max(1, config.batch_tokens // config.row_length)
 
     def batch(self, step: int) -> np.ndarray[Any, Any]:
-        """Row numbers of a step: whole epochs in an order drawn anew for each."""
-        total = len(self.packed.ids_NT)
-        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
-        out = np.empty(self.rows, dtype=np.int64)
-        for epoch in np.unique(wanted // total):
-            order = stream(self.ctx.seed, self.ctx.id, "epoch", int(epoch)).permutation(total)
-            mine = wanted // total == epoch
-            out[mine] = order[wanted[mine] % total]
-        return out
+        """Row numbers of a step."""
+        ctx = self.ctx
+        return epoch_rows(ctx.seed, ctx.id, step, self.rows, len(self.packed.ids_NT))
 
     def backward(self, step: int) -> dict[str, float]:
         """Mean loss over the assistant's tokens of one batch, gradients left in the model."""
