@@ -47,16 +47,18 @@ def train_tasks(env: Environment, at_most: int) -> int:
 
 
 def demonstrations(env: Environment, count: int) -> list[Chat]:
-    """The oracle's conversations on the first `count` train tasks, one row a role.
+    """The oracle's conversations on the last `count` train tasks, one row a role.
 
-    A row is what that role saw and said; where its history is not append-only, a row a branch.
+    The last, because RL begins with the first: its prompts should be new to the model. A row is
+    what that role saw and said; where its history is not append-only, a row a branch.
     Raises UserError where there is no train task.
     """
     tasks = train_tasks(env, count)
 
     async def play() -> list[Chat]:
         out = []
-        for index in range(tasks):
+        size = env.count("train")
+        for index in range(size - tasks, size):
             task = env.task("train", index)
             heard: dict[str, list[tuple[Message, ...]]] = {role: [] for role in env.roles}
             scripts = {r: _overheard(s, heard[r]) for r, s in env.oracle(task).items()}
