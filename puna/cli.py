@@ -26,10 +26,14 @@ def parse(cls: Any, verb: str, args: Sequence[str], about: str) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip(" │╭╮╰╯─") for line in caught.getvalue().splitlines()]
-        lines = [x for x in lines if x and not x.startswith(("Parsing error", "For full help"))]
-        what = " ".join(lines[:1]) or "the options are wrong"
-        raise UserError(f"puna {verb}: {what}", f"`puna {verb} --help` lists them") from None
+        # The box's frame, with its title in the first line, goes; what it says stays.
+        lines = [x.strip(" │╭╮╰╯─") for x in caught.getvalue().splitlines() if "╭" not in x]
+        what = next(filter(None, lines), "the options are wrong")
+        fix = f"`puna {verb} --help` lists them"
+        if "Perhaps you meant:" in lines:
+            option = lines[lines.index("Perhaps you meant:") + 1].split()[0]
+            fix = f"did you mean {option}?"
+        raise UserError(f"puna {verb}: {what}", fix) from None
 
 
 def run(args: list[str]) -> int:

@@ -17,7 +17,14 @@ from puna.core.printable import printable
 from puna.core.progress import Progress
 from puna.core.runs import find_model, home_of, weights_hash
 from puna.core.stage import Machine
-from puna.evals.evaluate import EvalResult, evaluate, failures, local_policy, place_on
+from puna.evals.evaluate import (
+    EvalResult,
+    all_there_are,
+    evaluate,
+    failures,
+    local_policy,
+    place_on,
+)
 from puna.gym.registry import load_environment
 
 
@@ -73,7 +80,7 @@ def eval(
     try:
         if str(target).startswith(("http://", "https://")):
             environment = load_environment(env, settings, 0)
-            facts |= _env_facts(environment)
+            facts |= _env_facts(environment, n, show)
             return _endpoint(
                 str(target),
                 environment,
@@ -88,14 +95,17 @@ def eval(
         directory, label = find_model(Path(target), stage)
         home = home_of(directory)
         environment = load_environment(env, settings, home.seed)
-        facts |= _env_facts(environment) | {"seed": home.seed if seed is None else seed}
+        facts |= _env_facts(environment, n, show)
+        facts["seed"] = home.seed if seed is None else seed
         place = out or Path(target) / "evals"
         return _local(directory, label, home.machine, environment, facts, common, place, show)
     finally:
         show.close()
 
 
-def _env_facts(env: Any) -> dict[str, Any]:
+def _env_facts(env: Any, n: int, show: Progress) -> dict[str, Any]:
+    if fewer := all_there_are(env, n):
+        show.note(fewer)
     return {"env": env.content_hash, "env_seed": env.seed}
 
 

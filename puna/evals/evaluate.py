@@ -24,6 +24,7 @@ from puna.engine.policy import SamplingParams
 from puna.gym.environment import Environment
 from puna.gym.loop import Group, Job, Rollout, identity
 from puna.gym.seat import Policy
+from puna.gym.trajectory import save_artifacts
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
 
@@ -70,10 +71,11 @@ def evaluate(
 ) -> EvalResult:
     """Score `policies` on tasks `first` to `first + n` of `split`, `k` episodes each.
 
-    With `journal` every judged group is appended there as it is done, and found again later by an
-    evaluation of the same `policy` (the hash of its weights). `key` comes first in the names of all
-    random streams. An evaluation that goes on forms other batches than one left alone, so the last
-    bits of its log-probabilities, and what hangs on them, may differ.
+    With `journal` every judged group is appended there as it is done, its artifacts to the folder
+    `artifacts` beside it by SHA-256, and found again later by an evaluation of the same `policy`
+    (the hash of its weights). `key` comes first in the names of all random streams. An evaluation
+    that goes on forms other batches than one left alone, so the last bits of its log-probabilities,
+    and what hangs on them, may differ.
     Raises UserError where `split` has none of these tasks.
     """
     wanted = range(first, min(first + n, env.count(split)))
@@ -93,6 +95,9 @@ def evaluate(
         total, seen = 0.0, 0
         async for group in rollout.run(jobs):
             record = _record(group, env_hash, policy)
+            if journal is not None:
+                for trajectory in group.trajectories:
+                    save_artifacts(trajectory, journal.parent / "artifacts")
             done[group.job.index] = record
             if log is not None:
                 log.append(record)
@@ -107,6 +112,12 @@ def evaluate(
     finally:
         rollout.close()
     return _result(env, rollout.identity, [done[i] for i in sorted(done)], k)
+
+
+def all_there_are(env: Environment, n: int, split: str = "test") -> str:
+    """What to say where `n` tasks are asked for and `split` has fewer; "" where it has enough."""
+    there = env.count(split)
+    return f"{env.name} has {there:,} {split} tasks, not {n:,}: all are played" if n > there else ""
 
 
 def place_on(model: Decoder, machine: Machine) -> Decoder:
@@ -138,6 +149,7 @@ def _record(group: Group, env_hash: str, policy: str) -> dict[str, Any]:
         "usage": [r["usage"] for r in records],
         "transcripts": [r["transcript"] for r in records],
         "ended": [r["ended"] for r in records],
+        "artifacts": [r["artifacts"] for r in records],
     }
 
 

@@ -11,7 +11,14 @@ from puna.core.runs import weights_hash
 from puna.core.stage import StageContext
 from puna.core.stats import paired_difference
 from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import EvalResult, evaluate, local_policy, place_on, task_means
+from puna.evals.evaluate import (
+    EvalResult,
+    all_there_are,
+    evaluate,
+    local_policy,
+    place_on,
+    task_means,
+)
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 from puna.models import hf
@@ -57,6 +64,8 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         # A second environment of the same name has a journal of its own.
         tail = f"-{identity(env)['hash'][:8]}" if env.name in seen else ""
         seen.add(env.name)
+        if fewer := all_there_are(env, config.n):
+            ctx.progress.note(f"{ctx.id}: {fewer}")
         earlier: list[tuple[str, EvalResult]] = []
         for parent, directory in ctx.parents.items():
             model, _ = hf.load(directory / "model")
