@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from puna.core.config import to_dict
 from puna.core.errors import UserError
 from puna.core.files import write_text
-from puna.core.messages import Message
+from puna.core.messages import Message, Text, ToolCall, ToolResult
 from puna.core.printable import printable
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, play_scripts
@@ -94,18 +97,30 @@ def try_environment(name: str, index: int) -> None:
         raise UserError(what, "choose --index from 0 on")
     task = env.task("test", index)
     shown = 0
+    if task.tools:
+        print(_TOOL_HELP)
 
     def person(messages: Sequence[Message]) -> Message:
         nonlocal shown
         for message in messages[shown:]:
-            print(printable(f"{message.role}: {message.text}"))
-        try:
-            text = input("you: ")
-        except EOFError:
-            print("(no answer)")
-            text = ""
+            print(printable(f"{message.role}: {_heard(message)}"))
         shown = len(messages) + 1
-        return Message.assistant(text)
+        while True:
+            try:
+                text = input("you: ")
+            except EOFError:
+                print("(no answer)")
+                text = ""
+            if task.tools and text.startswith("/"):
+                if text.strip() == "/help":
+                    print(printable(_tool_list(task.tools)))
+                    continue
+                try:
+                    return Message("assistant", (typed_call(text, task.tools, shown),))
+                except ValueError as error:
+                    print(printable(f"({error}; /help lists the tools)"))
+                    continue
+            return Message.assistant(text)
 
     async def play() -> None:
         workers = Workers(1)
@@ -116,6 +131,49 @@ def try_environment(name: str, index: int) -> None:
             print(printable(f"{role}: {outcome}"))
 
     asyncio.run(play())
+
+
+_TOOL_HELP = "What you type is said; /TOOL name=value calls a tool; /help lists the tools."
+
+
+def _heard(message: Message) -> str:
+    """All that a person must see of a message: its text and what tools answered."""
+    results = [p for p in message.parts if isinstance(p, ToolResult)]
+    answers = [x.text for r in results for x in r.parts if isinstance(x, Text)]
+    return "\n".join([*answers, message.text] if message.text else answers)
+
+
+def _tool_list(tools: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for tool in tools:
+        known = tool["function"]["parameters"]["properties"]
+        values = {k: "|".join(map(str, v.get("enum", ["..."]))) for k, v in known.items()}
+        usage = " ".join(f"{k}={v}" for k, v in values.items())
+        about = " ".join(tool["function"]["description"].split())
+        lines.append(f"  /{tool['function']['name']} {usage}   {about}")
+    return "\n".join(lines)
+
+
+def typed_call(line: str, tools: Sequence[Mapping[str, Any]], number: int) -> ToolCall:
+    """The tool call that `/cancel id=482` means; a value with spaces stands in quotes.
+
+    Values are read as JSON where the tool's schema does not want text. Raises ValueError for a
+    line of another form.
+    """
+    name, *words = shlex.split(line[1:]) or [""]
+    known = {t["function"]["name"]: t["function"]["parameters"]["properties"] for t in tools}
+    arguments: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"'{word}' is not name=value")
+        arguments[key] = value
+        if known.get(name, {}).get(key, {}).get("type") != "string":
+            try:
+                arguments[key] = json.loads(value)
+            except ValueError:
+                pass  # the tool will say what it wants instead
+    return ToolCall(f"call_{number}", name, json.dumps(arguments))
 
 
 def new_environment(name: str, folder: Path) -> None:

@@ -17,6 +17,8 @@ from puna.core.messages import Message
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, play_scripts
 from puna.gym.task import Script
+from puna.text.template import render
+from puna.text.tokenizer import MIN_VOCAB, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ def demonstrations(env: Environment, count: int) -> list[Chat]:
         return asyncio.run(play())
     finally:
         env.teardown(resources)
+
+
+def conversations(chats: Sequence[Chat]) -> list[str]:
+    """Each chat's text as `render` lays it out, without special tokens."""
+    letters = Tokenizer.train((), MIN_VOCAB)
+    return [letters.decode(render(letters, c.messages, tools=c.tools).ids) for c in chats]
 
 
 def _overheard(script: Script, turns: list[tuple[Message, ...]]) -> Script:

@@ -20,6 +20,7 @@ from puna.core.stage import StageContext
 from puna.core.stats import t_quantile
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
+from puna.gym.registry import load_environment
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.models.presets import build, preset
@@ -28,6 +29,7 @@ from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
+from puna.train.data import conversations, demonstrations, env_settings
 from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig, require
@@ -38,7 +40,9 @@ class Config:
     """`model` is a preset's name or a table with `preset` and fields to replace.
 
     A step sees `batch_tokens` tokens in rows of `row_length`; `max_bytes` cuts the corpus (0: all).
-    `held_out` per cent of the files are never trained on. `balance` is the rate at which router
+    `held_out` per cent of the files are never trained on. `vocab_envs` are environments whose
+    demonstrations the vocabulary (not the model) learns from too, so that a later stage's turns
+    and tool calls take few tokens. `balance` is the rate at which router
     biases move towards an even load of experts (0: not at all).
     """
 
@@ -46,6 +50,7 @@ class Config:
     max_bytes: int = 0
     held_out: float = 2.0
     vocab: int = 1024
+    vocab_envs: Sequence[str | Mapping[str, Any]] = ()
     model: str | Mapping[str, Any] = "nano"
     init: Path | None = None
     steps: int = 300
@@ -117,7 +122,12 @@ def _tokenizer(ctx: StageContext, config: Config, corpus: Corpus) -> Tokenizer:
     """Trained once a stage; a resumed stage reads it back."""
     directory = ctx.dir / "tokenizer"
     if not directory.exists():
-        trained = Tokenizer.train((t.text for t in corpus.train), config.vocab)
+        texts = [t.text for t in corpus.train]
+        for given in config.vocab_envs:
+            env = load_environment(*env_settings(given), ctx.seed)
+            spoken = conversations(demonstrations(env, 1000))
+            texts += spoken * math.ceil(sum(map(len, texts)) / max(1, sum(map(len, spoken))))
+        trained = Tokenizer.train(texts, config.vocab)
         with NewDirectory(directory, "tokenizer") as aside:
             trained.save(aside)
     return Tokenizer.load(directory)

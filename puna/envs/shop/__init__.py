@@ -1,0 +1,1 @@
+"""Customer service over a real database: `puna env try shop`."""
