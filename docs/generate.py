@@ -1,7 +1,8 @@
-"""Write docs/recipes.md from the dataclasses that read recipes: `docs/generate.py [--check]`.
+"""Write docs/recipes.md and docs/verbs.md from the code: `python docs/generate.py [--check]`.
 
-A key's explanation stands in `KEYS` below; one that is missing, or that explains nothing, is an
-error, so the page can neither lag behind the code nor describe what is gone.
+The recipes' page comes from the dataclasses that read recipes, the verbs' (`verbs.py`) from
+puna/cli.py. A key's explanation stands in `KEYS` below; one that is missing, or that explains
+nothing, is an error, so the page can neither lag behind the code nor describe what is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).with_name("recipes.md")
+import verbs
+
+HERE = Path(__file__).parent
 
 INTRO = """\
 # Recipe reference
@@ -104,6 +107,7 @@ KEYS: dict[str, dict[str, str]] = {
         "max_bytes": "Takes a sample of about this size; 0: all.",
         "held_out": "Per cent of the documents that are never trained on.",
         "vocab": "Tokens of the vocabulary, trained on the same text.",
+        "vocab_envs": "Environments whose demonstrations the vocabulary is trained on too.",
         "model": "A preset's name, or a table with `preset` and what to change in it.",
         "balance": "How fast the router's biases move towards an even load of experts; 0: never.",
         "eval_bytes": "Held-out text that is measured, in bytes.",
@@ -171,11 +175,16 @@ KEYS: dict[str, dict[str, str]] = {
         "digits": "Digits of an operand at most, 1 to 9.",
         "operators": "Which of `+`, `-`, `*` occur.",
     },
+    "shop": {
+        "prompt": "`full` states policy and tools; `none` leaves both out.",
+        "intents": "Requests of a conversation at most, 1 or 2.",
+        "forbidden": "Share of requests that the policy forbids.",
+    },
 }
 
 
-def page() -> str:
-    """The whole page. Raises SystemExit where keys and explanations do not match."""
+def recipes() -> str:
+    """The recipes' page. Raises SystemExit where keys and explanations do not match."""
     from puna.run import KINDS, MachineConfig
 
     used: set[tuple[str, str]] = set()
@@ -291,15 +300,15 @@ def toml(value: Any) -> str:
 
 
 def main(args: list[str]) -> int:
-    """Write the page, or with --check say whether it is up to date."""
-    text = page()
-    if args == ["--check"]:
-        if PAGE.exists() and PAGE.read_text() == text:
-            return 0
-        print("docs/recipes.md is stale: run `python docs/generate.py`", file=sys.stderr)
-        return 1
-    PAGE.write_text(text)
-    return 0
+    """Write the pages, or with --check say which are not up to date."""
+    stale = 0
+    for page, text in ((HERE / "recipes.md", recipes()), (HERE / "verbs.md", verbs.page())):
+        if args != ["--check"]:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            print(f"docs/{page.name} is stale: run `python docs/generate.py`", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

@@ -1,28 +1,115 @@
-"""Puna raises Llama-style models into agents: `puna.eval(...)` and `puna eval` are one function."""
+"""Puna raises Llama-style models into agents. What the command does, these names do too.
 
-from typing import Any
+>>> import puna
+>>> class Doubles(puna.SingleTurn):
+...     name = "doubles"
+...     def make(self, rng):
+...         n = int(rng.integers(10_000))
+...         return puna.Problem(f"Twice {n}?", str(2 * n))
+...     def score(self, answer, problem):
+...         return float(answer.strip() == problem.answer)
+>>> task = Doubles().task("test", 0)
+>>> isinstance(task, puna.Task), task.messages[0] == puna.Message.user(task.key)
+(True, True)
+>>> puna.Scored(value=1.0, success=True) == puna.Scored(1.0, True)
+True
+>>> puna.audit("arithmetic", n=5).passed
+True
+>>> try:
+...     puna.eval("runs/nowhere", "arithmetic")
+... except puna.UserError as mistake:
+...     print(mistake)
+no run or model at runs/nowhere; make one: puna run quickstart
+
+`run`, `load`, `eval` and `compare` have examples of their own: `help(puna.run)`. A name is imported
+when it is first used, so `import puna` loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+TYPE_CHECKING = False  # as typing's own, which would be half the cost of `import puna`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from puna.agents.model import Model as Model
+    from puna.agents.model import Sample as Sample
+    from puna.agents.model import load as load
+    from puna.api import Run as Run
+    from puna.api import run as run
+    from puna.core.errors import UserError as UserError
+    from puna.core.messages import Message as Message
+    from puna.core.outcome import Infra as Infra
+    from puna.core.outcome import Invalid as Invalid
+    from puna.core.outcome import Scored as Scored
+    from puna.evals.api import Evaluation as Evaluation
+    from puna.evals.api import eval as eval
+    from puna.evals.compare import Comparison as Comparison
+    from puna.evals.compare import compare as compare
+    from puna.gym.audit import Audit as Audit
+    from puna.gym.audit import audit as audit
+    from puna.gym.environment import Environment as Environment
+    from puna.gym.environment import Problem as Problem
+    from puna.gym.environment import SingleTurn as SingleTurn
+    from puna.gym.registry import load_environment as load_environment
+    from puna.gym.task import Task as Task
 
 __version__ = "0.1.0"
 _PUBLIC = {
-    "eval": "puna.evals.api",
-    "audit": "puna.gym.audit",
-    "load_environment": "puna.gym.registry",
+    "Audit": "puna.gym.audit",
+    "Comparison": "puna.evals.compare",
     "Environment": "puna.gym.environment",
-    "SingleTurn": "puna.gym.environment",
-    "Problem": "puna.gym.environment",
-    "Task": "puna.gym.task",
-    "Scored": "puna.core.outcome",
-    "Invalid": "puna.core.outcome",
+    "Evaluation": "puna.evals.api",
     "Infra": "puna.core.outcome",
+    "Invalid": "puna.core.outcome",
     "Message": "puna.core.messages",
+    "Model": "puna.agents.model",
+    "Problem": "puna.gym.environment",
+    "Run": "puna.api",
+    "Sample": "puna.agents.model",
+    "Scored": "puna.core.outcome",
+    "SingleTurn": "puna.gym.environment",
+    "Task": "puna.gym.task",
+    "UserError": "puna.core.errors",
+    "audit": "puna.gym.audit",
+    "compare": "puna.evals.compare",
+    "eval": "puna.evals.api",
+    "load": "puna.agents.model",
+    "load_environment": "puna.gym.registry",
+    "run": "puna.api",
 }
 __all__ = sorted(_PUBLIC)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import puna` costs nothing."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'puna' has no attribute '{name}'")
-    import importlib
+class _Package(ModuleType):
+    """This package: `puna.run` stays the function when the module of that name is imported."""
 
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    @property
+    def run(self) -> Callable[..., Any]:
+        import puna.api
+
+        return puna.api.run
+
+    @run.setter
+    def run(self, module: ModuleType) -> None:
+        """Where the import system would put the module `puna.run`."""
+
+
+sys.modules[__name__].__class__ = _Package
+
+# Hidden from type checkers, so that they report names that are not there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Import a public name when it is first used."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'puna' has no attribute '{name}'")
+        import importlib
+
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+    def __dir__():
+        return sorted({*globals(), *_PUBLIC})

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,10 +29,10 @@ def parse(cls: Any, verb: str, args: Sequence[str], about: str) -> Any:
             raise
         # The box's frame, with its title in the first line, goes; what it says stays.
         lines = [x.strip(" │╭╮╰╯─") for x in caught.getvalue().splitlines() if "╭" not in x]
-        what = next(filter(None, lines), "the options are wrong")
+        what = " ".join(takewhile(bool, lines)) or "the options are wrong"
         fix = f"`puna {verb} --help` lists them"
         if "Perhaps you meant:" in lines:
-            option = lines[lines.index("Perhaps you meant:") + 1].split()[0]
+            option = lines[lines.index("Perhaps you meant:") + 1].split()[0].rstrip(",")
             fix = f"did you mean {option}?"
         raise UserError(f"puna {verb}: {what}", fix) from None
 
@@ -56,28 +57,25 @@ def run(args: list[str]) -> int:
         """No progress lines."""
 
     given = parse(Options, "run", args, "Run a recipe; a killed run goes on with the same command.")
-    from puna.core.recipe import find_recipe, read_recipe
-
-    path = find_recipe(given.recipe)
     if given.dry_run:
         import json
 
+        from puna.core.recipe import find_recipe, read_recipe
         from puna.run import resolve
 
-        print(json.dumps(resolve(read_recipe(path, given.set)), indent=1))
+        print(json.dumps(resolve(read_recipe(find_recipe(given.recipe), given.set)), indent=1))
         return 0
-    from puna.core.progress import Progress
-    from puna.run import execute
+    from puna.api import run as run_recipe
 
-    name = read_recipe(path, given.set).name
-    directory = given.dir or Path("runs") / name
-    progress = Progress("quiet" if given.quiet else "auto")
-    execute(path, directory, given.set, progress, given.tensorboard)
+    show = "quiet" if given.quiet else "auto"
+    done = run_recipe(
+        given.recipe, given.dir, given.set, progress=show, tensorboard=given.tensorboard
+    )
     from rich.console import Console
 
     from puna.report.terminal import print_summary
 
-    print_summary(directory, Console())
+    print_summary(done.directory, Console())
     return 0
 
 
@@ -147,6 +145,28 @@ def evaluate(args: list[str]) -> int:
         progress="auto",
     )
     print_result(result)
+    return 0
+
+
+def compare(args: list[str]) -> int:
+    """Compare two results."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        a: tyro.conf.Positional[Path]
+        """What `puna eval` left, a stage's directory in a run, or a run (its last scored stage)."""
+        b: tyro.conf.Positional[Path]
+        """The other one; the difference is B minus A."""
+        env: str = ""
+        """The environment, where there are several."""
+        role: str = ""
+        """Whose score; the first role's if not given."""
+
+    given = parse(Options, "compare", args, "Compare two results task by task.")
+    from puna.evals.compare import compare as compare_results
+
+    print(compare_results(given.a, given.b, env=given.env, role=given.role))
     return 0
 
 
@@ -237,6 +257,7 @@ def doctor(args: list[str]) -> int:
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "run": (run, "run a recipe (quickstart, arithmetic, text, or your own)"),
     "eval": (evaluate, "score a run, a checkpoint or an endpoint on an environment"),
+    "compare": (compare, "say whether one result is better than another"),
     "chat": (chat, "talk to what you trained"),
     "audit": (audit, "test an environment's reward before you trust it"),
     "env": (environments, "list, show, try or write environments"),

@@ -4,6 +4,7 @@ The fences of a page run in order in one empty directory that has a small `runs/
 lines are left out (.ci/run runs them); port 8000 is answered by a server in this file.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-UNBOUNDED = {"recipes.md", "decisions.md", "log.md"}
+UNBOUNDED = {"recipes.md", "verbs.md", "decisions.md", "log.md"}
 FENCE = re.compile(r"^```(\w+)?([^\n`]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"^(?:\w+=\S+ )*make\b")
 ELSEWHERE = (". .venv/bin/activate", "python docs/generate.py")
@@ -285,11 +286,39 @@ def test_no_file_names_a_registry_or_a_machine():
     assert not wrong.search("tests/work/x and our/root/x")
 
 
-def test_recipe_reference_is_up_to_date():
+def test_references_are_up_to_date():
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs/generate.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_verbs_and_their_options_are_those_of_the_command(monkeypatch, capsys):
+    from puna import cli
+
+    monkeypatch.setenv("COLUMNS", "300")
+    sections = (ROOT / "docs/verbs.md").read_text().split("\n## puna ")[1:]
+    named = re.compile(r"^\| .*?`(--[\w-]+)`", re.MULTILINE)
+    written = {text.split()[0]: set(named.findall(text)) for text in sections}
+    assert list(written) == list(cli.VERBS)
+    for verb, options in written.items():
+        with contextlib.suppress(SystemExit):
+            cli.main([verb, "--help"])
+        lines = [x.strip(" │") for x in capsys.readouterr().out.splitlines()]
+        heads = [x.partition("  ")[0] for x in lines if x.startswith("-")]
+        shown = {name for head in heads for name in re.findall(r"--(?!no-|help)\w[\w-]*", head)}
+        assert options == shown, verb
+
+
+def test_an_option_that_nothing_is_said_of_is_noticed(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import ast
+
+    import verbs
+
+    (cls,) = ast.parse("class Options:\n    a: int = 3\n    b: str = ''\n    'said'\n").body
+    with pytest.raises(SystemExit, match="says nothing below work's option a"):
+        list(verbs.fields(cls, "work"))
 
 
 def test_shipped_recipes_can_be_planned():

@@ -13,7 +13,8 @@ ROOMS = (
     "core", "text", "kernels", "models", "engine", "sandbox", "gym", "gateway", "agents", "envs",
     "compat", "evals", "train", "soup", "guard", "export", "report", "serve",
 )  # fmt: skip
-TIES = ("run.py", "cli.py", "__init__.py")  # they tie the rooms together: a run, a verb, the names
+# They tie the rooms together: a run, a run as an object, a verb, the names.
+TIES = ("run.py", "api.py", "cli.py", "__init__.py")
 LEAF = "papers"
 
 

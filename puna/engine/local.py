@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +78,22 @@ class Engine:
                 out[i] = done
         return [c for c in out if c is not None]
 
-    @torch.inference_mode()
     def _batch(self, requests: list[Request]) -> list[Completion]:
+        steps = self.decode(requests)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                done: list[Completion] = stop.value
+                return done
+
+    @torch.inference_mode()
+    def decode(self, requests: list[Request]) -> Generator[_Run, None, list[Completion]]:
+        """One batch, token by token: yields after each step, returns the completions.
+
+        Between steps `drawn()` of what it yields tells the new tokens, and `drop(rows)` ends
+        requests early; closing the generator ends them all.
+        """
         prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
         row_of = {p: i for i, p in enumerate(prompts)}
         longest_new = max(r.params.max_tokens for r in requests)
@@ -92,7 +106,11 @@ class Engine:
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
         step_routes: list[np.ndarray[Any, Any]] = []
-        while not run.sample():
+        while True:
+            finished = run.sample()
+            yield run
+            if finished or run.over:
+                break
             keep = run.compact()
             if keep is not None:
                 cache.select(keep)
@@ -152,7 +170,7 @@ class _Run:
         self.positions = torch.tensor([len(r.prompt_ids) - 1 for r in requests]).to(logits.device)
         self.alive = torch.ones(n, dtype=torch.bool, device=logits.device)
         self.rows = torch.arange(n)
-        self.step = 0
+        self.step, self.over = 0, False
         self.last_ids = torch.zeros(n, dtype=torch.long)
         self.ids: list[torch.Tensor] = []
         self.logprobs: list[torch.Tensor] = []
@@ -170,6 +188,16 @@ class _Run:
         self.alive = self.alive & ~stopped
         self.last_ids = token
         return self.step >= self.longest or not bool(self.alive.any())
+
+    def drawn(self) -> list[tuple[int, float]]:
+        """The last step's token and its log-probability per request; token -1 where finished."""
+        return list(zip(self.ids[-1].tolist(), self.logprobs[-1].tolist(), strict=True))
+
+    def drop(self, requests: Collection[int]) -> None:
+        """Draw nothing more for these requests (by their place in the batch)."""
+        gone = torch.tensor([int(i) in requests for i in self.rows.tolist()])
+        self.alive = self.alive & ~gone.to(self.alive.device)
+        self.over = not bool(self.alive.any())
 
     def _scatter(self, values: torch.Tensor, fill: float) -> torch.Tensor:
         if len(self.rows) == len(self.requests):

@@ -274,7 +274,7 @@ def test_the_seed_names_an_endpoints_samples_and_not_its_tasks(
 
     none, zero, one = seeds(None), seeds(0), seeds(1)
     assert none == zero
-    assert list(zero) == list(one) == KEYS[:3]
+    assert sorted(zero) == sorted(one) == sorted(KEYS[:3])
     assert not set(zero.values()) & set(one.values())
 
 
@@ -359,3 +359,23 @@ def test_results_that_cannot_be_written_are_one_line(checkpoint: Path, tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         puna.eval(checkpoint, n=1, max_tokens=4, out=tmp_path / "file")
+
+
+def test_more_tasks_than_there_are_are_noted_and_all_played(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few.py"
+    few.write_text(
+        "from puna.envs.arithmetic.env import Arithmetic\n"
+        "class Few(Arithmetic):\n    name = 'few'\n    sizes = {'train': 9, 'test': 3}\n"
+    )
+
+    def ask(n: int) -> tuple[int, str]:
+        found = puna.eval(server.url, str(few), n=n, out=tmp_path / str(n), progress="plain")
+        return found.score.n_tasks, capsys.readouterr().err
+
+    note = "few has 3 test tasks, not 5: all are played\n"
+    played, shown = ask(5)
+    assert (played, shown.count(note)) == (3, 1)
+    played, shown = ask(3)
+    assert (played, note in shown) == (3, False)

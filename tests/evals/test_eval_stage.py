@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from puna.core.journal import read
+from puna.core.progress import Progress
 from puna.core.stage import Machine, StageContext
 from puna.evals.stage import Config, run
 from puna.models import ModelConfig, build, save
@@ -99,3 +100,14 @@ def test_episodes_of_other_weights_are_played_again(ctx: StageContext) -> None:
     assert len({r["policy"] for r in read(journal)}) == 2
     assert len(list(read(journal))) == 6
     assert len(list(read(ctx.dir / "episodes-b-arithmetic.jsonl"))) == 3
+
+
+def test_more_tasks_than_there_are_are_noted_once(
+    ctx: StageContext, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.py").write_text(ENV)
+    ctx.progress = Progress("plain")
+    found = run(ctx, Config(envs=(str(tmp_path / "two.py"),), n=6, max_tokens=2))
+    assert {s["score"]["n_tasks"] for s in found["scores"]} == {4}
+    shown = capsys.readouterr().err
+    assert shown.count("eval: two has 4 test tasks, not 6: all are played\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -15,9 +16,20 @@ from puna.core.journal import read
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Scored
 from puna.engine.policy import EndpointError, Reply, SamplingParams, Usage
+from puna.envs.arithmetic.env import Arithmetic
 from puna.envs.arithmetic.env import evaluate as value_of
-from puna.evals.evaluate import EvalResult, evaluate, failures, local_policy, task_means
+from puna.evals.evaluate import (
+    EvalResult,
+    all_there_are,
+    evaluate,
+    failures,
+    local_policy,
+    task_means,
+)
+from puna.gym.environment import OneTurn, Turn
 from puna.gym.registry import load_environment
+from puna.gym.task import Task
+from puna.gym.trajectory import Trajectory
 from puna.models import ModelConfig, build
 from puna.text.tokenizer import Tokenizer
 
@@ -217,3 +229,78 @@ def test_a_verifier_that_raises_is_infra(tmp_path: Path) -> None:
 def test_means_leave_out_what_was_not_scored() -> None:
     rows = {"a": [Scored(1.0, True), Infra("x"), Scored(0.0, False)], "b": [Infra("x")]}
     assert task_means(rows) == {"a": 0.5}
+
+
+class Books(OneTurn):
+    """What was said goes into a book, which no text holds whole: these bytes are no UTF-8."""
+
+    said = ""
+
+    def take(self, turn: Turn, message: Message) -> None:
+        super().take(turn, message)
+        self.said = message.text
+
+    def artifacts(self) -> dict[str, bytes]:
+        return {"book": b"\xff\x00" + self.said.encode(), "rules": b"the same in every episode"}
+
+
+class Bookkeeping(Arithmetic):
+    """Judged by the book alone."""
+
+    name = "bookkeeping"
+
+    def start(self, task: Task, resources: Any, ctx: Any) -> Books:
+        return Books(task)
+
+    def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:
+        right = b"\xff\x00" + hidden["problem"].answer.encode()
+        kept = [e.artifacts.get("book") == right for e in episodes]
+        return [{"agent": Scored(float(yes), yes)} for yes in kept]
+
+
+def again(record: dict[str, Any], artifacts: Path | None) -> list[Any]:
+    """The outcomes of a journal's record, judged anew from what was kept."""
+    env, episodes = Bookkeeping(), []
+    for sample in range(record["k"]):
+        one = {key: record[key][sample] for key in ("outcomes", "usage", "ended", "artifacts")}
+        one |= {"sample": sample, "transcript": record["transcripts"][sample]}
+        episodes.append(Trajectory.from_json({**record, **one}, artifacts).episode)
+    return list(env.judge(episodes, env.task("test", record["index"]).hidden, None))
+
+
+def test_kept_artifacts_can_be_judged_again(tmp_path: Path) -> None:
+    journal = tmp_path / "result" / "e.jsonl"
+    found = evaluate(Bookkeeping(), {"agent": Pupil()}, n=12, k=2, journal=journal)
+    assert found.score.value is not None
+    assert 0 < found.score.value.mean < 1
+    kept = {p.name: p.read_bytes() for p in (journal.parent / "artifacts").iterdir()}
+    assert all(hashlib.sha256(data).hexdigest() == name for name, data in kept.items())
+    assert list(kept.values()).count(b"the same in every episode") == 1  # once for all episodes
+    for record in read(journal):
+        wanted = found.outcomes["agent"][record["task"]]
+        assert [o["agent"] for o in again(record, journal.parent / "artifacts")] == wanted
+        without = [o["agent"].value for o in again(record, None)]
+        assert without == [0.0, 0.0]  # so it was the books that were judged
+
+
+def test_artifacts_are_there_before_the_record_that_names_them(tmp_path: Path) -> None:
+    journal = tmp_path / "e.jsonl"
+    with pytest.raises(Stopped):
+        evaluate(Bookkeeping(), {"agent": Pupil()}, n=9, journal=journal, progress=stop_after(4))
+    records = list(read(journal))
+    assert len(records) == 4
+    for record in records:
+        again(record, tmp_path / "artifacts")
+
+
+def test_without_a_journal_or_artifacts_nothing_is_written(tmp_path: Path) -> None:
+    evaluate(Bookkeeping(), {"agent": Pupil()}, n=2)
+    evaluate(ENV, {"agent": Pupil()}, n=2, journal=tmp_path / "e.jsonl")
+    assert [p.name for p in tmp_path.iterdir()] == ["e.jsonl"]
+
+
+def test_more_tasks_than_there_are_is_said() -> None:
+    there = ENV.count("test")
+    assert all_there_are(ENV, there) == ""
+    said = "arithmetic has 1,500 test tasks, not 1,501: all are played"
+    assert (there, all_there_are(ENV, there + 1)) == (1500, said)

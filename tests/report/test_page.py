@@ -118,6 +118,25 @@ def test_an_unfinished_run_has_a_report(writer):
     assert "sft (unfinished), rl (waiting), eval (waiting)" in outline.text
 
 
+def test_why_a_stage_failed_is_said(writer):
+    run = writer()
+    run.pretrain()
+    run.planned("sft", "sft", ["pretrain"])
+    run.planned("eval", "eval", ["sft"])
+    run.finish()
+    failed = {"stage": "sft", "event": "failed", "error": f"loss is nan at step 7 {HOSTILE}"}
+    (run.dir / "journal.jsonl").write_text(json.dumps(failed) + "\n")
+    outline = Outline(read(run.dir))
+    assert "left: sft (failed: loss is nan at step 7 " in outline.text
+    assert "eval (waiting)" in outline.text
+    assert not {"script", "b"} & set(outline.tags)
+    with (run.dir / "journal.jsonl").open("a") as f:
+        f.write(json.dumps({"stage": "sft", "event": "start"}) + "\n")
+    again = Outline(read(run.dir)).text
+    assert "left: sft (unfinished), eval (waiting)" in again
+    assert "loss is nan" not in again
+
+
 def test_a_run_that_has_hardly_begun(writer):
     run = writer()
     run.planned("pretrain", "pretrain", [])
