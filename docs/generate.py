@@ -80,7 +80,7 @@ TOP = (
 STAGE = (
     ("id", "text", "required", "The stage's name and directory: letters, digits, - and _."),
     ("kind", "text", "required", "What it does: {kinds}."),
-    ("from", "list of ids", "[]", "The stages it starts from or, for eval, compares."),
+    ("from", "list of ids", "[]", "The stages it starts from; eval and soup take all of them."),
     ("rounds", "whole number", "1", "How often it is repeated, each time from its own result."),
     ("matrix", "table of lists", "{{}}", "Runs it once for each combination of the values."),
 )
@@ -95,6 +95,10 @@ KEYS: dict[str, dict[str, str]] = {
         "micro_tokens": "Tokens of one forward and backward pass at most; 0: by model and device.",
         "row_length": "Tokens of a row, which is the longest context in training.",
         "batch_tokens": "Tokens of one optimiser step.",
+        "balance": "How fast the router's biases move towards an even load of experts; 0: never.",
+        "eval_bytes": "Held-out text that is measured, in bytes.",
+        "sample_every": "Steps between samples of generated text; 0: none.",
+        "prompts": "How those samples begin.",
         "env": "An environment's name, `./file.py`, or a table with `id` and its settings.",
         "eval_every": "Steps between scores on held-out data; 0: none until the end.",
         "eval_tasks": "Held-out tasks of one such score (the last ones of the test split).",
@@ -109,11 +113,18 @@ KEYS: dict[str, dict[str, str]] = {
         "vocab": "Tokens of the vocabulary, trained on the same text.",
         "vocab_envs": "Environments whose demonstrations the vocabulary is trained on too.",
         "model": "A preset's name, or a table with `preset` and what to change in it.",
-        "balance": "How fast the router's biases move towards an even load of experts; 0: never.",
-        "eval_bytes": "Held-out text that is measured, in bytes.",
-        "sample_every": "Steps between samples of generated text; 0: none.",
-        "prompts": "How those samples begin.",
         "with_baselines": "Measures `xz -9` and 5-gram models on the same text at the end.",
+    },
+    "midtrain": {
+        "data": "The text; none: what the parent read.",
+        "max_bytes": "Takes a sample of about this size, 0 all of it; none: as the parent had it.",
+        "held_out": "Per cent of the documents that are never trained on; none: as the parent had "
+        "it, which keeps what it held out unseen.",
+        "context": "Tokens that the model then says it takes, if that is more than before; 0: "
+        "`row_length`.",
+        "short_context": "The context that is measured beside `row_length`; 0: the parent's "
+        "`row_length`.",
+        "rope_theta": "The base of the rotary frequencies from here on; 0: as it was.",
     },
     "sft": {
         "data": "A `.jsonl` or `.parquet` file of messages ([your own data](your-own-data.md)).",
@@ -136,6 +147,27 @@ KEYS: dict[str, dict[str, str]] = {
         "loss": "The policy's loss; see [loss](#loss).",
         "max_failed": "Stops the stage when a larger share of outcomes was not scored.",
         "keep_episodes": "Groups of episodes kept for reading, evenly over the stage.",
+    },
+    "dpo": {
+        "data": "A `.jsonl` or `.parquet` file of preferences "
+        "([your own data](your-own-data.md)).",
+        "env": "Where pairs come from if there is no `data`, and what is scored.",
+        "prompts": "Train tasks that the parent plays for pairs.",
+        "samples": "Episodes of each task, at least 2; a success and a failure make a pair.",
+        "temperature": "Of those episodes' sampling, above 0.",
+        "steps": "Optimiser steps; 0: as many as go once through all pairs.",
+        "batch_pairs": "Pairs of one optimiser step.",
+        "row_length": "Tokens of a side at most; a pair with a longer one is left out and counted.",
+        "beta": "How strongly the model is held to its first weights: more is closer.",
+        "nll": "Weight of the chosen side's likelihood, which keeps the format.",
+        "patience": "Ends the stage after this many scores without a new best; 0: never. The best "
+        "weights are kept.",
+    },
+    "soup": {
+        "weights": "A share for each stage of `from`; none: equal ones.",
+        "env": "The environment that decides: the best member stays where the 95 % interval of "
+        "soup minus it lies below zero. None: the soup is kept, unmeasured.",
+        "eval_tasks": "Test tasks that decide it (the last ones).",
     },
     "eval": {
         "envs": "Environments: names, `./file.py`, or tables with `id` and settings.",

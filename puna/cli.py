@@ -79,6 +79,20 @@ def run(args: list[str]) -> int:
     return 0
 
 
+def env_settings(sets: Sequence[str]) -> dict[str, Any]:
+    """`--set env.KEY=VALUE` as the environment's settings. Raises UserError for any other key."""
+    from puna.core.config import parse_set
+
+    settings = {}
+    for text in sets:
+        keys, value = parse_set(text)
+        if len(keys) != 2 or keys[0] != "env":
+            what = f"--set {text}: only the environment has settings here"
+            raise UserError(what, "env.KEY=VALUE")
+        settings[keys[1]] = value
+    return settings
+
+
 def evaluate(args: list[str]) -> int:
     """Score a policy on an environment."""
     import tyro
@@ -117,17 +131,10 @@ def evaluate(args: list[str]) -> int:
     given = parse(Options, "eval", args, "Score a policy; every score prints its interval.")
     if bool(given.target) == bool(given.model):
         raise UserError("puna eval: name a run or a model", "puna eval runs/NAME or --model URL")
-    from puna.core.config import parse_set
+    settings = env_settings(given.set)
     from puna.evals.api import eval as evaluate_policy
     from puna.evals.api import print_result
 
-    settings = {}
-    for text in given.set:
-        keys, value = parse_set(text)
-        if len(keys) != 2 or keys[0] != "env":
-            what = f"--set {text}: only the environment has settings here"
-            raise UserError(what, "env.KEY=VALUE")
-        settings[keys[1]] = value
     result = evaluate_policy(
         given.target or given.model,
         given.env,
@@ -189,6 +196,50 @@ def chat(args: list[str]) -> int:
     from puna.agents.console import talk
 
     return talk(Path(given.target), given.stage, given.temperature, given.max_tokens)
+
+
+def soup(args: list[str]) -> int:
+    """Average models."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        targets: tyro.conf.Positional[tuple[str, ...]]
+        """Runs' directories, stages', or Hugging Face checkpoint directories of one shape."""
+        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        """Where the soup goes: a new directory."""
+        weights: str = ""
+        """A share for each, e.g. --weights 1,2,1; equal shares if not given."""
+        env: str = ""
+        """An environment's name, or ./file.py: a soup worse than its best member is not kept."""
+        n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 200
+        """How many test tasks (the last ones) decide that."""
+        max_tokens: int = 32
+        """Tokens of one answer at most."""
+        set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A setting of the environment, e.g. --set env.terms=3."""
+
+    given = parse(Options, "soup", args, "Average models; with --env a worse soup is not kept.")
+    try:
+        weights = [float(w) for w in given.weights.split(",")] if given.weights else None
+    except ValueError:
+        fix = "give numbers with commas between, e.g. 1,2,1"
+        raise UserError(f"--weights {given.weights}: not numbers", fix) from None
+    settings = env_settings(given.set)
+    from puna.soup.stage import make_soup, print_soup
+
+    record = make_soup(
+        given.targets,
+        given.out,
+        weights,
+        env=given.env,
+        n=given.n,
+        max_tokens=given.max_tokens,
+        settings=settings,
+        progress="auto",
+    )
+    print_soup(record, given.out)
+    return 0
 
 
 def audit(args: list[str]) -> int:
@@ -259,6 +310,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "eval": (evaluate, "score a run, a checkpoint or an endpoint on an environment"),
     "compare": (compare, "say whether one result is better than another"),
     "chat": (chat, "talk to what you trained"),
+    "soup": (soup, "average models; a soup worse than its best member is not kept"),
     "audit": (audit, "test an environment's reward before you trust it"),
     "env": (environments, "list, show, try or write environments"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),

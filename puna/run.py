@@ -43,8 +43,11 @@ SCHEMA = 1
 PATIENCE_S = 3.0
 KINDS = {
     "pretrain": "puna.train.pretrain",
+    "midtrain": "puna.train.midtrain",
     "sft": "puna.train.sft",
     "rl": "puna.train.rl.loop",
+    "dpo": "puna.train.dpo",
+    "soup": "puna.soup.stage",
     "eval": "puna.evals.stage",
 }
 
@@ -111,12 +114,24 @@ def _require_sources(stages: Sequence[Planned]) -> None:
                 what = f"stage '{stage.base}': nothing to evaluate"
                 raise UserError(what, 'add from = ["sft", "rl"]')
             sources = stage.parents
+        elif stage.kind == "soup":
+            _require_members(stage)
+            sources = stage.parents
         else:
             sources = () if "init" in stage.settings else stage.parents[:1]
         for source in sources:
             if kinds[source] == "eval":
                 what = f"stage '{stage.base}': from names '{source}', an eval stage without a model"
                 raise UserError(what, "name the stage whose model it should take")
+
+
+def _require_members(stage: Planned) -> None:
+    count, weights = len(set(stage.parents)), stage.settings.get("weights") or ()
+    if count < 2:
+        raise UserError(f"stage '{stage.base}': a soup of {count} stages", 'add from = ["a", "b"]')
+    if weights and len(weights) != count:
+        what = f"stage '{stage.base}': {len(weights)} weights for {count} stages"
+        raise UserError(what, "give one for each, or none for equal shares")
 
 
 def check_ahead(stage: Planned) -> None:

@@ -28,8 +28,10 @@ from puna.report.read import (
     group_of,
     mapping,
     open_run,
+    sequence,
 )
 
+_BITS = "bits per byte"
 _TRAINING = {"held_out": "held-out score while training", "reward": "reward", "loss": "loss"}
 BASELINES = {
     "xz": "xz -9",
@@ -43,7 +45,8 @@ BASELINES = {
 class Row:
     """One stage and one metric of it; `seeds` is what a row that averages over seeds averages.
 
-    `difference` is after minus before, task by task over `n` tasks (over seeds in such a row).
+    `difference` is after minus before, task by task over `n` tasks or whatever `unit` names (over
+    seeds in such a row).
     """
 
     stage: str
@@ -60,6 +63,12 @@ class Row:
     verdict: str = ""
     seeds: tuple[str, ...] = ()
     of_group: str = ""
+    unit: str = "tasks"
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether a difference below zero is the gain."""
+        return self.metric.startswith(_BITS)
 
 
 def summary_table(run_dir: Path) -> list[Row]:
@@ -84,8 +93,12 @@ def _stage_rows(run: Run, stage: Stage) -> list[Row]:
         scored = len({e.stage for e in run.exams if e.eval == stage.id})
         return [replace(base, metric=f"scored {scored} stages" if scored else "")]
     bits = mapping(stage.result.get("bits_per_byte"))
-    rows = [_bits_row(base, bits)] if number(bits.get("model")) is not None else []
-    parent = stage.parents[0] if stage.parents else ""
+    rows = _context_rows(base, bits) or _soup_rows(base, stage.result)
+    if not rows and number(bits.get("model")) is not None:
+        rows = [_bits_row(base, bits)]
+    # A soup is measured by the best that went into it, any other stage by what it began with.
+    first = stage.parents[0] if stage.parents else ""
+    parent = str(stage.result.get("best_member") or first)
     if parent or not rows:
         mine = (exam for exam in run.exams if exam.stage == stage.id)
         rows += [_score_row(run, base, exam, parent) for exam in mine]
@@ -99,9 +112,49 @@ def _bits_row(base: Row, bits: Mapping[str, Any]) -> Row:
     known = {n: v for k, n in BASELINES.items() if (v := number(bits.get(k))) is not None}
     missed = [name for name, value in known.items() if value <= worst]
     verdict = f"not below {', '.join(missed)}" if missed else "below xz -9 and 5-gram models"
-    return replace(
-        base, metric="bits per byte", after=after, verdict=verdict if known else NOT_COMPARED
-    )
+    return replace(base, metric=_BITS, after=after, verdict=verdict if known else NOT_COMPARED)
+
+
+def _context_rows(base: Row, bits: Mapping[str, Any]) -> list[Row]:
+    """What a midtrain stage measured: before and after at each context, then long beside short."""
+    out = []
+    for found in map(mapping, [*sequence(bits.get("contexts")), *sequence(bits.get("longer"))]):
+        difference = interval(found.get("difference"))
+        if difference is not None and difference.low is None:
+            difference = None  # of a single file
+        row = replace(
+            base,
+            metric=f"{_BITS}, {found.get('name')}",
+            before=interval(found.get("before")),
+            after=interval(found.get("after")),
+            difference=difference,
+            n=int(number(mapping(found.get("difference")).get("n")) or 0),
+            unit="files",
+        )
+        out.append(replace(row, verdict=_verdict(row, difference)))
+    return out
+
+
+def _soup_rows(base: Row, result: Mapping[str, Any]) -> list[Row]:
+    """The best member and the soup on the tasks that decided; none where nothing was measured."""
+    difference = interval(result.get("difference"))
+    members = {str(m.get("stage")): m for m in map(mapping, sequence(result.get("members")))}
+    best = str(result.get("best_member"))
+    if difference is None or best not in members:
+        return []
+    env, before = mapping(result.get("env")), interval(members[best].get("score"))
+    name = f"{env.get('name', '')} {env.get('version', '')}".strip()
+    row = replace(base, metric=f"{name}, tasks that chose", before=before)
+    if not result.get("kept"):
+        verdict = f"reverted to {best}: soup {difference.text('+')}"
+        return [replace(row, after=before, verdict=verdict)]
+    n = int(number(mapping(result.get("difference")).get("n")) or 0)
+    after, verdict = interval(result.get("soup")), verdict_of(difference)
+    return [replace(row, after=after, difference=difference, n=n, verdict=verdict)]
+
+
+def _verdict(row: Row, difference: Interval | None) -> str:
+    return verdict_of(difference.negative if difference and row.less_is_better else difference)
 
 
 def _score_row(run: Run, base: Row, exam: Exam, parent: str) -> Row:
@@ -196,7 +249,7 @@ def _over_seeds(group: str, rows: Sequence[Row]) -> list[Row]:
                 after=over_seeds([r.after.mean for r in done if r.after]),
                 difference=difference,
                 n=sum(r.difference is not None for r in done),
-                verdict=verdict_of(difference)
+                verdict=_verdict(mine[0], difference)
                 if difference or len(verdicts) > 1
                 else verdicts.pop(),
                 seeds=tuple(r.stage for r in done),
@@ -215,7 +268,7 @@ def headline(run: Run, rows: Sequence[Row]) -> str:
     told = [r for r in rows if r.difference and not r.of_group]
     if told:
         return _told(next((r for r in reversed(told) if r.kind == "rl"), told[-1]))
-    bits = next((r for r in rows if r.metric == "bits per byte" and r.after), None)
+    bits = next((r for r in rows if r.metric == _BITS and r.after), None)
     if bits is not None and bits.after is not None:
         needs = f"The model needs {bits.after.mean:.3f} bits for a byte of text it never saw"
         return f"{needs}." if bits.verdict == NOT_COMPARED else f"{needs}: {bits.verdict}."
@@ -225,12 +278,13 @@ def headline(run: Run, rows: Sequence[Row]) -> str:
 
 def _told(row: Row) -> str:
     assert row.difference is not None
-    over = f"{len(row.seeds)} seeds" if row.seeds else f"{row.n:,} paired tasks"
+    over = f"{len(row.seeds)} seeds" if row.seeds else f"{row.n:,} paired {row.unit}"
     by = f"{row.difference.text('+')} over {over}"
     if row.before is None or row.after is None:
         return f"{row.stage} on {row.metric}: {row.verdict} ({by})."
     span = f"from {row.before.mean:.3f} to {row.after.mean:.3f}"
     if row.verdict == NO_GAIN:
         return f"{row.stage} showed no gain on {row.metric}: {span}, a difference of {by}."
-    verb = "raised" if row.verdict == GAIN else "lowered"
-    return f"{row.stage} {verb} the score on {row.metric} {span}: {by}."
+    verb = "raised" if (row.verdict == GAIN) != row.less_is_better else "lowered"
+    metric = row.metric if row.less_is_better else f"the score on {row.metric}"
+    return f"{row.stage} {verb} {metric} {span}: {by}."

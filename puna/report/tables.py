@@ -49,7 +49,7 @@ def main_table(rows: Sequence[Row]) -> Html:
 def _difference(r: Row) -> Html:
     if r.difference is None:
         return shown(None)
-    over = f"{r.n} seeds" if r.seeds else f"{r.n:,} tasks"
+    over = f"{r.n} seeds" if r.seeds else f"{r.n:,} {r.unit}"
     return join((shown(r.difference, "+"), tag("span", over, class_="range")))
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from puna.core.errors import UserError
 from puna.core.messages import Message
@@ -19,6 +19,8 @@ from puna.gym.loop import Context, play_scripts
 from puna.gym.task import Script
 from puna.text.template import render
 from puna.text.tokenizer import MIN_VOCAB, Tokenizer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,25 @@ def read_messages(path: Path) -> list[Chat]:
 
     Raises UserError naming the file and the first line that is wrong.
     """
+    example = '{"messages": [{"role": "user", "content": "..."}, ...]}'
+    return read_rows(path, _chat, example)
+
+
+def read_rows(path: Path, parse: Callable[[Any], T], example: str) -> list[T]:
+    """Every row of a JSONL or Parquet file through `parse`, which raises ValueError and the like.
+
+    Raises UserError naming the file and the first line that is wrong, with `example` as the fix.
+    """
     if not path.is_file():
         raise UserError(f"no data file {path}", "give a .jsonl or .parquet file of messages")
     rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
     out = []
     for number, row in rows:
         try:
-            out.append(_chat(row))
+            out.append(parse(row))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"{path} line {number}: {reason}",
-                'each line is {"messages": [{"role": "user", "content": "..."}, ...]}',
-            ) from error
+            raise UserError(f"{path} line {number}: {reason}", f"each line is {example}") from error
     if not out:
         raise UserError(f"{path} has no rows", "put one conversation on each line")
     return out
@@ -120,13 +128,15 @@ def read_messages(path: Path) -> list[Chat]:
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     try:
+        data = path.read_bytes()
         # Not splitlines: JSON texts may hold U+2028 and others that it takes for line ends.
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start})", "is it a binary file?"
+            f"{path} line {row} is not UTF-8 text (byte {error.start})", "is it a binary file?"
         ) from error
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -154,7 +164,7 @@ def _chat(row: Any) -> Chat:
     if "messages" in row:
         given = row["messages"]
     elif "prompt" in row and "completion" in row:
-        given = [*_turns(row["prompt"], "user"), *_turns(row["completion"], "assistant")]
+        given = [*turns_of(row["prompt"], "user"), *turns_of(row["completion"], "assistant")]
     else:
         raise KeyError("'messages' (nor 'prompt' and 'completion')")
     if not isinstance(given, list) or not given:
@@ -162,11 +172,15 @@ def _chat(row: Any) -> Chat:
     messages = tuple(Message.from_openai(m) for m in given)
     if not any(m.role == "assistant" for m in messages):
         raise ValueError("no assistant message, so nothing to learn")
+    return Chat(messages, tools_of(row))
+
+
+def tools_of(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The tools of a row: a list, or its JSON as text."""
     tools = row.get("tools") or ()
-    if isinstance(tools, str):
-        tools = json.loads(tools)
-    return Chat(messages, tuple(tools))
+    return tuple(json.loads(tools) if isinstance(tools, str) else tools)
 
 
-def _turns(given: Any, role: str) -> list[Any]:
+def turns_of(given: Any, role: str) -> list[Any]:
+    """Messages as they are; a text as the one message of `role`."""
     return [{"role": role, "content": given}] if isinstance(given, str) else list(given)

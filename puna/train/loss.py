@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors. Legend: B rows, T positions, M chosen tokens, V vocabulary.
+"""Losses as pure functions. Legend: B rows, T positions, M chosen tokens, P pairs, V vocabulary.
 
 `cross_entropy(logits_MV, targets_M)`; `policy_loss(logp, sampled_logp, advantages, PolicyLoss())`.
 """
@@ -100,3 +100,24 @@ def policy_loss(
         sampler_kl=float((gap.exp() - gap - 1).mean()) if len(gap) else 0.0,
         reference_kl=reference_kl,
     )
+
+
+def preference_loss(
+    logp_P2: Tensor,
+    reference_P2: Tensor,
+    chosen_nll_P: Tensor,
+    *,
+    beta: float,
+    nll: float,
+) -> tuple[Tensor, Tensor]:
+    """Sum over pairs of -log sigmoid(margin) + nll * chosen_nll, and the margins [P] detached.
+
+    `logp_P2` and `reference_P2` are the summed log-probabilities of the chosen side and of the
+    rejected; margin = beta ((chosen - its reference) - (rejected - its reference)) (Rafailov et al.
+    2023, arXiv 2305.18290, equation 7). `chosen_nll_P` is the mean negative log-likelihood of the
+    chosen side's tokens (arXiv 2407.21783, 4.1.4). Divide by the batch's pairs yourself.
+    """
+    chosen_P, rejected_P = (logp_P2 - reference_P2).unbind(1)
+    margins_P = beta * (chosen_P - rejected_P)
+    loss = (nll * chosen_nll_P - F.logsigmoid(margins_P)).sum()
+    return loss, margins_P.detach()

@@ -36,7 +36,30 @@ from puna.train.optim import OptimConfig, require
 
 
 @dataclass(frozen=True)
-class Config:
+class TextConfig:
+    """What all stages have that learn from raw text."""
+
+    init: Path | None = None
+    steps: int = 300
+    batch_tokens: int = 8192
+    row_length: int = 256
+    optim: OptimConfig = OptimConfig(lr=2e-3, warmup=30)
+    micro_tokens: int = 0
+    balance: float = 1e-3
+    eval_every: int = 0
+    eval_bytes: int = 400_000
+    sample_every: int = 100
+    prompts: Sequence[str] = field(default_factory=lambda: ("def ", "import ", "class "))
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a count below 1."""
+        at_least_one(self, "steps", "batch_tokens", "row_length")
+        at_least_one(self, "eval_bytes", "save_every")
+
+
+@dataclass(frozen=True)
+class Config(TextConfig):
     """`model` is a preset's name or a table with `preset` and fields to replace.
 
     A step sees `batch_tokens` tokens in rows of `row_length`; `max_bytes` cuts the corpus (0: all).
@@ -52,24 +75,11 @@ class Config:
     vocab: int = 1024
     vocab_envs: Sequence[str | Mapping[str, Any]] = ()
     model: str | Mapping[str, Any] = "nano"
-    init: Path | None = None
-    steps: int = 300
-    batch_tokens: int = 8192
-    row_length: int = 256
-    optim: OptimConfig = OptimConfig(lr=2e-3, warmup=30)
-    micro_tokens: int = 0
-    balance: float = 1e-3
-    eval_every: int = 0
-    eval_bytes: int = 400_000
-    sample_every: int = 100
-    prompts: Sequence[str] = field(default_factory=lambda: ("def ", "import ", "class "))
-    save_every: int = 100
     with_baselines: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count below 1, or nothing held out."""
-        at_least_one(self, "steps", "batch_tokens", "row_length")
-        at_least_one(self, "eval_bytes", "save_every")
+        super().__post_init__()
         require(0 < self.held_out <= 50, self, "held_out", "above 0, at most 50 per cent")
 
 
@@ -93,13 +103,13 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         model = _fresh_model(ctx, config, tokenizer)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
-    train = pack([_document(tokenizer, t.text) for t in corpus.train], config.row_length)
+    train = pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
-    loop = _Loop(ctx, config, corpus, trainer, train)
+    loop = TextLoop(ctx, config, corpus, trainer, train)
     trainer.run(loop.backward, "loss", loop.after)
     bits = bits_per_byte(model, tokenizer, loop.held_out, config.row_length)
-    low, high = _interval(bits)
+    low, high = interval(bits)
     figures = {"model": bits.total, "low": low, "high": high, "held_out_bytes": bits.bytes}
     if config.with_baselines:
         ctx.progress.note(f"{ctx.id}: measuring xz -9 and 5-gram models on the same files")
@@ -145,7 +155,8 @@ def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Dec
     return build(preset(name, **given), ctx.seed)
 
 
-def _document(tokenizer: Tokenizer, text: str) -> list[int]:
+def document(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The token ids of a text with those of its begin and end."""
     return [
         tokenizer.special("begin_of_text"),
         *tokenizer.encode(text),
@@ -166,7 +177,7 @@ def baselines(
     xz = xz_bits_per_byte(*data)
     of_bytes = [np.frombuffer(d, dtype=np.uint8) for d in data]
     of_tokens = [
-        np.concatenate([_document(tokenizer, f.text) for f in fs]) for fs in (train, held_out)
+        np.concatenate([document(tokenizer, f.text) for f in fs]) for fs in (train, held_out)
     ]
     found = {"xz": xz.alone, "xz_with_training_text": xz.given_train}
     for name, (past, new), vocab in (
@@ -178,11 +189,16 @@ def baselines(
     return found
 
 
-class _Loop:
+class TextLoop:
     """Batches of packed rows, held-out bits per byte and text samples along the way."""
 
     def __init__(
-        self, ctx: StageContext, config: Config, corpus: Corpus, trainer: Trainer, packed: Packed
+        self,
+        ctx: StageContext,
+        config: TextConfig,
+        corpus: Corpus,
+        trainer: Trainer,
+        packed: Packed,
     ) -> None:
         self.ctx, self.config, self.trainer, self.packed = ctx, config, trainer, packed
         self.rows = max(1, config.batch_tokens // config.row_length)
@@ -283,8 +299,9 @@ def bits_per_byte(
     was_training = model.training
     model.eval()
     found, half = [], row_length // 2
+    at_once = max(1, min(32, 8192 // row_length))  # long rows have large masks and many logits
     for file in files:
-        ids = _document(tokenizer, file.text)
+        ids = document(tokenizer, file.text)
         nats = 0.0
         starts = range(0, max(1, len(ids) - 1 - half), half)
         rows = np.zeros((len(starts), row_length + 1), dtype=np.int64)
@@ -293,11 +310,11 @@ def bits_per_byte(
             piece = ids[start : start + row_length + 1]
             rows[i, : len(piece)] = piece
             counted[i, (0 if i == 0 else row_length - half) : len(piece) - 1] = True
-        for i in range(0, len(rows), 32):
-            block = torch.from_numpy(rows[i : i + 32]).to(model.device)
+        for i in range(0, len(rows), at_once):
+            block = torch.from_numpy(rows[i : i + at_once]).to(model.device)
             logits = model.logits(model(block[:, :-1])).flatten(0, 1)
             want = torch.where(
-                torch.from_numpy(counted[i : i + 32]).to(model.device), block[:, 1:], IGNORE
+                torch.from_numpy(counted[i : i + at_once]).to(model.device), block[:, 1:], IGNORE
             )
             nats += float(cross_entropy(logits, want.flatten()))
         found.append((nats / math.log(2), len(file.text.encode())))
@@ -306,7 +323,7 @@ def bits_per_byte(
     return Bits(sum(b for b, _ in found) / total_bytes, total_bytes, tuple(found))
 
 
-def _interval(bits: Bits) -> tuple[float, float]:
+def interval(bits: Bits) -> tuple[float, float]:
     """95 % interval of the ratio by linearisation over files (ratio estimator)."""
     n = len(bits.by_file)
     if n < 2:

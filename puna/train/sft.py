@@ -6,7 +6,6 @@ Rows come from `data = "chats.jsonl"` or from an environment's oracle (`env`, `d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ import torch
 from puna.core.errors import UserError
 from puna.core.files import sha256_json
 from puna.core.stage import StageContext
-from puna.evals.evaluate import local_policy
 from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
@@ -27,8 +25,8 @@ from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import Chat, demonstrations, env_settings, read_messages
-from puna.train.held_out import held_out_score
-from puna.train.loop import StopTraining, Trainer, at_least_one, epoch_rows, micro_budget
+from puna.train.held_out import HeldOut, Watch
+from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig
 
@@ -84,15 +82,12 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
     loop = _Loop(ctx, config, env, trainer, packed)
     trainer.run(loop.backward, "loss", loop.after)
-    if "best" in trainer.state:
-        model.load_state_dict(loop.best())
+    scored = loop.finish()
     return trainer.finish() | {
         "rows": len(chats),
         "rows_left_out": left_out,
         "data_hash": data_hash,
-        "best_held_out": trainer.state.get("best"),
-        "best_step": trainer.state.get("best_step"),
-        "stopped_rising": bool(trainer.state.get("stopped")),
+        **scored,
     }
 
 
@@ -117,7 +112,7 @@ def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Pac
     return pack_whole(ids, row_length, masks=masks), len(chats) - len(ids)
 
 
-class _Loop:
+class _Loop(HeldOut):
     """Batches of packed rows, and the held-out score that may end the stage."""
 
     def __init__(
@@ -128,8 +123,10 @@ class _Loop:
         trainer: Trainer,
         packed: Packed,
     ) -> None:
-        self.ctx, self.config, self.env, self.trainer = ctx, config, env, trainer
-        self.packed = packed
+        every, tasks = config.eval_every, config.eval_tasks
+        watch = Watch(every, tasks, config.max_tokens, config.patience)
+        super().__init__(ctx, watch, env, trainer)
+        self.config, self.packed = config, packed
         self.rows = max(1, config.batch_tokens // config.row_length)
 
     def batch(self, step: int) -> np.ndarray[Any, Any]:
@@ -159,43 +156,3 @@ class _Loop:
             loss_sum += float(loss.detach())
         tokens = int((self.packed.documents_NT[chosen] >= 0).sum())
         return {"loss": loss_sum / max(1, total), "tokens": tokens}
-
-    def after(self, step: int) -> dict[str, float] | None:
-        """The held-out score when it is due; StopTraining once it has stopped rising.
-
-        Raises StageError where nothing held out was scored.
-        """
-        every = self.config.eval_every
-        if self.env is None or not every or (step % every and step != self.config.steps):
-            return None
-        score = self._held_out()
-        state = self.trainer.state
-        if score > state.get("best", -math.inf):
-            state["best"], state["best_step"], state["waited"] = score, step, 0
-            weights = self.trainer.model.state_dict()
-            self.trainer.extra = {k: v.detach().clone() for k, v in weights.items()}
-        else:
-            state["waited"] = state.get("waited", 0) + 1
-        if self.config.patience and state["waited"] >= self.config.patience:
-            raise StopTraining({"held_out": score})
-        return {"held_out": score}
-
-    def _held_out(self) -> float:
-        assert self.env is not None
-        model = self.trainer.model.eval()
-        sampler, meet = local_policy(model, self.trainer.tokenizer, self.ctx.seed)
-        score = held_out_score(
-            self.ctx,
-            self.env,
-            dict.fromkeys(self.env.roles, sampler),
-            meet,
-            self.env.roles,
-            tasks=self.config.eval_tasks,
-            max_tokens=self.config.max_tokens,
-        )
-        model.train()
-        return score
-
-    def best(self) -> dict[str, torch.Tensor]:
-        """The weights with the best held-out score."""
-        return self.trainer.extra

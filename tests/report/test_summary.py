@@ -116,3 +116,117 @@ def test_without_an_eval_stage_nothing_is_claimed(writer):
     assert rows["b"].metric == "loss"
     assert {r.verdict for r in rows.values()} == {"not compared"}
     assert all(r.difference is None for r in rows.values())
+
+
+def contexts(*changes, n=12):
+    rows = [
+        {
+            "name": f"context {context}",
+            "before": {"mean": 2.0, "low": 1.9, "high": 2.1},
+            "after": {"mean": 2.0 + change, "low": 1.9 + change, "high": 2.1 + change},
+            "difference": {"mean": change, "low": low, "high": high, "n": n},
+        }
+        for context, change, low, high in changes
+    ]
+    bits = {"model": 1.9, "low": 1.8, "high": 2.0, "held_out_bytes": 9}
+    bits |= {"contexts": rows[:2], "longer": rows[2:]}
+    return {"steps": 9, "tokens": 90, "bits_per_byte": bits}
+
+
+def test_midtraining_shows_both_contexts_before_and_after(writer):
+    run = writer()
+    run.pretrain()
+    found = contexts(
+        (128, 0.05, 0.01, 0.09), (512, -0.1, -0.14, -0.06), ("512 instead of 128", -0.1, -0.3, 0.1)
+    )
+    run.done("mid", "midtrain", ["pretrain"], found)
+    rows = [r for r in summary_table(run.finish()) if r.stage == "mid"]
+    assert [(r.metric, r.verdict) for r in rows] == [
+        ("bits per byte, context 128", "worse"),
+        ("bits per byte, context 512", "better"),  # less is better
+        ("bits per byte, context 512 instead of 128", "no gain shown"),
+    ]
+    assert rows[1].before == Interval(2.0, 1.9, 2.1)
+    assert rows[1].after.mean == pytest.approx(1.9)
+    assert (rows[1].difference, rows[1].n, rows[1].unit) == (
+        Interval(-0.1, -0.14, -0.06),
+        12,
+        "files",
+    )
+    whole = open_run(run.dir)
+    for row, said in (
+        (rows[0], "mid raised bits per byte, context 128 from 2.000 to 2.050: +0.050"),
+        (rows[1], "mid lowered bits per byte, context 512 from 2.000 to 1.900: -0.100"),
+        (rows[2], "mid showed no gain on bits per byte, context 512 instead of 128"),
+    ):
+        assert headline(whole, [row]).startswith(said)
+        assert "over 12 paired files" in headline(whole, [row])
+
+
+def test_a_single_file_claims_nothing(writer):
+    run = writer()
+    run.done("mid", "midtrain", [], contexts((128, -0.1, None, None), n=1))
+    (row,) = summary_table(run.finish())
+    assert (row.difference, row.verdict) == (None, "not compared")
+    assert row.after.mean == pytest.approx(1.9)
+
+
+def test_over_seeds_less_bits_are_better(writer):
+    run = writer()
+    for seed in range(3):
+        found = contexts((512, -0.1 - 0.01 * seed, -0.2, 0.1))
+        run.done(f"mid@seed={seed}", "midtrain", [], found)
+    mean, *each = summary_table(run.finish())
+    assert mean.difference.mean == pytest.approx(-0.11)
+    assert mean.verdict == "better"
+    assert {r.verdict for r in each} == {"no gain shown"}
+
+
+def souped(kept, mean, low, high):
+    members = [
+        {"stage": n, "weight": 0.5, "score": {"mean": m, "low": m - 0.1, "high": m + 0.1}}
+        for n, m in (("sft", 0.5), ("rl", 0.7))
+    ]
+    return {
+        "members": members,
+        "kept": kept,
+        "measured": True,
+        "best_member": "rl",
+        "env": {"name": "arithmetic", "version": "1.0"},
+        "soup": {"mean": 0.7 + mean, "low": 0.6, "high": 0.8},
+        "difference": {"mean": mean, "low": low, "high": high, "n": 200},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "after", "verdict"),
+    [
+        (souped(True, 0.1, 0.02, 0.18), 0.8, "better"),
+        (souped(True, -0.05, -0.12, 0.02), 0.65, "no gain shown"),
+        (souped(False, -0.4, -0.5, -0.3), 0.7, "reverted to rl: soup -0.400 [-0.500, -0.300]"),
+    ],
+)
+def test_a_soup_is_compared_with_its_best_member(writer, found, after, verdict):
+    run = writer()
+    run.sft()
+    run.rl()
+    run.done("soup", "soup", ["sft", "rl"], found)
+    run.eval("eval", {"sft": 0.5, "rl": 0.7, "soup": 0.72})
+    run.finish()
+    chose, scored = (r for r in summary_table(run.dir) if r.stage == "soup")
+    assert chose.metric == "arithmetic 1.0, tasks that chose"
+    assert chose.before == Interval(0.7, pytest.approx(0.6), pytest.approx(0.8))
+    assert chose.after.mean == pytest.approx(after)
+    assert chose.verdict == verdict
+    scores = json.loads((run.dir / "eval" / "stage.json").read_text())["result"]["scores"]
+    means = {s["stage"]: s["score"]["value"]["mean"] for s in scores}
+    assert scored.before.mean == means["rl"]  # not the first parent
+    assert scored.difference.mean == pytest.approx(means["soup"] - means["rl"])
+
+
+def test_a_soup_that_was_not_measured_claims_nothing(writer):
+    run = writer()
+    members = [{"stage": "a", "weight": 1.0}]
+    run.done("soup", "soup", ["a"], {"members": members, "kept": True, "measured": False})
+    (row,) = summary_table(run.finish())
+    assert (row.metric, row.difference) == ("", None)

@@ -22,9 +22,9 @@ CONFIG = pretrain.Config(batch_tokens=256, row_length=32)
 @pytest.fixture
 def make(ctx, new_model, tokenizer):
     def loop(config=CONFIG):
-        packed = pack([pretrain._document(tokenizer, f.text) for f in FILES], config.row_length)
+        packed = pack([pretrain.document(tokenizer, f.text) for f in FILES], config.row_length)
         trainer = Trainer(ctx, new_model(num_experts=4), tokenizer, config.optim, 9, 9)
-        return pretrain._Loop(ctx, config, Corpus(FILES, FILES[:2], "", {}), trainer, packed)
+        return pretrain.TextLoop(ctx, config, Corpus(FILES, FILES[:2], "", {}), trainer, packed)
 
     return loop
 
@@ -73,7 +73,7 @@ def test_bits_per_byte_of_a_uniform_model(new_model, tokenizer):
 
 def test_bits_per_byte_of_a_file_in_one_row(new_model, tokenizer):
     model = new_model().eval()
-    ids = torch.tensor([pretrain._document(tokenizer, FILES[0].text)])
+    ids = torch.tensor([pretrain.document(tokenizer, FILES[0].text)])
     with torch.no_grad():
         logp = torch.log_softmax(model.logits(model(ids[:, :-1])).float(), -1)
     bits = -logp.gather(2, ids[:, 1:, None]).sum().item() / math.log(2)
@@ -84,8 +84,8 @@ def test_bits_per_byte_of_a_file_in_one_row(new_model, tokenizer):
 
 def test_the_interval_is_over_files():
     same = pretrain.Bits(2.0, 300, ((200.0, 100), (400.0, 200)))
-    assert pretrain._interval(same) == pytest.approx((2.0, 2.0))
+    assert pretrain.interval(same) == pytest.approx((2.0, 2.0))
     mixed = pretrain.Bits(2.0, 300, ((100.0, 100), (200.0, 100), (300.0, 100)))
     half = 4.302653 * 1 / 3**0.5  # t with 2 degrees of freedom; the files lie 1 apart
-    assert pretrain._interval(mixed) == pytest.approx((2 - half, 2 + half), rel=1e-5)
-    assert pretrain._interval(pretrain.Bits(2.0, 9, ((18.0, 9),))) == (2.0, 2.0)
+    assert pretrain.interval(mixed) == pytest.approx((2 - half, 2 + half), rel=1e-5)
+    assert pretrain.interval(pretrain.Bits(2.0, 9, ((18.0, 9),))) == (2.0, 2.0)

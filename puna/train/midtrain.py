@@ -1,0 +1,257 @@
+"""The midtrain stage: pretraining goes on with longer rows and a smaller rate that falls to zero.
+
+`kind = "midtrain"`, `from = ["pretrain"]`, `row_length = 512`: bits per byte on held-out files at
+the short and at the long context, before and after.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from puna.core.errors import UserError
+from puna.core.stage import StageContext
+from puna.models.decoder import Decoder
+from puna.text.corpus import Corpus, TextFile, read_corpus
+from puna.text.packing import Packed, pack_whole
+from puna.text.tokenizer import Tokenizer
+from puna.train.checkpoint import load_model
+from puna.train.loop import Trainer
+from puna.train.optim import OptimConfig, require
+from puna.train.pretrain import Bits, TextConfig, TextLoop, bits_per_byte, document, interval
+
+_TEXT = ("data", "max_bytes", "held_out")
+# What a text stage's parent is taken to have had where nothing is known of it.
+_UNKNOWN: Mapping[str, Any] = {"data": None, "max_bytes": 0, "held_out": 2.0}
+
+
+@dataclass(frozen=True)
+class Config(TextConfig):
+    """The parent's text again, in rows of `row_length`; a document that fits a row stays whole.
+
+    `data`, `max_bytes` and `held_out` are the parent's where they are not given, so that what it
+    held out stays unseen. The model afterwards states a context of at least `context` tokens (0:
+    `row_length`), and `rope_theta` (0: as it was) slows its rotary frequencies, as Llama 3 does for
+    longer contexts; a Llama 4 needs neither, its far layers have no positions. `short_context` is
+    measured beside `row_length` (0: the parent's `row_length`, or else a quarter of this one).
+    """
+
+    data: Path | None = None
+    max_bytes: int | None = None
+    held_out: float | None = None
+    steps: int = 100
+    row_length: int = 512
+    context: int = 0
+    short_context: int = 0
+    rope_theta: float = 0.0
+    optim: OptimConfig = OptimConfig(lr=5e-4, warmup=10, schedule="linear", final=0.0)
+    sample_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be trained on."""
+        super().__post_init__()
+        require(self.row_length > 1, self, "row_length", "at least 2")
+        require(self.short_context >= 0, self, "short_context", "0 or more")
+        require(self.rope_theta >= 0, self, "rope_theta", "0 or more")
+        fits = self.context == 0 or self.context >= self.row_length
+        require(fits, self, "context", f"0, or at least row_length = {self.row_length}")
+        share = self.held_out is None or 0 < self.held_out <= 50
+        require(share, self, "held_out", "above 0, at most 50 per cent")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The text stage before this one: what it read, that text's digest, its rows. See `origin`."""
+
+    settings: Mapping[str, Any]
+    digest: str = ""
+    row_length: int = 0
+
+
+def origin(directory: Path) -> Origin | None:
+    """The nearest text stage at or above a stage's (or its model's) directory, None if none is."""
+    stages = (directory, directory.parent)
+    path = next((d / "stage.json" for d in stages if (d / "stage.json").exists()), None)
+    if path is None:
+        return None
+    try:
+        record = json.loads(path.read_text())
+        config, result = record["config"], record["result"]
+        if record["kind"] in ("pretrain", "midtrain"):
+            data = result["data"]
+            read = data["settings"] if record["kind"] == "midtrain" else config
+            return Origin({k: read[k] for k in _TEXT}, data["digest"], config["row_length"])
+        parents = [path.parent.parent / p for p in record["parents"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fix = f"give data, max_bytes and held_out, and remove {path}"
+        raise UserError(f"{path} is broken: {error!r}", fix) from error
+    return origin(parents[0]) if parents else None
+
+
+def run(ctx: StageContext, config: Config) -> dict[str, Any]:
+    """Go on from the parent (or `init`) with its tokenizer. Raises UserError where there is none.
+
+    The result's `bits_per_byte.contexts` has, for each context, bits per byte with the parent's
+    weights, with the new ones, and their difference paired by file (below zero is a gain). More
+    training helps at any context, so `longer` is what the long one adds to the short one in the
+    end: with the new weights, bits per byte at the long context minus those at the short one.
+    """
+    source = config.init or ctx.parent
+    if source is None:
+        fix = 'add from = ["pretrain"] or init = "DIR"'
+        raise UserError(f"{ctx.id}: nothing to start from", fix)
+    before = origin(source)
+    settings = _text_settings(config, before)
+    corpus = _corpus(settings)
+    _note_corpus(ctx, corpus, before)
+    parent, tokenizer = load_model(source)
+    model = extended(parent, config.context or config.row_length, config.rope_theta)
+    for each in (parent, model):
+        each.compute_dtype = getattr(torch, ctx.machine.dtype)
+        each.to(ctx.machine.device)
+    train = _pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
+    inputs = f"text {corpus.digest[:16]}"
+    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
+    loop = TextLoop(ctx, config, corpus, trainer, train)
+    contexts = _contexts(config, before)
+    # Kept with the checkpoints: there the model has the parent's weights no longer.
+    if "before" not in trainer.state:
+        found = _measure(parent, tokenizer, loop.held_out, contexts)
+        trainer.state["before"] = [[list(pair) for pair in bits.by_file] for bits in found]
+    del parent
+    trainer.run(loop.backward, "loss", loop.after)
+    old = [_bits(by_file) for by_file in trainer.state["before"]]
+    new = _measure(model, tokenizer, loop.held_out, contexts)
+    rows = [compared(f"context {c}", *two) for c, *two in zip(contexts, old, new, strict=True)]
+    both = " instead of ".join(map(str, reversed(contexts)))
+    longer = [compared(f"context {both}", *new)] if len(new) == 2 else []
+    for row in [*rows, *longer]:
+        ctx.progress.note(f"{ctx.id}: {_told(row)}")
+    seen = int((train.documents_NT >= 0).sum())
+    lengths = [len(document(tokenizer, f.text)) for f in loop.held_out]
+    return trainer.finish() | {
+        "bits_per_byte": {
+            "model": new[-1].total,
+            **dict(zip(("low", "high"), interval(new[-1]), strict=True)),
+            "held_out_bytes": new[-1].bytes,
+            "longer_than_short": sum(n > contexts[0] for n in lengths),
+            "contexts": rows,
+            "longer": longer,
+        },
+        "max_positions": model.config.max_positions,
+        "rope_theta": model.config.rope_theta,
+        "data": {
+            "files": len(corpus.train),
+            "bytes": sum(f.bytes for f in corpus.train),
+            "held_out_files": len(corpus.held_out),
+            "digest": corpus.digest,
+            "settings": settings,
+            "held_out_is_unseen": before is not None and before.digest == corpus.digest,
+        },
+        "epochs": round(trainer.tokens / max(1, seen), 2),
+    }
+
+
+def extended(model: Decoder, context: int, rope_theta: float = 0.0) -> Decoder:
+    """A decoder of the same weights (the very tensors) for at least `context` positions.
+
+    `rope_theta` 0 keeps the rotary base. Positions in use are all that costs: no table is stored.
+    """
+    config = replace(
+        model.config,
+        max_positions=max(context, model.config.max_positions),
+        rope_theta=rope_theta or model.config.rope_theta,
+    )
+    with torch.device("meta"):
+        longer = Decoder(config)
+    weights = {name: t.clone() for name, t in model.state_dict().items()}
+    longer.load_state_dict(weights, assign=True)
+    return longer.train(model.training)
+
+
+def _text_settings(config: Config, before: Origin | None) -> dict[str, Any]:
+    known = before.settings if before else _UNKNOWN
+    given = {k: getattr(config, k) for k in _TEXT}
+    found = {k: known[k] if given[k] is None else given[k] for k in _TEXT}
+    return found | {"data": None if found["data"] is None else str(found["data"])}
+
+
+def _corpus(settings: Mapping[str, Any]) -> Corpus:
+    path = None if settings["data"] is None else Path(settings["data"])
+    share, size = settings["held_out"], settings["max_bytes"] or None
+    return read_corpus(path, held_out_percent=share, max_bytes=size)
+
+
+def _note_corpus(ctx: StageContext, corpus: Corpus, before: Origin | None) -> None:
+    ctx.progress.note(
+        f"{ctx.id}: {len(corpus.train)} files to train on, {len(corpus.held_out)} held out"
+    )
+    if before is None or before.digest != corpus.digest:
+        why = "its text is unknown" if before is None else "it had other text"
+        ctx.progress.note(f"{ctx.id}: the parent may have seen what is held out here, {why}")
+
+
+def _contexts(config: Config, before: Origin | None) -> list[int]:
+    """The contexts to measure at, short before long; one where they are the same."""
+    parents = before.row_length if before else 0
+    short = config.short_context or parents or max(2, config.row_length // 4)
+    return sorted({short, config.row_length})
+
+
+def _pack(documents: Sequence[Sequence[int]], row_length: int) -> Packed:
+    """Rows in which every document that fits stands whole; longer ones fill rows piece by piece.
+
+    A piece begins with the last token of the one before, so that each token but a document's first
+    is a target once.
+    """
+    step = row_length - 1
+    pieces = [d[i : i + row_length] for d in documents for i in range(0, max(1, len(d) - 1), step)]
+    return pack_whole(pieces, row_length)
+
+
+def _measure(
+    model: Decoder, tokenizer: Tokenizer, files: Sequence[TextFile], contexts: Sequence[int]
+) -> list[Bits]:
+    return [bits_per_byte(model, tokenizer, files, context) for context in contexts]
+
+
+def _bits(by_file: Sequence[Sequence[float]]) -> Bits:
+    size = int(sum(n for _, n in by_file))
+    return Bits(sum(b for b, _ in by_file) / size, size, tuple((b, int(n)) for b, n in by_file))
+
+
+def compared(name: str, before: Bits, after: Bits) -> dict[str, Any]:
+    """Bits per byte twice on the same files, and the second minus the first paired by file.
+
+    The 95 % interval is that of a ratio over files; a single file has none.
+    """
+    pairs = zip(before.by_file, after.by_file, strict=True)
+    change = _bits([(b - a, size) for (a, size), (b, _) in pairs])
+    n = len(change.by_file)
+    low, high = interval(change) if n > 1 else (None, None)
+    return {
+        "name": name,
+        "before": _figure(before),
+        "after": _figure(after),
+        "difference": {"mean": change.total, "low": low, "high": high, "n": n},
+    }
+
+
+def _figure(bits: Bits) -> dict[str, float]:
+    return dict(zip(("mean", "low", "high"), (bits.total, *interval(bits)), strict=True))
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    change = row["difference"]
+    span = f"{row['before']['mean']:.3f} to {row['after']['mean']:.3f} bits per byte"
+    text = f"{row['name']}: {span}"
+    if change["low"] is None:
+        return f"{text}, one file is no sample"
+    verdict = "a gain" if change["high"] < 0 else "worse" if change["low"] > 0 else "no gain shown"
+    by = f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
+    return f"{text}, {by} over {change['n']} files: {verdict}"
