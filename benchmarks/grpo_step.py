@@ -39,7 +39,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     from puna.gym.task import Task
     from puna.train.checkpoint import load_model
     from puna.train.loop import micro_budget
-    from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
+    from puna.train.loss import PolicyLoss, policy_loss
     from puna.train.optim import OptimConfig, make_optimizer, update
     from puna.train.rl import grpo
     from puna.train.rl.batch import micro_batches
@@ -112,7 +112,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             batches = list(micro_batches(rows, micro_budget(0, model), False, model.device))
             total = sum(len(b.targets_M) for b in batches)
             for batch in batches:
-                logp = token_logprobs(model.logits(batch.hidden(model)), batch.targets_M)
+                logp = batch.logprobs(model)
                 terms = policy_loss(logp, batch.sampled_logp_M, batch.advantages_M, loss)
                 (terms.loss / total).backward()
             update(model, optimizer, optim, optim.lr)

@@ -198,6 +198,44 @@ def chat(args: list[str]) -> int:
     return talk(Path(given.target), given.stage, given.temperature, given.max_tokens)
 
 
+def serve(args: list[str]) -> int:
+    """Serve models and runs over HTTP."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        target: tyro.conf.Positional[Path]
+        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        stage: str = ""
+        """The stage of a run that answers by default; the last trained one if not given."""
+        host: str = "127.0.0.1"
+        """The address to listen at; other machines can reach only others than this one."""
+        port: int = 8000
+        """0 takes any free one."""
+        api_key_env: str = ""
+        """The environment variable that holds the key every request must carry."""
+        runs: Path | None = None
+        """The folder whose runs the pages show; the one that TARGET is in if not given."""
+
+    given = parse(
+        Options,
+        "serve",
+        args,
+        "An OpenAI-compatible endpoint, a chat page, and a page of runs and episodes.",
+    )
+    from puna.serve.main import serve as serve_models
+
+    serve_models(
+        given.target,
+        stage=given.stage,
+        host=given.host,
+        port=given.port,
+        api_key_env=given.api_key_env,
+        runs=given.runs,
+    )
+    return 0
+
+
 def soup(args: list[str]) -> int:
     """Average models."""
     import tyro
@@ -310,6 +348,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "eval": (evaluate, "score a run, a checkpoint or an endpoint on an environment"),
     "compare": (compare, "say whether one result is better than another"),
     "chat": (chat, "talk to what you trained"),
+    "serve": (serve, "an OpenAI-compatible endpoint, a chat page, a page of runs"),
     "soup": (soup, "average models; a soup worse than its best member is not kept"),
     "audit": (audit, "test an environment's reward before you trust it"),
     "env": (environments, "list, show, try or write environments"),

@@ -1,7 +1,8 @@
 """What the documentation says is true: its commands run, its links lead somewhere.
 
 The fences of a page run in order in one empty directory that has a small `runs/quickstart`. `make`
-lines are left out (.ci/run runs them); port 8000 is answered by a server in this file.
+lines are left out (.ci/run runs them); port 8000 is answered by a server in this file, or by the
+one that a fence with the word `serves` started before.
 """
 
 import contextlib
@@ -10,9 +11,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +56,10 @@ class Fence:
     @property
     def slow(self):
         return "slow" in self.words
+
+    @property
+    def serves(self):
+        return "serves" in self.words
 
     @property
     def status(self):
@@ -180,8 +187,42 @@ def script_of(fence):
     return "\n".join(kept).strip()
 
 
+@contextlib.contextmanager
+def servers(where, environment):
+    """A function that starts a command, waits until it tells its address, and returns that."""
+    started = []
+
+    def start(script):
+        at = len(started)
+        told = where / f"served-{at}.txt"
+        with open(told, "w") as out:
+            command = ["bash", "-e", "-c", script + " --port 0"]
+            started.append(subprocess.Popen(
+                command, cwd=where, env=environment, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            ))  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not (found := re.search(r"http://([\w.]+):(\d+)/", told.read_text())):
+            assert started[at].poll() is None, told.read_text()
+            assert time.monotonic() < deadline, f"{script} does not tell its address"
+            time.sleep(0.1)
+        return f"http://127.0.0.1:{found[2]}"
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=30)
+
+
 def follow(page, where, environment, endpoint, slow):
     """Run a page's fences in order and compare what they print with what the page says."""
+    with servers(where, environment) as serve:
+        return _follow(page, where, environment, endpoint, slow, serve)
+
+
+def _follow(page, where, environment, endpoint, slow, serve):
     printed, ran = "", 0
     for fence in runnable(page):
         if fence.language == "output":
@@ -190,6 +231,9 @@ def follow(page, where, environment, endpoint, slow):
             continue
         script = script_of(fence).replace(ENDPOINT, endpoint)
         if not script or (fence.slow and not slow):
+            continue
+        if fence.serves:
+            endpoint, ran = serve(script), ran + 1
             continue
         command = ["bash", "-e", "-c", script]
         if fence.language == "python":

@@ -4,7 +4,7 @@
 with `positions_BT`; `cache.select(rows)` reorders, repeats or drops rows.
 A token lives in slot `position % size` of its layer. A query sees the slots up to its own, which
 all belong to its chunk, so nothing stale is ever visible and nothing is ever cleared.
-Shapes: B rows, T new tokens, S keys read, C slots of a row, K key heads, D head width.
+Shapes: B rows, T new tokens, S keys read, C slots of a head, K key heads, D head width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from puna.models.config import ModelConfig
 from puna.models.decoder import additive
 
-_READ_STEP = 32
+_READ_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,29 @@ class _Plan:
 
 
 class _Store:
-    """Keys or values of one layer: B * C slots in a row, and one more as a waste bin."""
+    """Keys or values of one layer: C slots for each head of a row, and one more as a waste bin.
+
+    A head's slots lie together, so that attention reads them in one run.
+    """
 
     def __init__(
         self, rows: int, size: int, shape: tuple[int, int], like: Tensor, old: Tensor | None = None
     ) -> None:
         self.shape = shape
+        heads, width = shape
         # Zeros, not empty: unwritten slots are read under the mask, and 0 * NaN would be NaN.
-        self.flat = like.new_zeros(rows * size + 1, *shape) if old is None else old
-        self.slots = self.flat[: rows * size].view(rows, size, *shape)
-        self.by_head = self.slots.transpose(1, 2)
+        self.flat = like.new_zeros(rows * heads * size + 1, width) if old is None else old
+        self.slots = self.flat[: rows * heads * size].view(rows, heads, size, width)
 
     def write(self, index: Tensor, new_BKTD: Tensor) -> None:
-        if new_BKTD.shape[2] == 1:
-            self.flat.index_copy_(0, index, new_BKTD.select(2, 0))
-        else:
-            self.flat.index_copy_(0, index, new_BKTD.transpose(1, 2).reshape(-1, *self.shape))
+        self.flat.index_copy_(0, index, new_BKTD.reshape(-1, self.shape[1]))
 
     def select(self, rows: Tensor, used: int) -> _Store:
-        count, size = len(rows), self.slots.shape[1]
-        kept = self.slots[:, :used].index_select(0, rows)
-        fits = count * size < self.flat.shape[0]
+        count, (heads, size) = len(rows), self.slots.shape[1:3]
+        kept = self.slots[:, :, :used].index_select(0, rows)
+        fits = count * heads * size < self.flat.shape[0]
         store = _Store(count, size, self.shape, self.flat, self.flat if fits else None)
-        store.slots[:, :used] = kept
+        store.slots[:, :, :used] = kept
         return store
 
 
@@ -78,6 +78,7 @@ class KVCache:
         self._local = [config.is_local(i) for i in range(config.num_layers)]
         self._sizes = {local: local_size if local else capacity for local in set(self._local)}
         like = torch.empty(0, dtype=dtype, device=device)
+        self._heads = config.num_kv_heads
         shape = (config.num_kv_heads, config.head_dim)
         self._keys = [_Store(rows, self._sizes[i], shape, like) for i in self._local]
         self._values = [_Store(rows, self._sizes[i], shape, like) for i in self._local]
@@ -120,13 +121,13 @@ class KVCache:
         if self._one_token:
             keys.write(plan.index, k_BKTD)
             values.write(plan.index, v_BKTD)
-            return keys.by_head[:, :, :read], values.by_head[:, :, :read], plan.mask
+            return keys.slots[:, :, :read], values.slots[:, :, :read], plan.mask
         # A block may run over a chunk's end and so over slots that its first queries still need:
         # it attends to what was there and to itself, before it is written.
         k_all, v_all = k_BKTD, v_BKTD
         if read:
-            k_all = torch.cat((keys.by_head[:, :, :read], k_BKTD), 2)
-            v_all = torch.cat((values.by_head[:, :, :read], v_BKTD), 2)
+            k_all = torch.cat((keys.slots[:, :, :read], k_BKTD), 2)
+            v_all = torch.cat((values.slots[:, :, :read], v_BKTD), 2)
         keys.write(plan.index, k_BKTD)
         values.write(plan.index, v_BKTD)
         return k_all, v_all, plan.mask
@@ -136,7 +137,7 @@ class KVCache:
         rows = rows.to(self._keys[0].flat.device)
         for stores in (self._keys, self._values):
             for layer, store in enumerate(stores):
-                stores[layer] = store.select(rows, min(self._used, store.slots.shape[1]))
+                stores[layer] = store.select(rows, min(self._used, store.slots.shape[2]))
         self.rows = len(rows)
         self._offsets()
 
@@ -168,16 +169,16 @@ class KVCache:
         return _Plan(index, read, additive(visible[:, None], self._ramps[size].dtype))
 
     def _index(self, slots_BT: Tensor, kept_BT: Tensor | None, size: int) -> Tensor:
-        """Where tokens land in the flat stores [B * T]; what is not kept goes past the rows."""
-        index = slots_BT + self._row_starts[size]
+        """Where tokens land in the flat stores [B * K * T]; what is not kept goes past the rows."""
+        index_BKT = slots_BT[:, None] + self._starts[size]
         if kept_BT is not None:
-            index = torch.where(kept_BT, index, self.rows * size)
-        return index.reshape(-1)
+            index_BKT = torch.where(kept_BT[:, None], index_BKT, self.rows * self._heads * size)
+        return index_BKT.reshape(-1)
 
     def _offsets(self) -> None:
-        device = self._keys[0].flat.device
-        self._row_starts = {
-            size: torch.arange(0, self.rows * size, size, device=device)[:, None]
+        device, count = self._keys[0].flat.device, self.rows * self._heads
+        self._starts = {
+            size: torch.arange(0, count * size, size, device=device).view(self.rows, -1, 1)
             for size in self._sizes.values()
         }
 

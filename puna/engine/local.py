@@ -19,6 +19,7 @@ import torch
 from puna.core.rng import Key, stream
 from puna.engine.cache import KVCache
 from puna.engine.policy import Completion, SamplingParams
+from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.text.template import stop_ids
@@ -106,6 +107,7 @@ class Engine:
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
         step_routes: list[np.ndarray[Any, Any]] = []
+        forward = Step(self.model) if suits(self.model) else self._forward
         while True:
             finished = run.sample()
             yield run
@@ -115,15 +117,18 @@ class Engine:
             if keep is not None:
                 cache.select(keep)
             routes = Routes() if moe else None
-            hidden = self.model(
-                run.last_ids[:, None], run.positions[:, None], cache=cache, routes=routes
-            )
-            run.logits = self.model.logits(hidden[:, -1])
+            run.logits = forward(run.last_ids, run.positions, cache, routes)
             if routes is not None:
                 step_routes.append(run.spread(routes.recorded[:, 0].cpu().numpy()))
         done = run.finish(self.version, prompt_routes, step_routes)
         self.generated_tokens += sum(len(c.ids) for c in done)
         return done
+
+    def _forward(
+        self, ids_B: torch.Tensor, positions_B: torch.Tensor, cache: KVCache, routes: Routes | None
+    ) -> torch.Tensor:
+        hidden = self.model(ids_B[:, None], positions_B[:, None], cache=cache, routes=routes)
+        return self.model.logits(hidden[:, -1])
 
     def _prefill(
         self, prompts: list[tuple[int, ...]], cache: KVCache, moe: bool
@@ -161,7 +166,7 @@ class _Run:
         stops: torch.Tensor,
     ) -> None:
         self.requests, self.logits, self.longest = requests, logits, longest
-        self.stops = stops.to(logits.device)
+        self.stop_ids: list[int] = stops.tolist()
         n = len(requests)
         draws = np.stack([stream(seed, *r.key).random(longest, dtype=np.float32) for r in requests])
         self.draws = torch.from_numpy(draws).to(logits.device)
@@ -182,7 +187,9 @@ class _Run:
         self.ids.append(self._scatter(torch.where(self.alive, token, -1), -1))
         self.logprobs.append(self._scatter(logprob, 0.0))
         self.step += 1
-        stopped = (token[:, None] == self.stops).any(-1) | (self.limit <= self.step)
+        stopped = self.limit <= self.step
+        for stop in self.stop_ids:
+            stopped |= token == stop
         # A finished row stays where it is: going on, it would leave its share of the cache.
         self.positions = self.positions + self.alive
         self.alive = self.alive & ~stopped
@@ -233,7 +240,7 @@ class _Run:
         """The completions, each cut after its last token."""
         ids = torch.stack(self.ids, 1).tolist()
         logprobs = torch.stack(self.logprobs, 1).tolist()
-        stops = set(self.stops.tolist())
+        stops = set(self.stop_ids)
         routes = np.stack(step_routes, 1) if step_routes else None
         out = []
         for i, request in enumerate(self.requests):
@@ -276,11 +283,11 @@ class _Params:
                 logits = self._truncate(logits)
         share = torch.softmax(logits, -1)
         cdf = share.cumsum(-1)
-        token = torch.searchsorted(cdf, (u[:, None] * cdf[:, -1:]), right=True)[:, 0]
-        token = token.clamp_max(logits.shape[-1] - 1)
+        token = torch.searchsorted(cdf, u[:, None] * cdf[:, -1:], right=True)[:, 0]
+        token = token.clamp_max_(logits.shape[-1] - 1)
         if not self.plain:
             token = torch.where(self.greedy, logits.argmax(-1), token)
-        return token, share.gather(1, token[:, None])[:, 0].log()
+        return token, share.gather(1, token[:, None])[:, 0].log_()
 
     def _truncate(self, logits: torch.Tensor) -> torch.Tensor:
         vocab = logits.shape[-1]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from puna.models.config import ModelConfig
 from puna.models.moe import GatedMLP, Linear, MoE, Routes
+from puna.models.prefixes import PrefixTree
 from puna.models.rope import Rope
 
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
@@ -85,6 +86,7 @@ class Pass:
     global_mask: Tensor | None
     cache: Cache | None
     routes: Routes | None
+    tree: PrefixTree | None
 
 
 class Attention(nn.Module):
@@ -114,12 +116,16 @@ class Attention(nn.Module):
         heads, keys, width = self.heads, self.keys, self.head_dim
         qk, v = torch.split(self.qkv(x_BTD), [(heads + keys) * width, keys * width], -1)
         q, k = self._place(qk.view(rows, tokens, heads + keys, width), plan)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)
-        v = v.view(rows, tokens, keys, width).transpose(1, 2)
+        v = v.view(rows, tokens, keys, width)
+        if plan.tree is not None:
+            q, k, v = map(plan.tree.spread, (q, k, v))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mask = plan.local_mask if self.local else plan.global_mask
         if plan.cache is not None:
             k, v, mask = plan.cache.update(self.layer, k, v)
         mixed = self.attention(q, k, v, mask, self.scale).transpose(1, 2)
+        if plan.tree is not None:
+            mixed = plan.tree.gather(mixed)
         out: Tensor = self.out(mixed.reshape(rows, tokens, heads * width))
         return out
 
@@ -203,6 +209,7 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         routes: Routes | None = None,
         begun: bool = False,
+        tree: PrefixTree | None = None,
     ) -> Tensor:
         """Hidden states [B, T, D] after the final norm.
 
@@ -210,7 +217,8 @@ class Decoder(nn.Module):
         `documents_BT`, to a restart at each document). `documents_BT` numbers the documents of
         packed rows, -1 being padding: tokens see their own document only. Rows of one document
         with padding on the right need neither. With a `cache` positions go on from what it holds;
-        `begun` says that `cache.begin(positions, valid)` has been called already.
+        `begun` says that `cache.begin(positions, valid)` has been called already. With a `tree`
+        the tokens and positions are its nodes, as one row.
         """
         if positions_BT is None and documents_BT is not None:
             positions_BT = restart(documents_BT)
@@ -221,7 +229,7 @@ class Decoder(nn.Module):
                 positions_BT = steps.expand(ids_BT.shape)
             if not begun:
                 cache.begin(positions_BT)
-        plan = self._plan(ids_BT, positions_BT, documents_BT, cache, routes)
+        plan = self.plan(ids_BT, positions_BT, documents_BT, cache, routes, tree)
         x_BTD = F.embedding(ids_BT, self.embed).to(self.dtype)
         for layer in self.layers:
             x_BTD = layer(x_BTD, plan)
@@ -240,16 +248,20 @@ class Decoder(nn.Module):
             if isinstance(moe, MoE):
                 moe.balance(load_LE[moe.index], rate)
 
-    def _plan(
+    def plan(
         self,
         ids_BT: Tensor,
         positions: Tensor | None,
         documents: Tensor | None,
         cache: Cache | None,
         routes: Routes | None,
+        tree: PrefixTree | None,
     ) -> Pass:
+        """What the layers share, for the arguments of `forward`; a cache must have begun."""
         config, device, tokens = self.config, ids_BT.device, ids_BT.shape[1]
-        if cache is not None:
+        if tree is not None:
+            largest = tree.nodes_BT.shape[1] - 1
+        elif cache is not None:
             largest = cache.largest
         else:
             largest = tokens - 1 if positions is None else int(positions.max())
@@ -261,11 +273,13 @@ class Decoder(nn.Module):
             temperature = query_temperature(places, config.floor_scale, config.attn_scale)
             temperature = temperature[..., None, None]
         local = everywhere = None
+        if tree is not None:  # attention sees rows, whose positions are 0, 1, 2 ...
+            tokens, positions = largest + 1, None
         if cache is None:
             local, everywhere = masks(
                 tokens, positions, documents, config.attention_chunk, largest, device, self.dtype
             )
-        return Pass(factors, temperature, local, everywhere, cache, routes)
+        return Pass(factors, temperature, local, everywhere, cache, routes, tree)
 
 
 def query_temperature(positions: Tensor, floor_scale: int, attn_scale: float) -> Tensor:

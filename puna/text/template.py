@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
@@ -75,8 +76,7 @@ def parse_assistant(tokenizer: Tokenizer, ids: Sequence[int], *, first_call: int
     text, with the marks around it; any other special token stays in the text, spelt out, so that
     no verifier takes "4<|pad|>2" for "42". Never raises on ids of a vocabulary with turn tokens.
     """
-    stops = set(stop_ids(tokenizer))
-    marks = _marks(tokenizer)
+    stops, marks = _signs(tokenizer)
     parts: list[Part] = []
     kind, run = "text", list[int]()
     for i in ids:
@@ -171,6 +171,12 @@ def _merged(parts: Sequence[Part]) -> list[Part]:
 def _extend(out: Rendered, ids: Sequence[int], learn: bool) -> None:
     out.ids.extend(ids)
     out.mask.extend([learn] * len(ids))
+
+
+@lru_cache(maxsize=64)
+def _signs(tokenizer: Tokenizer) -> tuple[frozenset[int], dict[int, str]]:
+    """The ids that end a turn, and those that begin or end reasoning or a call."""
+    return frozenset(stop_ids(tokenizer)), _marks(tokenizer)
 
 
 def _marks(tokenizer: Tokenizer) -> dict[int, str]:

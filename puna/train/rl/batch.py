@@ -1,12 +1,16 @@
-"""Rows to padded tensors: micro-batches of similar length under a token budget.
+"""Rows to tensors: micro-batches under a token budget, in which what rows share is computed once.
 
-Legend: B rows, T positions (padded right), M sampled tokens of the micro-batch, L routed layers.
+A group's prompt, and the tokens on which its samples agree, pass through the model once for all of
+them (`puna.models.prefixes`); the gradient is that of separate rows.
+Legend: B rows, T places of the longest, N distinct tokens, M sampled tokens, U distinct tokens that
+predict one of them, V vocabulary, L routed layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,33 +18,47 @@ from torch import Tensor
 
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
+from puna.models.prefixes import PrefixTree, grow, shared
 from puna.train.rl.rows import Row
+
+# Attention sees rows padded to the longest: at most this many places for each token of the budget.
+_PLACES = 4
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """`chosen_BT` marks positions whose next token was sampled; vectors [M] follow its order."""
+    """Vectors [M] follow the rows in order. `heads_U` are the nodes that predict sampled tokens,
+    `heads_of_M` says which of them predicts which.
+    """
 
-    ids_BT: Tensor
-    chosen_BT: Tensor
+    tree: PrefixTree
+    heads_U: Tensor
+    heads_of_M: Tensor
     targets_M: Tensor
     sampled_logp_M: Tensor
     advantages_M: Tensor
     weights_M: Tensor
-    routes_BTL: Tensor | None
+    routes_1NL: Tensor | None
 
     def hidden(self, model: Decoder) -> Tensor:
-        """Hidden states [M, D] that predict the sampled tokens, through the sampler's experts."""
-        routes = None if self.routes_BTL is None else Routes(replay=self.routes_BTL)
-        hidden = model(self.ids_BT, routes=routes)
-        chosen: Tensor = hidden[self.chosen_BT]
-        return chosen
+        """Hidden states [U, D] that predict sampled tokens, through the sampler's experts."""
+        routes = None if self.routes_1NL is None else Routes(replay=self.routes_1NL)
+        tree = self.tree
+        hidden = model(tree.ids_1N, tree.positions_1N, routes=routes, tree=tree)
+        return hidden[0].index_select(0, self.heads_U)  # type: ignore[no-any-return]
+
+    def logprobs(self, model: Decoder, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities [M] of the sampled tokens, at the temperature they were drawn at."""
+        logits_UV = model.logits(self.hidden(model))
+        if temperature != 1.0:
+            logits_UV = logits_UV / temperature
+        return torch.log_softmax(logits_UV, -1)[self.heads_of_M, self.targets_M]
 
 
 def micro_batches(
     rows: Sequence[Row], budget: int, replay: bool, device: torch.device
 ) -> Iterator[MicroBatch]:
-    """Cut rows, longest first, into micro-batches of at most `budget` padded tokens.
+    """Cut rows, in the order of their tokens, into micro-batches of at most `budget` nodes.
 
     With `replay`, rows without recorded routes come after those with, in batches of their own.
     """
@@ -53,46 +71,56 @@ def micro_batches(
 def _cut(
     rows: Sequence[Row], budget: int, replay: bool, device: torch.device
 ) -> Iterator[MicroBatch]:
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].branch.ids), i))
-    start = 0
-    while start < len(order):
-        width = len(rows[order[start]].branch.ids) - 1
-        count = max(1, budget // max(1, width))
-        yield _micro([rows[i] for i in order[start : start + count]], width, replay, device)
-        start += count
+    rows = sorted(rows, key=lambda row: row.branch.ids)
+    inputs = [row.branch.ids[:-1] for row in rows]
+    common = shared(inputs, [row.branch.routes for row in rows] if replay else None)
+    start = nodes = width = 0
+    for i, ids in enumerate(inputs):
+        wide = max(width, len(ids))
+        full = nodes + len(ids) - common[i] > budget or wide * (i - start + 1) > _PLACES * budget
+        if i > start and full:
+            yield _micro(rows[start:i], common[start:i], replay, device)
+            start, nodes, wide = i, 0, len(ids)
+        nodes += len(ids) - (common[i] if i > start else 0)
+        width = wide
+    if rows:
+        yield _micro(rows[start:], common[start:], replay, device)
 
 
-def _micro(rows: Sequence[Row], width: int, replay: bool, device: torch.device) -> MicroBatch:
-    ids = np.zeros((len(rows), width), dtype=np.int64)
-    chosen = np.zeros((len(rows), width), dtype=bool)
-    targets, logps, advantages, weights = [], [], [], []
-    for i, row in enumerate(rows):
+def _micro(
+    rows: Sequence[Row], common: Sequence[int], replay: bool, device: torch.device
+) -> MicroBatch:
+    tree = grow([row.branch.ids[:-1] for row in rows], [0, *common[1:]], device)
+    nodes_BT = tree.nodes_BT.cpu().numpy()
+    predicts, targets, logps, advantages, weights = [], [], [], [], []
+    for row, nodes_T in zip(rows, nodes_BT, strict=True):
         branch = row.branch
-        length = len(branch.ids) - 1
-        ids[i, :length] = branch.ids[:-1]
         mask = np.array(branch.mask[1:])
-        chosen[i, :length] = mask
+        predicts.append(nodes_T[: len(mask)][mask])
         targets.append(np.array(branch.ids[1:], dtype=np.int64)[mask])
         logps.append(np.array(branch.logprobs[1:], dtype=np.float32)[mask])
-        advantages.append(np.full(int(mask.sum()), row.advantage, dtype=np.float32))
-        weights.append(np.full(int(mask.sum()), row.weight, dtype=np.float32))
-    routes = _routes(rows, width) if replay else None
+        advantages.append(np.full(len(targets[-1]), row.advantage, dtype=np.float32))
+        weights.append(np.full(len(targets[-1]), row.weight, dtype=np.float32))
+    heads_U, heads_of_M = np.unique(np.concatenate(predicts), return_inverse=True)
+
+    def joined(parts: list[np.ndarray[Any, Any]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(device)
+
     return MicroBatch(
-        torch.from_numpy(ids).to(device),
-        torch.from_numpy(chosen).to(device),
-        torch.from_numpy(np.concatenate(targets)).to(device),
-        torch.from_numpy(np.concatenate(logps)).to(device),
-        torch.from_numpy(np.concatenate(advantages)).to(device),
-        torch.from_numpy(np.concatenate(weights)).to(device),
-        None if routes is None else torch.from_numpy(routes).to(device),
+        tree,
+        torch.from_numpy(heads_U).to(device),
+        torch.from_numpy(heads_of_M).to(device),
+        targets_M=joined(targets),
+        sampled_logp_M=joined(logps),
+        advantages_M=joined(advantages),
+        weights_M=joined(weights),
+        routes_1NL=_routes(rows, tree).to(device) if replay else None,
     )
 
 
-def _routes(rows: Sequence[Row], width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Recorded experts [B, T, L]; 0 under the padding, which nothing reads."""
+def _routes(rows: Sequence[Row], tree: PrefixTree) -> Tensor:
+    """Recorded experts [1, N, L] of the nodes."""
+    rows_N, positions_N = np.divmod(tree.places_N.cpu().numpy(), tree.nodes_BT.shape[1])
     recorded = [r.branch.routes for r in rows if r.branch.routes is not None]
-    assert len(recorded) == len(rows)
-    out = np.zeros((len(rows), width, recorded[0].shape[-1]), dtype=np.int64)
-    for i, routes in enumerate(recorded):
-        out[i, : len(routes)] = routes[:width]
-    return out
+    found = [recorded[row][at] for row, at in zip(rows_N, positions_N, strict=True)]
+    return torch.from_numpy(np.array(found, dtype=np.int64))[None]

@@ -35,7 +35,7 @@ from puna.train.checkpoint import load_model
 from puna.train.data import env_settings, train_tasks
 from puna.train.held_out import held_out_score
 from puna.train.loop import Trainer, at_least_one, micro_budget
-from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
+from puna.train.loss import PolicyLoss, policy_loss
 from puna.train.optim import OptimConfig, learning_rate, update
 from puna.train.rl.advantages import ALGORITHMS, REJECTING
 from puna.train.rl.batch import MicroBatch, micro_batches
@@ -184,7 +184,7 @@ class _Loop:
             gap = 0.0
             for batch, old in zip(batches, proximal, strict=True):
                 m = len(batch.targets_M)
-                logp = self._logp(model, batch)
+                logp = batch.logprobs(model, config.temperature)
                 terms = policy_loss(
                     logp,
                     batch.sampled_logp_M,
@@ -205,17 +205,15 @@ class _Loop:
             figures |= sums
         return figures
 
-    def _logp(self, model: Decoder, batch: MicroBatch) -> Tensor:
-        logits = model.logits(batch.hidden(model))
-        return token_logprobs(logits, batch.targets_M, self.config.temperature)
-
     @torch.no_grad()
     def _proximal(self, batches: list[MicroBatch]) -> list[Tensor | None]:
-        return [self._logp(self.trainer.model, b) for b in batches]
+        return [b.logprobs(self.trainer.model, self.config.temperature) for b in batches]
 
     @torch.no_grad()
     def _reference_logp(self, batch: MicroBatch) -> Tensor | None:
-        return None if self.reference is None else self._logp(self.reference, batch)
+        if self.reference is None:
+            return None
+        return batch.logprobs(self.reference, self.config.temperature)
 
     def _keep(self, step: int, got: Collected) -> None:
         """One group in the episode log, evenly over the stage."""

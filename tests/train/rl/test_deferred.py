@@ -132,11 +132,12 @@ def test_all_tokens_of_a_used_group_count_and_rejected_ones_do_not():
 def test_rows_with_and_without_routes_are_not_in_one_batch():
     rows = [row(1, 0), row(1, 1, routes=3), row(1, 2, sampled=5), row(1, 3, routes=1)]
     found = list(micro_batches(rows, 1000, True, torch.device("cpu")))
-    assert [None if b.routes_BTL is None else b.routes_BTL.shape[0] for b in found] == [2, None]
-    assert found[0].routes_BTL[:, :4].unique().tolist() == [1, 3]
+    assert [b.routes_1NL is None for b in found] == [False, True]
+    assert [b.tree.nodes_BT.shape[0] for b in found] == [2, 2]
+    assert found[0].routes_1NL.unique().tolist() == [1, 3]
     assert sum(len(b.targets_M) for b in found) == 14
     off = list(micro_batches(rows, 1000, False, torch.device("cpu")))
-    assert [b.routes_BTL for b in off] == [None]
+    assert [b.routes_1NL for b in off] == [None]
 
 
 def test_figures_are_of_the_roles_in_training():

@@ -39,7 +39,7 @@ def gradient(model, batches):
     model.zero_grad()
     total = sum(len(b.targets_M) for b in batches)
     for batch in batches:
-        logp = token_logprobs(model.logits(batch.hidden(model)), batch.targets_M)
+        logp = batch.logprobs(model)
         advantages = batch.advantages_M * batch.weights_M
         settings = PolicyLoss(importance_cap=1e9)
         terms = policy_loss(logp, batch.sampled_logp_M, advantages, settings)
@@ -60,23 +60,100 @@ def test_the_gradient_does_not_depend_on_the_budget(new_model, replay):
         torch.testing.assert_close(gradient(model, parts), grad, atol=1e-6, rtol=1e-5)
 
 
+def family(prompts=3, samples=4, seed=1):
+    """Rows as groups have them: the samples of a prompt begin with it, and agree for a while."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for number in range(prompts):
+        asked = rng.integers(0, 250, 6).tolist()
+        agreed = rng.integers(0, 250, 5).tolist()
+        for sample in range(samples):
+            answer = agreed[: sample + 1] + rng.integers(0, 250, 3 + sample).tolist()
+            n = len(answer)
+            branch = Branch(
+                asked + answer,
+                [False] * 6 + [True] * n,
+                [0.0] * 6 + (-rng.random(n)).tolist(),
+                [-1] * 6 + [0] * n,
+                rng.integers(0, 4, (5 + n, 1)).astype(np.int16),
+            )
+            outcome = Scored(0.0, False)
+            at = prompts * number + sample
+            out.append(Row("agent", str(number), "", outcome, 0, branch, at, float(rng.normal())))
+    return out
+
+
+def one_by_one(model, rows, temperature=1.0, replay=False):
+    """The policy gradient of rows that share nothing, computed apart."""
+    model.zero_grad()
+    total = sum(sum(r.branch.mask) for r in rows)
+    for row in rows:
+        routes = None
+        if replay:
+            routes = Routes(replay=torch.from_numpy(row.branch.routes)[None].long())
+        hidden = model(torch.tensor([row.branch.ids[:-1]]), routes=routes)[0]
+        sampled = torch.tensor(row.branch.mask[1:])
+        targets = torch.tensor(row.branch.ids[1:])[sampled]
+        logp = token_logprobs(model.logits(hidden[sampled]), targets, temperature)
+        old = torch.tensor(row.branch.logprobs[1:])[sampled]
+        advantages = torch.full((len(targets),), row.advantage * row.weight)
+        terms = policy_loss(logp, old, advantages, PolicyLoss(importance_cap=1e9))
+        (terms.loss / total).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("replay", [False, True])
+@pytest.mark.parametrize("budget", [10, 40, 10_000])
+def test_shared_beginnings_leave_the_gradient_as_it_is(new_model, replay, budget):
+    model, given = new_model(), family()
+    batches = list(micro_batches(given, budget, replay, CPU))
+    grad = gradient(model, batches)
+    assert grad.abs().max() > 1e-3
+    torch.testing.assert_close(grad, one_by_one(model, given, replay=replay), atol=1e-6, rtol=1e-4)
+
+
+def test_what_rows_share_is_computed_once():
+    given = family()
+    (batch,) = micro_batches(given, 10_000, False, CPU)
+    distinct = {tuple(r.branch.ids[: n + 1]) for r in given for n in range(len(r.branch.ids) - 1)}
+    assert batch.tree.ids_1N.shape[1] == len(distinct)
+    assert len(distinct) < 0.7 * sum(len(r.branch.ids) - 1 for r in given)
+    branches = [r.branch for r in given]
+    predicting = {tuple(b.ids[:n]) for b in branches for n in range(1, len(b.ids)) if b.mask[n]}
+    assert len(batch.heads_U) == len(predicting) < len(batch.targets_M)
+
+
+def test_tokens_with_other_experts_are_not_shared():
+    given = family()
+    (with_routes,) = micro_batches(given, 10_000, True, CPU)
+    (without,) = micro_batches(given, 10_000, False, CPU)
+    assert with_routes.tree.ids_1N.shape[1] > without.tree.ids_1N.shape[1]
+    for row in given:
+        row.branch.routes[:] = 1
+    (alike,) = micro_batches(given, 10_000, True, CPU)
+    assert alike.tree.ids_1N.shape[1] == without.tree.ids_1N.shape[1]
+
+
 def test_budgets_are_kept_and_nothing_is_lost():
-    for budget in (1, 16, 31, 64):
-        batches = list(micro_batches(rows(), budget, False, CPU))
-        for batch in batches:
-            assert batch.ids_BT.numel() <= budget or len(batch.ids_BT) == 1
-        sampled = sorted(t for b in batches for t in b.targets_M.tolist())
-        wanted = sorted(
-            i for r in rows() for i, m in zip(r.branch.ids, r.branch.mask, strict=True) if m
-        )
-        assert sampled == wanted
+    for given in (rows(), family()):
+        for budget in (1, 16, 31, 64):
+            batches = list(micro_batches(given, budget, False, CPU))
+            for batch in batches:
+                nodes, places = batch.tree.ids_1N.numel(), batch.tree.nodes_BT
+                assert nodes <= budget or len(places) == 1
+                assert places.numel() <= 4 * budget or len(places) == 1
+            sampled = sorted(t for b in batches for t in b.targets_M.tolist())
+            wanted = sorted(
+                i for r in given for i, m in zip(r.branch.ids, r.branch.mask, strict=True) if m
+            )
+            assert sampled == wanted
 
 
 def test_each_vector_follows_the_sampled_tokens():
     (batch,) = micro_batches(rows(), 10_000, False, CPU)
-    longest_first = sorted(rows(), key=lambda r: -len(r.branch.ids))
+    tree = batch.tree
     at = 0
-    for i, row in enumerate(longest_first):
+    for i, row in enumerate(sorted(rows(), key=lambda r: r.branch.ids)):
         n = sum(row.branch.mask)
         mine = slice(at, at + n)
         assert batch.targets_M[mine].tolist() == row.branch.ids[-n:]
@@ -84,8 +161,10 @@ def test_each_vector_follows_the_sampled_tokens():
         assert set(batch.weights_M[mine].tolist()) == {0.5}
         assert batch.advantages_M[mine].tolist() == pytest.approx([row.advantage] * n)
         first = len(row.branch.ids) - n - 1  # the position that predicts the first sampled token
-        wanted = list(range(first, first + n))
-        assert batch.chosen_BT[i].nonzero()[:, 0].tolist() == wanted
+        heads = batch.heads_U[batch.heads_of_M[mine]]
+        assert heads.tolist() == tree.nodes_BT[i, first : first + n].tolist()
+        assert tree.ids_1N[0, heads].tolist() == row.branch.ids[first:-1]
+        assert tree.positions_1N[0, heads].tolist() == list(range(first, first + n))
         at += n
 
 
@@ -96,9 +175,9 @@ def test_the_samplers_experts_are_taken_again(new_model):
     (batch,) = micro_batches(given, 10_000, True, CPU)
     (free,) = micro_batches(given, 10_000, False, CPU)
     with torch.no_grad():
-        replayed, own = batch.hidden(model), free.hidden(model)
+        replayed, own = (b.hidden(model)[b.heads_of_M] for b in (batch, free))
         by_hand = []
-        for row in sorted(given, key=lambda r: -len(r.branch.ids)):
+        for row in sorted(given, key=lambda r: r.branch.ids):
             ids = torch.tensor([row.branch.ids[:-1]])
             routes = Routes(replay=torch.from_numpy(row.branch.routes)[None].long())
             hidden = model(ids, routes=routes)[0]

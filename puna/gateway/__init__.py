@@ -1,0 +1,1 @@
+"""Wire protocols of model endpoints, to and from the library's messages."""

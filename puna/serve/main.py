@@ -1,0 +1,89 @@
+"""`puna serve`: which models, where, behind which key; then uvicorn.
+
+`serve(Path("runs/quickstart"))` answers at http://127.0.0.1:8000 until it is interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from puna.core.errors import UserError
+from puna.core.runs import find_model
+from puna.serve.keys import LOOPBACK
+
+if TYPE_CHECKING:
+    from puna.agents.model import Model
+
+
+def catalogue(target: Path, stage: str = "") -> dict[str, Callable[[], Model]]:
+    """Names -> loaders: every finished stage of a run (the default first), or the one model.
+
+    Raises UserError where there is none.
+    """
+    from puna.agents.model import load
+
+    directory, first = find_model(target, stage)
+    names = [first]
+    if (target / "run.json").exists():
+        others = [p.parent.parent.name for p in target.glob("*/model/config.json")]
+        names += sorted(set(others) - {first})
+        return {n: partial(load, target, n) for n in names}
+    return {first: partial(load, directory)}
+
+
+def serve(
+    target: Path,
+    *,
+    stage: str = "",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key_env: str = "",
+    runs: Path | None = None,
+) -> None:
+    """Serve until interrupted. Raises UserError for a missing key, model, extra or port."""
+    try:
+        import uvicorn
+
+        from puna.serve.app import create_app
+    except ImportError as error:
+        what = f"puna serve needs {error.name}, which is not installed"
+        raise UserError(what, 'pip install "puna[serve]"') from error
+    key = os.environ.get(api_key_env, "") if api_key_env else ""
+    if api_key_env and not key:
+        raise UserError(f"{api_key_env} is not set", f"export {api_key_env}=...")
+    if not key.isascii() or any(c in key for c in ' ;,"\\\t\n'):
+        raise UserError(f"{api_key_env} holds characters that no header takes", "use letters, - _")
+    if host not in LOOPBACK and not key:
+        what = f"--host {host} is open to others, and there is no key"
+        raise UserError(what, "name one: --api-key-env NAME")
+    models = catalogue(target, stage)
+    is_run = (target / "run.json").exists()
+    folder = runs or (target.resolve().parent if is_run else Path("runs"))
+    listening = _listen(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    print(f"models: {', '.join(models)}")
+    print(f"chat: {address}/    runs: {address}/runs    OpenAI clients: {address}/v1")
+    if key:
+        print(f"in a browser open {address}/?key=... once, with the key in {api_key_env}")
+    print("Ctrl-C ends it", flush=True)
+    app = create_app(models, folder, key=key, home=target if is_run else None)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises UserError where the port is taken or the address not ours."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"cannot listen at {host}:{port}: {why}", "try --port 0") from error
+    return found

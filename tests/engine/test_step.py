@@ -1,0 +1,64 @@
+"""The folded step equals the decoder's own, feature by feature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from puna.engine.cache import KVCache
+from puna.engine.step import Step, suits
+from puna.models.config import ModelConfig, RopeScaling
+from puna.models.moe import Routes
+from puna.models.presets import build, preset
+
+NANO = preset("nano")
+LLAMA3 = ModelConfig(
+    "llama3", vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
+    intermediate_size=48, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16),
+)  # fmt: skip
+CONFIGS = {
+    "llama3": LLAMA3,
+    "tied": replace(LLAMA3, tie_embeddings=True),
+    "nano": NANO,
+    "no qk norm": replace(NANO, qk_norm=False),
+    "short chunk, temperature": replace(NANO, attention_chunk=8, floor_scale=4),
+    "rotary everywhere": replace(NANO, nope_every=0),
+    "dense": replace(NANO, num_experts=0),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_steps_agree_with_the_plain_forward_pass(name: str) -> None:
+    config = CONFIGS[name]
+    model = build(config, 0).eval()
+    with torch.no_grad():  # norms of ones would hide a norm that was left out
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(0.5, 1.5)
+    ids = torch.randint(0, 64, (5, 30), generator=torch.Generator().manual_seed(0))
+    places = torch.arange(12).expand(5, 12)
+    caches = [KVCache(config, 5, 30) for _ in range(2)]
+    with torch.inference_mode():
+        for cache in caches:
+            model(ids[:, :12], places, cache=cache)
+        step = Step(model)
+        for t in range(12, 30):
+            at = torch.full((5,), t)
+            routes = [Routes(), Routes()]
+            plain = model(ids[:, t : t + 1], at[:, None], cache=caches[0], routes=routes[0])
+            logits = model.logits(plain[:, -1])
+            folded = step(ids[:, t], at, caches[1], routes[1])
+            torch.testing.assert_close(folded, logits, atol=3e-6, rtol=1e-5)
+            if config.num_experts:
+                assert torch.equal(routes[0].recorded, routes[1].recorded)
+    assert logits.abs().max() > 0.1
+
+
+def test_only_small_fp32_models_are_folded() -> None:
+    model = build(NANO, 0)
+    assert suits(model)
+    model.compute_dtype = torch.bfloat16
+    assert not suits(model)
+    assert not suits(build(replace(LLAMA3, hidden_size=1024, intermediate_size=4096), 0))
