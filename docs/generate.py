@@ -112,6 +112,7 @@ KEYS: dict[str, dict[str, str]] = {
         "held_out": "Per cent of the documents that are never trained on.",
         "vocab": "Tokens of the vocabulary, trained on the same text.",
         "vocab_envs": "Environments whose demonstrations the vocabulary is trained on too.",
+        "digits": "Digits of one token, 1 to 3: 1 for sums, 3 for numbers that are looked up.",
         "model": "A preset's name, or a table with `preset` and what to change in it.",
         "with_baselines": "Measures `xz -9` and 5-gram models on the same text at the end.",
     },

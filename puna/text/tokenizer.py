@@ -56,9 +56,9 @@ _ALIASES = {
 
 MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
 
-# Llama 3's split, but each digit alone: small models then see numbers by place value.
+# Llama 3's split; how many digits stand together is the caller's choice.
 _SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -83,11 +83,14 @@ class Tokenizer:
         self._fixed: dict[str, list[int]] = {}
 
     @staticmethod
-    def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    def train(texts: Iterable[str], vocab_size: int, digits: int = 1) -> Tokenizer:
         """Byte-level BPE with `vocab_size` ids, fewer where `texts` hold too few pairs to merge.
 
-        Deterministic. Raises UserError where `vocab_size` is below MIN_VOCAB (bytes and specials).
+        With `digits` 1 each digit is a token: small models then see numbers by place value. With 3
+        every number below 1,000 is one, as Llama has it: then it is copied in one look. Those take
+        990 ids. Deterministic. Raises UserError where `vocab_size` cannot hold what it must.
         """
+        assert 1 <= digits <= 3, digits
         if vocab_size < MIN_VOCAB:
             raise UserError(
                 f"a vocabulary of {vocab_size} cannot hold 256 bytes"
@@ -97,7 +100,7 @@ class Tokenizer:
         hf = tokenizers.Tokenizer(models.BPE())
         hf.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+                pre_tokenizers.Split(Regex(_SPLIT.replace("DIGITS", str(digits))), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
@@ -110,8 +113,16 @@ class Tokenizer:
         )
         # Roles and the empty line behind them stand in every turn: one token each, on any corpus.
         roles = (f"{role}\n\n" * 100_000 for role in ROLES)
+        numbers = [str(n) for n in range(10**digits)] if digits > 1 else []
+        counted = " ".join([*numbers, ""]) * 3_000
         cleaned = (_without_surrogates(text) for text in texts)
-        hf.train_from_iterator(itertools.chain(roles, cleaned), trainer)
+        hf.train_from_iterator(itertools.chain(roles, [counted], cleaned), trainer)
+        if missing := [n for n in numbers if hf.token_to_id(n) is None]:
+            raise UserError(
+                f"a vocabulary of {vocab_size} has no room for {len(missing)} of the numbers"
+                f" of up to {digits} digits",
+                fix=f"ask for {vocab_size + len(missing)} or more",
+            )
         hf.add_special_tokens(
             [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
         )

@@ -65,7 +65,7 @@ class Config(TextConfig):
     A step sees `batch_tokens` tokens in rows of `row_length`; `max_bytes` cuts the corpus (0: all).
     `held_out` per cent of the files are never trained on. `vocab_envs` are environments whose
     demonstrations the vocabulary (not the model) learns from too, so that a later stage's turns
-    and tool calls take few tokens. `balance` is the rate at which router
+    and tool calls take few tokens; `digits` is how many digits one token may hold. `balance` is the rate at which router
     biases move towards an even load of experts (0: not at all).
     """
 
@@ -74,6 +74,7 @@ class Config(TextConfig):
     held_out: float = 2.0
     vocab: int = 1024
     vocab_envs: Sequence[str | Mapping[str, Any]] = ()
+    digits: int = 1
     model: str | Mapping[str, Any] = "nano"
     with_baselines: bool = True
 
@@ -81,6 +82,7 @@ class Config(TextConfig):
         """Raises ValueError for a count below 1, or nothing held out."""
         super().__post_init__()
         require(0 < self.held_out <= 50, self, "held_out", "above 0, at most 50 per cent")
+        require(self.digits in (1, 2, 3), self, "digits", "1, 2 or 3")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _tokenizer(ctx: StageContext, config: Config, corpus: Corpus) -> Tokenizer:
             env = load_environment(*env_settings(given), ctx.seed)
             spoken = conversations(demonstrations(env, 1000))
             texts += spoken * math.ceil(sum(map(len, texts)) / max(1, sum(map(len, spoken))))
-        trained = Tokenizer.train(texts, config.vocab)
+        trained = Tokenizer.train(texts, config.vocab, config.digits)
         with NewDirectory(directory, "tokenizer") as aside:
             trained.save(aside)
     return Tokenizer.load(directory)

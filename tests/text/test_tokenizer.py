@@ -145,3 +145,14 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         Tokenizer.train(TEXTS, 100)
     with pytest.raises(UserError, match="'eot'"):
         TOKENIZER.special("eott")
+
+
+def test_numbers_of_up_to_three_digits_are_one_token_each_if_asked_for():
+    grouped = Tokenizer.train(["order 482 of customer 17"] * 20, 1400, digits=3)
+    for text, count in (("7", 1), ("48", 1), ("482", 1), ("4821", 2), ("1234567", 3)):
+        assert len(grouped.encode(text)) == count, text
+        assert grouped.decode(grouped.encode(text)) == text
+    single = Tokenizer.train(["order 482 of customer 17"] * 20, 1400)
+    assert len(single.encode("482")) == 3
+    with pytest.raises(UserError, match="no room for 9.. of the numbers"):
+        Tokenizer.train(["a"], 300, digits=3)

@@ -33,6 +33,7 @@ function fresh() {
 }
 
 async function say(text) {
+  await ready;  // what is sent while the page opens is not lost
   if (state.stop || !text.trim()) return;
   const names = [...new Set([at("model").value, at("beside").value].filter(Boolean))];
   talk.append(el("div", { class: "turn user" }, el("div", { class: "said" }, text)));
@@ -119,4 +120,4 @@ at("text").addEventListener("keydown", (event) => {
 });
 at("fresh").addEventListener("click", fresh);
 for (const id of ["model", "beside"]) at(id).addEventListener("change", fresh);
-open();
+const ready = open();

@@ -92,6 +92,10 @@ function lineage(stages) {
   return el("p", { class: "soft small" }, text);
 }
 
+function short(value) {
+  return Number(value.toPrecision(3)).toString();
+}
+
 function chart(title, points) {
   const [w, h, left, bottom] = [320, 170, 52, 20];
   const xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);
@@ -101,7 +105,6 @@ function chart(title, points) {
   const x = (v) => left + ((v - x0) / (x1 - x0 || 1)) * (w - left - 8);
   const y = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - 10);
   const line = points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`);
-  const short = (v) => Number(v.toPrecision(3)).toString();
   const label = (v) => svg("text", { x: left - 5, y: y(v) + 4, "text-anchor": "end" }, short(v));
   const rule = (v) => svg("path", { d: `M${left} ${y(v)}H${w - 8}`, stroke: "var(--rule)" });
   return el("figure", {}, svg("svg", { viewBox: `0 0 ${w} ${h}`, role: "img",
@@ -136,7 +139,7 @@ async function episodes(name, file, n) {
       list.append(el("li", {}, el("button", { type: "button", "data-n": e.n,
         onclick: () => { history.replaceState(null, "", path(name, file, String(e.n))); read(e.n); } },
       el("span", {}, e.step ? `step ${e.step} · ${e.task}` : e.task),
-      el("span", { class: `badge ${tone(e.outcome)}` }, e.value ?? e.outcome))));
+      el("span", { class: `badge ${tone(e.outcome)}` }, e.value === null ? e.outcome : short(e.value)))));
     more.hidden = shown >= got.total;
     note.textContent = got.broken ? `${got.broken} lines could not be read` : "";
     return got.episodes;
@@ -167,7 +170,7 @@ async function episodes(name, file, n) {
 
 function episode(e) {
   const facts = Object.entries(e.outcomes).flatMap(([role, o]) => [
-    [role, `${o.kind}${o.value === undefined ? "" : ` ${o.value}`}`],
+    [role, `${o.kind}${o.value === undefined ? "" : ` ${short(o.value)}`}`],
     ...Object.entries(o.parts ?? {}).map(([k, v]) => [`${k}`, String(v)]),
     ["why", o.evidence || o.reason || o.error || ""]]);
   facts.push(["ended", e.ended || ""],
