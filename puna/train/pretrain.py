@@ -65,8 +65,8 @@ class Config(TextConfig):
     A step sees `batch_tokens` tokens in rows of `row_length`; `max_bytes` cuts the corpus (0: all).
     `held_out` per cent of the files are never trained on. `vocab_envs` are environments whose
     demonstrations the vocabulary (not the model) learns from too, so that a later stage's turns
-    and tool calls take few tokens. `digits` is how many digits one token may hold, 1 to 3. `balance`
-    is the rate at which router biases move towards an even load of experts (0: not at all).
+    and tool calls take few tokens. `digits` is the most digits of one token, 1 to 3. `balance` is
+    the rate at which router biases move towards an even load of experts (0: not at all).
     """
 
     data: Path | None = None
