@@ -148,7 +148,7 @@ def test_the_drawn_reason_is_the_policys() -> None:
             reasons[found] += 1
         db.close()
     assert len(reasons) == 9
-    assert 0.33 < 1 - reasons[""] / reasons.total() < 0.47
+    assert 0.43 < 1 - reasons[""] / reasons.total() < 0.57
 
 
 def test_reset_and_hash_take_less_than_a_millisecond() -> None:

@@ -46,21 +46,22 @@ def last(messages: Sequence[Message]) -> str:
     return next(m.text for m in reversed(messages) if m.role == "user")
 
 
-def copier(place: int, first: Plan, second: Plan) -> Script:
-    """Takes the order from `place` of the numbers it hears first, and serves all customers alike.
+def copier(first: Plan, second: Plan) -> Script:
+    """Tells a customer's number from an order's by its size, and serves all customers alike.
 
     It sees which request it is at; it reads neither words nor results.
     """
 
     def steps(heard: Sequence[Message]) -> Iterator[Message]:
         text = heard[0].text
-        numbers = [int(n) for n in re.findall(r"\b\d{3}\b", text)] + [0, 0]
+        numbers = [int(n) for n in re.findall(r"\b\d{3}\b", text)]
         name = next((n for n in NAMES if re.search(rf"\b{n}\b", text)), "Ana")
-        yield call("verify", name=name, no=numbers[1 - place])
+        yield call("verify", name=name, no=next((n for n in numbers if n < 400), 0))
         for at, plan in enumerate((first, second)):
             if at:
                 text = last(heard)
-            order = numbers[place] if not at else int((re.findall(r"\b\d{3}\b", text) or ["0"])[0])
+            found = [int(n) for n in re.findall(r"\b\d{3}\b", text)]
+            order = next((n for n in found if n >= 400), 0)
             yield from serve(plan, order, text)
 
     def speak(heard: Sequence[Message]) -> Message:
@@ -94,18 +95,11 @@ def fits(plan: Plan, request: Request) -> bool:
     return plan == (request.tool, dict(request.arguments)["to"] if request.tool == "refund" else "")
 
 
-def place_of_order(scene: Scene) -> int | None:
-    """Where the order stands among the numbers of the opening, if both are told."""
-    if not scene.tells_name or not scene.requests[0].tells_order:
-        return None
-    return re.findall(r"\b\d{3}\b", scene.opening).index(str(scene.requests[0].order))
-
-
-def share(tasks: Sequence[Task], place: int, plans: Sequence[Plan]) -> float:
+def share(tasks: Sequence[Task], plans: Sequence[Plan]) -> float:
     """What `copier` earns, by comparison with what is right."""
     scenes = [t.hidden["scene"] for t in tasks]
     return sum(
-        place_of_order(s) == place
+        s.tells_name
         and all(fits(p, r) for p, r in zip(plans, s.requests, strict=False))
         and all(r.tells_order for r in s.requests)
         for s in scenes
@@ -115,12 +109,11 @@ def share(tasks: Sequence[Task], place: int, plans: Sequence[Plan]) -> float:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_no_fixed_script_earns_five_percent(split: str) -> None:
     tasks = TASKS[split]
-    family = [(p, pair) for p in (0, 1) for pair in itertools.product(PLANS, PLANS)]
-    best, place, pair = max((share(tasks, p, pair), p, pair) for p, pair in family)
-    assert 0.02 < best <= ENV.chance < 0.05, (best, place, pair)
+    best, pair = max((share(tasks, pair), pair) for pair in itertools.product(PLANS, PLANS))
+    assert 0.02 < best <= ENV.chance < 0.05, (best, pair)
     played = tasks[:300]
-    by_play = sum(earned(t, copier(place, *pair)) for t in played) / len(played)
-    assert by_play == pytest.approx(share(played, place, pair), abs=0.005)
+    by_play = sum(earned(t, copier(*pair)) for t in played) / len(played)
+    assert by_play == pytest.approx(share(played, pair), abs=0.005)
     assert by_play <= 0.06
 
 
@@ -128,8 +121,8 @@ def test_no_fixed_script_earns_five_percent(split: str) -> None:
 def test_the_reduced_forms_chance_is_measured_too(split: str) -> None:
     env = Shop(ShopConfig(prompt="none", intents=1))
     tasks = [env.task(split, i) for i in range(1500)]
-    best = max(share(tasks, place, [plan]) for place in (0, 1) for plan in PLANS)
-    assert 0.04 < best <= env.chance < 0.07
+    best = max(share(tasks, [plan]) for plan in PLANS)
+    assert 0.05 < best <= env.chance < 0.1
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

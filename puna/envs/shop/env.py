@@ -24,7 +24,7 @@ from puna.gym.trajectory import Episode
 MAX_CALLS = 8  # of one message; with more the customer leaves
 # What the best script earns that copies numbers but reads no words, by `intents`
 # (tests/envs/test_shop_fixed.py measures it).
-CHANCE = {1: 0.065, 2: 0.042}
+CHANCE = {1: 0.078, 2: 0.049}
 LOGGED = 2000  # characters kept of a speech: more than any question needs
 
 
@@ -39,7 +39,7 @@ class ShopConfig:
 
     prompt: Literal["full", "none"] = "full"
     intents: int = 2
-    forbidden: float = 0.4
+    forbidden: float = 0.5
 
     def __post_init__(self) -> None:
         """Raises ValueError for a range without problems."""
@@ -54,7 +54,7 @@ class Shop(Environment):
 
     name: ClassVar[str] = "shop"
     version: ClassVar[str] = "2.0"
-    chance: ClassVar[float] = 0.042
+    chance: ClassVar[float] = 0.049
     Config: ClassVar[type] = ShopConfig
     sizes: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 2_000}
 

@@ -21,7 +21,7 @@ REASONS = {  # why a request is forbidden, and how often
     "refund": {"pending": 0.15, "shipped": 0.15, "late": 0.3, "method": 0.2, "owner": 0.2},
     "swap": {"category": 0.4, "stock": 0.4, "owner": 0.2},
 }
-_TWO, _NO_NAME, _NO_ORDER, _METHOD = 0.67, 0.2, 0.1, 0.3
+_TWO, _NO_NAME, _NO_ORDER, _METHOD = 0.67, 0.3, 0.2, 0.3
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,9 @@ class _Draw:
 
     def __init__(self, rng: np.random.Generator, split: str, forbidden: float) -> None:
         self.rng, self.phrases, self.forbidden = rng, PHRASES[split], forbidden
-        numbers = rng.permutation(np.arange(200, 1000)).tolist()
-        self.number, other, self.foreign, *self.free = numbers
+        # As in any shop, a number tells by itself what it is the number of.
+        self.number, other = rng.permutation(np.arange(200, 400)).tolist()[:2]
+        self.foreign, *self.free = rng.permutation(np.arange(400, 1000)).tolist()
         self.items = rng.permutation(np.arange(30, 100)).tolist()
         names = rng.permutation(np.array(NAMES)).tolist()
         self.name = names[0]
