@@ -58,6 +58,10 @@ class Fence:
         return "slow" in self.words
 
     @property
+    def file(self):
+        return next((w[5:] for w in self.words if w.startswith("file=")), "")
+
+    @property
     def serves(self):
         return "serves" in self.words
 
@@ -231,6 +235,9 @@ def _follow(page, where, environment, endpoint, slow, serve):
             continue
         script = script_of(fence).replace(ENDPOINT, endpoint)
         if not script or (fence.slow and not slow):
+            continue
+        if fence.file:
+            (where / fence.file).write_text(fence.body)
             continue
         if fence.serves:
             endpoint, ran = serve(script), ran + 1
