@@ -269,6 +269,20 @@ def test_junk_earns_nothing_and_breaks_nothing(junk: int) -> None:
     session.close()
 
 
+@pytest.mark.parametrize(
+    "said", [call("verify", name="Ana", no=1), Message.assistant("Who are you?")], ids=str
+)
+def test_what_leads_nowhere_ends_soon(said: Message) -> None:
+    """Three failed calls, or a question that was answered asked three times more."""
+    session = Conversation(find(tool="cancel", reason=""), ENV.setup())
+    turns = 0
+    while (turn := session.next()) is not None:
+        session.take(turn, said)
+        turns += 1
+    assert turns == (3 if said.tool_calls else 4)
+    session.close()
+
+
 def test_an_order_is_taken_back_but_once() -> None:
     task = find(tool="refund", reason="")
     scene = scene_of(task)

@@ -10,7 +10,7 @@ from collections.abc import Set
 
 from puna.envs.shop.scene import Request, Scene
 
-PATIENCE = 3  # fruitless speeches after which the customer leaves
+PATIENCE = 3  # fruitless speeches and failed calls after which the customer leaves
 _WHO = re.compile(r"\b(who|name|identi\w*|verif\w*|customer number|your number)\b", re.I)
 _WHICH = re.compile(r"\b(which|what order|order number|order id)\b", re.I)
 _ASKS = re.compile(r"\?|\bconfirm", re.I)
@@ -24,6 +24,7 @@ class Customer:
         self.scene, self.lines = scene, dict(scene.lines)
         self.at = 0
         self.patience = PATIENCE
+        self.told: set[tuple[str, int]] = set()  # what was asked already, and at which request
 
     def sees(self, settled: Set[int]) -> bool:
         """Whether the open request is settled: something was written or refused on its order."""
@@ -48,15 +49,21 @@ class Customer:
             if named:
                 agrees = self._agrees(asked, named, requests[self.at])
                 return self.lines["yes" if agrees else "no"], "yes" if agrees else "other"
-        answers = [self.lines["who"]] if _WHO.search(asked) else []
-        if _WHICH.search(asked):
-            answers.append(requests[self.at].which)
-        if answers:
-            return " ".join(answers), "other"
-        self.patience -= 1
-        if not self.patience:
+        wanted = {"who": _WHO.search(asked), "which": _WHICH.search(asked)}
+        told = {"who": self.lines["who"], "which": requests[self.at].which}
+        named_now = [what for what, found in wanted.items() if found]
+        fresh = {(what, self.at if what == "which" else 0) for what in named_now} - self.told
+        self.told |= fresh
+        if not fresh and not self.bears():
             return None, "left"
+        if named_now:
+            return " ".join(told[what] for what in named_now), "other"
         return self.lines["what" if _ASKS.search(asked) else "go on"], "other"
+
+    def bears(self) -> bool:
+        """Whether the customer bears one more fruitless thing; if not, they leave."""
+        self.patience -= 1
+        return self.patience > 0
 
     def _agrees(self, asked: str, named: Set[int], request: Request) -> bool:
         """Whether a question about the orders `named` is about this request and no other item."""

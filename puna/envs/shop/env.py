@@ -140,7 +140,11 @@ class Conversation:
         for call in calls:
             result = TOOLBOX.dispatch(call, self.desk)
             self.messages = (*self.messages, Message("tool", (result,)))
-            if not result.is_error:
+            if result.is_error:
+                if not self.customer.bears():
+                    self._hear(None, "left")
+                    return
+            else:
                 self.log.append(["called", call.name, call.arguments])
                 if call.name in (*WRITES, "refuse"):
                     self.settled.add(int(json.loads(call.arguments)["id"]))
