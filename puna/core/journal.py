@@ -74,7 +74,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 return  # torn, or about to be cut as torn by the next writer
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):
                 yield record

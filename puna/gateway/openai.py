@@ -7,7 +7,6 @@ Pure functions without HTTP; the client's side is `puna.engine.wire`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +68,8 @@ def error_body(
 def read_request(raw: bytes) -> ChatRequest:
     """A chat-completions body, total over any bytes. Raises BadRequest naming what is wrong.
 
-    Parameters that no local model has a use for (`user`, penalties, ...) are ignored, as other
-    servers do; those that would change the answer and are not supported are refused.
+    Parameters that no local model has a use for (`user`, penalties, `logit_bias`) are ignored, as
+    other servers do; those that ask for another kind of answer are refused.
     """
     data = _json(raw)
     tools = _tools(data.get("tools"))
@@ -82,7 +81,7 @@ def read_request(raw: bytes) -> ChatRequest:
         raise BadRequest("response_format is not supported, but for text", "response_format")
     if _number(data, "top_logprobs", 0, 0, 20, whole=True):
         raise BadRequest("top_logprobs is not supported; logprobs is", "top_logprobs")
-    limit = "max_completion_tokens" if data.get("max_completion_tokens") else "max_tokens"
+    limit = "max_tokens" if data.get("max_completion_tokens") is None else "max_completion_tokens"
     options = data.get("stream_options") or {}
     if not isinstance(options, Mapping):
         raise BadRequest("stream_options is not an object", "stream_options")
@@ -95,7 +94,7 @@ def read_request(raw: bytes) -> ChatRequest:
         messages=_messages(data.get("messages")),
         tools=tools if choice == "auto" else (),
         max_tokens=_whole(_number(data, limit, None, 1, 10**9, whole=True)),
-        temperature=float(_number(data, "temperature", 1.0, 0.0, 2.0) or 0.0),
+        temperature=_temperature(data),
         top_p=float(_number(data, "top_p", 1.0, 1e-9, 1.0) or 1.0),
         n=int(_number(data, "n", 1, 1, MAX_CHOICES, whole=True) or 1),
         seed=_whole(seed),
@@ -185,11 +184,13 @@ def _chunk(name: str, model: str, created: int, choices: list[Any]) -> dict[str,
 
 
 def _logprobs(tokens: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    rows = [
-        {"token": t, "logprob": p, "bytes": list(t.encode("utf-8", "replace")), "top_logprobs": []}
-        for t, p in tokens
-    ]
+    rows = [{"token": t, "logprob": p, "bytes": _bytes(t), "top_logprobs": []} for t, p in tokens]
     return {"content": rows, "refusal": None}
+
+
+def _bytes(token: str) -> list[int] | None:
+    """The token's bytes; None where it is a part of a character, which its text does not tell."""
+    return None if "\ufffd" in token else list(token.encode("utf-8", "replace"))
 
 
 def _json(raw: bytes) -> dict[str, Any]:
@@ -255,6 +256,12 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
+def _temperature(data: Mapping[str, Any]) -> float:
+    """0 below a thousandth: logits divided by so little would overflow to the same answer."""
+    given = float(_number(data, "temperature", 1.0, 0.0, 2.0) or 0.0)
+    return given if given >= 1e-3 else 0.0
+
+
 def _number(
     data: Mapping[str, Any],
     name: str,
@@ -267,7 +274,7 @@ def _number(
     if value is None:
         return default
     kind = int if whole else int | float
-    if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, kind) or isinstance(value, bool) or value != value:
         wanted = "a whole number" if whole else "a number"
         raise BadRequest(f"{name} is not {wanted}", name)
     if not least <= value <= most:

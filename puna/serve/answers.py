@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from puna.core.messages import Message
+from puna.core.messages import Message, Text
 from puna.gateway.openai import BadRequest, ChatRequest, call_deltas
 from puna.serve.worker import Ticket
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
+
+
+UNASKED = 4096  # tokens of an answer whose length nobody limited: room for them is kept at once
 
 
 @dataclass(frozen=True)
@@ -25,29 +28,31 @@ class Asked:
 
     model: str
     tokenizer: Any
-    stops: frozenset[int]
     prompt: int
     ticket: Ticket
 
 
-def ask(model: Model, name: str, asked: ChatRequest) -> Asked:
+async def ask(model: Model, name: str, asked: ChatRequest) -> Asked:
     """Render the conversation and number its choices. Raises BadRequest where it does not fit."""
     from puna.engine.local import Request
     from puna.engine.policy import SamplingParams
     from puna.text.template import render
 
     engine = model.engine
-    ids = tuple(render(engine.tokenizer, asked.messages, tools=asked.tools, open_turn=True).ids)
+    shown = await asyncio.to_thread(
+        render, engine.tokenizer, asked.messages, tools=asked.tools, open_turn=True
+    )
+    ids = tuple(shown.ids)
     room = engine.max_context - len(ids)
     if room < 1:
         what = f"the conversation has {len(ids)} tokens, {name} takes {engine.max_context - 1}"
         raise BadRequest(what, "messages", "context_length_exceeded")
-    limit = min(room, asked.max_tokens or room)
+    limit = min(room, asked.max_tokens or UNASKED)
     params = SamplingParams(limit, asked.temperature, top_p=asked.top_p)
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     requests = [Request(ids, params, ("serve", seed, i)) for i in range(asked.n)]
     ticket = Ticket(name, requests, asyncio.get_running_loop())
-    return Asked(name, engine.tokenizer, frozenset(engine.stop_ids), len(ids), ticket)
+    return Asked(name, engine.tokenizer, len(ids), ticket)
 
 
 class Speaker:
@@ -58,9 +63,9 @@ class Speaker:
     """
 
     def __init__(self, job: Asked, asked: ChatRequest) -> None:
-        from puna.text.template import parse_assistant
-
-        self.job, self.stops, self._parse = job, asked.stop, parse_assistant
+        self.job, self.stops = job, asked.stop
+        # Calls are numbered through the conversation: clients tell results by the call's name.
+        self.first_call = sum(len(m.tool_calls) for m in asked.messages)
         self.ids: list[int] = []
         self.tokens: list[tuple[str, float]] = []
         self.message = Message.assistant("")
@@ -72,6 +77,8 @@ class Speaker:
         tok = job.tokenizer
         marked = tok.token("python_start") is not None
         self._call_mark = tok.special("python_start") if marked else -1
+        ended = tok.token("python_end") is not None
+        self._call_end = tok.special("python_end") if ended else -1
 
     def hear(self, token: int, logprob: float) -> bool:
         """Take a token; True where a stop string is complete and no more is wanted."""
@@ -80,17 +87,18 @@ class Speaker:
         self.ids.append(token)
         self.tokens.append((self.job.tokenizer.decode([token], skip_special=False), logprob))
         if self.stops:
-            text = self._parse(self.job.tokenizer, self.ids).text
+            text = self._parse(self._spoken()).text
             found = [at for s in self.stops if (at := text.find(s)) >= 0]
             self._cut = min(found) if found else None
         return self._cut is not None
 
     def end(self, finish: str) -> None:
         """No more tokens come."""
-        message = self._parse(self.job.tokenizer, self.ids)
+        message = self._parse(self.ids)
         if self._cut is not None:
-            message = Message.assistant(message.text[: self._cut])
-            finish = "stop"
+            others = tuple(p for p in message.parts if not isinstance(p, Text))
+            said = Text(message.text[: self._cut])
+            message, finish = Message("assistant", (*others, said)), "stop"
         calls = bool(message.tool_calls) and finish == "stop"
         self.message, self.finish = message, "tool_calls" if calls else finish
 
@@ -121,9 +129,24 @@ class Speaker:
         ids = self.ids
         if self._call_mark in ids:
             ids = ids[: ids.index(self._call_mark)]
-        message = self._parse(self.job.tokenizer, ids)
+        message = self._parse(ids)
         text = message.text if self._cut is None else message.text[: self._cut]
         thought = str(message.to_openai().get("reasoning_content", ""))
         held = max((len(s) for s in self.stops), default=1) - 1
-        text = text[: len(text) - held] if held and self._cut is None else text
-        return text.rstrip("\ufffd"), thought.rstrip("\ufffd")
+        text = text.rstrip("\ufffd")  # first: what is held back is counted in whole characters
+        text = text[: max(0, len(text) - held)] if self._cut is None else text
+        return text, thought.rstrip("\ufffd")
+
+    def _parse(self, ids: list[int]) -> Message:
+        from puna.text.template import parse_assistant
+
+        return parse_assistant(self.job.tokenizer, ids, first_call=self.first_call)
+
+    def _spoken(self) -> list[int]:
+        """The ids without a call that has not ended: stop strings are of what is said."""
+        for at in range(len(self.ids) - 1, -1, -1):
+            if self.ids[at] == self._call_mark:
+                return self.ids[:at]
+            if self.ids[at] == self._call_end:
+                break
+        return self.ids

@@ -61,8 +61,8 @@ def create_app(
         return JSONResponse(openai.error_body(what, "invalid_request_error"), error.status_code)
 
     @app.exception_handler(BadRequest)
-    async def bad(request: Request, error: BadRequest) -> JSONResponse:
-        return JSONResponse(error.body(), error.status)
+    async def bad(request: Request, error: BadRequest) -> Response:
+        return Response(json.dumps(error.body()), error.status, media_type="application/json")
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -73,6 +73,13 @@ def create_app(
         rows = [{"id": n, "object": "model", "created": started, "owned_by": "puna"} for n in names]
         return {"object": "list", "data": rows}
 
+    @app.get("/v1/models/{name:path}")
+    async def one(name: str) -> dict[str, Any]:
+        if name not in models:
+            what = f"no model '{name}'; there are {', '.join(names)}"
+            raise BadRequest(what, "model", "model_not_found", 404)
+        return {"id": name, "object": "model", "created": started, "owned_by": "puna"}
+
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         asked = openai.read_request(await _body(request))
@@ -81,7 +88,7 @@ def create_app(
             what = f"no model '{name}'; there are {', '.join(names)}"
             raise BadRequest(what, "model", "model_not_found", 404)
         try:
-            job = ask(await worker.model(name), name, asked)
+            job = await ask(await worker.model(name), name, asked)
             if asked.stream:
                 return await _streamed(worker, job, asked)
             return await _whole(request, worker, job, asked)
@@ -108,7 +115,7 @@ def create_app(
         return FileResponse(PAGES / name)
 
     app.include_router(browse_router(runs, home), prefix="/api")
-    return Gate(app, key)
+    return Gate(app, key, worker.close)
 
 
 async def _body(request: Request) -> bytes:
@@ -136,11 +143,12 @@ async def _whole(request: Request, worker: Worker, job: Asked, asked: ChatReques
     listening = asyncio.ensure_future(listen())
     try:
         while not listening.done():
-            await asyncio.wait([listening], timeout=1.0)
+            await asyncio.wait([listening], timeout=0.1)
             if not listening.done() and await request.is_disconnected():
                 return Response(status_code=499)
         listening.result()
     finally:
+        job.ticket.cancel()
         listening.cancel()
     choices = [Choice(s.message, s.finish, tuple(s.tokens)) for s in speakers]
     name, created = _name(), int(time.time())

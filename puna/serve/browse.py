@@ -7,6 +7,7 @@ joined to a path as they come, so nothing outside of it can be named.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,15 +36,15 @@ class Index:
     end: int = 0
     broken: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    head: bytes = b""
 
     def refresh(self) -> None:
-        """Take in whole lines that are new; a shorter file is another file, read from its start."""
-        size = self.path.stat().st_size
-        if size < self.end:
-            self.end, self.broken, self.rows = 0, 0, []
-        if size == self.end:
-            return
+        """Take in whole lines that are new; a shorter or other file is read from its start."""
         with open(self.path, "rb") as file:
+            head = file.read(256)
+            if file.seek(0, os.SEEK_END) < self.end or not head.startswith(self.head):
+                self.end, self.broken, self.rows = 0, 0, []
+            self.head = head
             file.seek(self.end)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -54,7 +55,7 @@ class Index:
     def _add(self, offset: int, line: bytes) -> None:
         try:
             shots = _shots(json.loads(line))
-        except (ValueError, RecursionError, AttributeError, TypeError):
+        except (ValueError, RecursionError, AttributeError, TypeError, LookupError, OverflowError):
             self.broken += 1
             return
         for place, shot in enumerate(shots):
@@ -112,7 +113,7 @@ class Shelf:
     def names(self) -> list[str]:
         """Directories that hold a run, the one written last first."""
         try:
-            found = [p for p in self.folder.iterdir() if (p / "run.json").is_file()]
+            found = [p for p in self.folder.iterdir() if os.path.isfile(p / "run.json")]
         except OSError:
             return []
         return [p.name for p in sorted(found, key=_written, reverse=True)]
@@ -147,24 +148,26 @@ class Shelf:
 def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
     """Routes over the runs in `folder`; `home` is the run that `/examples` is about."""
     shelf, router = Shelf(folder), APIRouter()
+    told: list[dict[str, Any]] = []  # once: it loads the run's environment
 
     @router.get("/examples")
     def examples() -> dict[str, Any]:
-        if home is None:
-            return {"about": "", "prompts": []}
-        try:
-            about, prompts = abilities(home)
-        except (OSError, ValueError, KeyError, TypeError):
-            return {"about": "", "prompts": []}
-        return {"about": about, "prompts": prompts}
+        if not told:
+            try:
+                about, prompts = abilities(home) if home else ("", [])
+            except Exception:  # an environment's own code may raise anything
+                about, prompts = "", []
+            told.append({"about": about, "prompts": prompts})
+        return told[0]
 
     @router.get("/runs")
     def runs() -> dict[str, Any]:
         out, skipped = [], []
         for name in shelf.names():
             try:
-                run = shelf.run(name)
-            except HTTPException:
+                run = open_run(folder / name)
+                run.title.encode()  # a lone surrogate cannot be sent
+            except (UserError, OSError, ValueError, RecursionError):
                 skipped.append(name)
                 continue
             states = [s.state for s in run.stages]

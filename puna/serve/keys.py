@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +15,7 @@ from puna.gateway.openai import error_body
 
 COOKIE = "puna_key"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PAGES = ("/", "/runs")
 # Pages run their own scripts only and load nothing from anywhere else.
 _ALWAYS = {
     b"content-security-policy": (
@@ -32,8 +33,8 @@ class Gate:
     here), and with either no other site's page is answered (its Origin or Sec-Fetch-Site says so).
     """
 
-    def __init__(self, app: Any, key: str = "") -> None:
-        self.app, self.key = app, key.encode()
+    def __init__(self, app: Any, key: str = "", close: Callable[[], None] = lambda: None) -> None:
+        self.app, self.key, self.close = app, key.encode(), close
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request, refused here or handed on."""
@@ -45,12 +46,13 @@ class Gate:
         send = _with_headers(send)
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         if self.key and scope["method"] == "GET" and scope["path"] == "/":
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[-1]
+            query = scope["query_string"].decode("latin-1").replace("+", "%2B")
+            given = parse_qs(query).get("key", [""])[-1]
             if given and self._right(given):
                 cookie = f"{COOKIE}={given}; HttpOnly; SameSite=Strict; Path=/"
                 await _answer(send, 303, "", [("location", "/"), ("set-cookie", cookie)])
                 return
-        refusal = self._refusal(headers)
+        refusal = self._refusal(headers, scope["method"], scope["path"])
         if refusal:
             status, why = refusal
             body = json.dumps(error_body(why, "authentication_error", None, "invalid_api_key"))
@@ -58,13 +60,15 @@ class Gate:
             return
         await self.app(scope, receive, send)
 
-    def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
+    def _refusal(self, headers: dict[str, str], method: str, path: str) -> tuple[int, str] | None:
         if not self.key and _host(headers.get("host", "")) not in LOOPBACK:
             return 403, "without a key only this machine is served, by a loopback name"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        if origin is not None and _netloc(origin) != headers.get("host", ""):
             return 403, "requests from other sites' pages are not answered"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        followed = method == "GET" and path in PAGES and headers.get("sec-fetch-mode") == "navigate"
+        elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if elsewhere and not followed:  # a link to a page may stand anywhere
             return 403, "requests from other sites' pages are not answered"
         if not self.key or self._right(_bearer(headers)) or self._right(_cookie(headers)):
             return None
@@ -81,17 +85,22 @@ def _host(header: str) -> str:
         return ""
 
 
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return "?"
+
+
 def _bearer(headers: dict[str, str]) -> str:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else ""
 
 
 def _cookie(headers: dict[str, str]) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """By hand: SimpleCookie drops all of them where another program's is odd."""
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return next((value for name, _, value in pairs if name == COOKIE), "")
 
 
 def _with_headers(send: Any) -> Any:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -30,10 +31,19 @@ def catalogue(target: Path, stage: str = "") -> dict[str, Callable[[], Model]]:
     directory, first = find_model(target, stage)
     names = [first]
     if (target / "run.json").exists():
-        others = [p.parent.parent.name for p in target.glob("*/model/config.json")]
-        names += sorted(set(others) - {first})
+        others = {p.parent.parent.name for p in target.glob("*/model/config.json")} - {first}
+        names += [n for n in sorted(others) if _finished(target, n)]
         return {n: partial(load, target, n) for n in names}
     return {first: partial(load, directory)}
+
+
+def _finished(run: Path, stage: str) -> bool:
+    """Whether the run knows the stage: a directory may be left from another plan."""
+    try:
+        find_model(run, stage)
+    except UserError:
+        return False
+    return True
 
 
 def serve(
@@ -73,7 +83,13 @@ def serve(
     print("Ctrl-C ends it", flush=True)
     app = create_app(models, folder, key=key, home=target if is_run else None)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listening])
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await asyncio.to_thread(app.close)  # what is being said ends, then the rest
+            await super().shutdown(sockets)
+
+    Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

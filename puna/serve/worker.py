@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from puna.core.errors import UserError
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 QUEUE_S = 60.0
 REQUEST_S = 600.0
 SLOTS = 32
+_STOPPED = "the server is being stopped"
 
 
 class Overloaded(RuntimeError):
@@ -121,6 +125,8 @@ class Worker:
             self.closing = True
             self.arrived.notify()
         self.thread.join(timeout=10)
+        for ticket in self.waiting:
+            ticket.tell(UserError(_STOPPED))
 
     def _enqueue(self, ticket: Ticket) -> None:
         with self.arrived:
@@ -132,7 +138,8 @@ class Worker:
             limit = REQUEST_S if ticket.begun else QUEUE_S
             left = ticket.since + limit - time.monotonic()
             try:
-                event = await asyncio.wait_for(ticket.events.get(), max(0.0, left))
+                async with asyncio.timeout(max(0.0, left)):
+                    event = await ticket.events.get()
             except TimeoutError:
                 if ticket.begun and limit == QUEUE_S:
                     continue  # it was begun while we waited: the other limit holds
@@ -154,9 +161,13 @@ class Worker:
                     if not ticket.requests:  # it asked for the model only
                         ticket.tell(Done(0, "stop"))
                 self._decode(self.loaded[name], [t for t in wave if t.requests])
-            except Exception as error:
+            except UserError as error:
                 for ticket in wave:
                     ticket.tell(error)
+            except Exception as error:
+                traceback.print_exc()
+                for ticket in wave:
+                    ticket.tell(UserError(f"{name} failed: {type(error).__name__}: {error}"))
 
     def _wave(self) -> list[Ticket] | None:
         """The oldest ticket and those for the same model that fit beside it; None at the end."""
@@ -205,6 +216,6 @@ class Worker:
                 rows[row][0].tell(Done(rows[row][1], "stop"))
             if self.closing:
                 steps.close()
-                return
+                raise UserError(_STOPPED)
             if gone:
                 run.drop(gone)

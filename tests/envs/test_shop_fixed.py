@@ -13,7 +13,7 @@ from puna.core.messages import Message
 from puna.envs.shop.database import METHODS, NAMES
 from puna.envs.shop.env import Shop, ShopConfig
 from puna.envs.shop.oracle import call, question, script
-from puna.envs.shop.scene import Request, Scene
+from puna.envs.shop.scene import Request
 from puna.envs.shop.tools import Reason
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode

@@ -173,17 +173,67 @@ def test_leaving_frees_the_worker(server: str) -> None:
     def generated() -> int:
         return int(httpx.get(f"{server}/health").json()["generated_tokens"])
 
-    before = generated()
+    first = before = generated()
     with httpx.stream("POST", f"{server}/v1/chat/completions", json=body, timeout=30) as response:
         next(response.iter_lines())
     deadline = time.monotonic() + 20
     while (now := generated()) != before and time.monotonic() < deadline:
         before = now
         time.sleep(0.3)
+    assert 0 < before - first < 16 * 900 / 2
     answered = httpx.post(
         f"{server}/v1/chat/completions", json={"messages": HELLO, "max_tokens": 1}
     )
     assert answered.status_code == 200
+
+
+def test_leaving_before_the_whole_answer_frees_it_too(server: str) -> None:
+    def generated() -> int:
+        return int(httpx.get(f"{server}/health").json()["generated_tokens"])
+
+    body = {"messages": HELLO, "temperature": 2, "max_tokens": 900, "n": 16}
+    first = generated()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server}/v1/chat/completions", json=body, timeout=0.2)
+    time.sleep(3)
+    drawn = generated() - first
+    time.sleep(0.5)
+    assert generated() - first == drawn < 16 * 900 * 0.9
+
+
+@pytest.mark.parametrize("stop", ["STOPPED", "b\u3002", "}"])
+@pytest.mark.parametrize(
+    "said", ["abSTOPPED and", "ab\u3002 and", "<think>hm</think>ok } STOPPED", "<call>ok STOPPED"]
+)
+def test_a_stop_string_is_never_told(clerk: Path, said: str, stop: str) -> None:
+    """Streamed pieces join to the whole answer, and a call or a thought before it stays."""
+    from puna.gateway.openai import read_request
+    from puna.serve.answers import Asked, Speaker
+    from puna.text.tokenizer import Tokenizer
+
+    tok = Tokenizer.load(clerk)
+    mark = tok.special
+    ids: list[int] = []
+    call = [mark("python_start"), *tok.encode('{"name": "x", "parameters": {"a": 1}}'),
+            mark("python_end")]  # fmt: skip
+    thought = [mark("think_start"), *tok.encode("hm"), mark("think_end")]
+    rest = said.removeprefix("<call>").removeprefix("<think>hm</think>")
+    ids += call if said.startswith("<call>") else thought if said.startswith("<think>") else []
+    ids += tok.encode(rest)
+    asked = read_request(json.dumps({"messages": HELLO, "stop": [stop]}).encode())
+    speaker = Speaker(Asked("model", tok, 1, None), asked)  # type: ignore[arg-type]
+    deltas: list[dict[str, Any]] = []
+    for token in ids:
+        if speaker.hear(token, -1.0):
+            break
+        deltas += [d for d, _ in speaker.say()]
+    speaker.end("stop")
+    deltas += [d for d, _ in speaker.say()]
+    told = "".join(d.get("content", "") for d in deltas)
+    assert told == speaker.message.text == rest.split(stop)[0]
+    assert bool(speaker.message.tool_calls) == said.startswith("<call>")
+    thoughts = "".join(d.get("reasoning_content", "") for d in deltas)
+    assert thoughts == ("hm" if said.startswith("<think>") else "")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +245,9 @@ def test_leaving_frees_the_worker(server: str) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
          400, "no images"),
         ({"model": "gpt"}, 404, "no model 'gpt'; there are model"),
+        ({"model": "\ud800"}, 404, "no model"),
+        ({"n": 10**400}, 400, "n is 1"),
+        ({"max_completion_tokens": 0}, 400, "max_completion_tokens"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"temperature": 3}, 400, "temperature is 3"),
         ({"n": 99}, 400, "n is 99"),
@@ -212,7 +265,8 @@ def test_mistakes_are_named(server: str, change: dict[str, Any], status: int, wo
     import re
 
     body = {"messages": HELLO, "max_tokens": 2} | change
-    response = httpx.post(f"{server}/v1/chat/completions", json=body, timeout=60)
+    raw = json.dumps(body).encode()
+    response = httpx.post(f"{server}/v1/chat/completions", content=raw, timeout=60)
     error = response.json()["error"]
     assert response.status_code == status, error
     assert re.search(words, error["message"]), error

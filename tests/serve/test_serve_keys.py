@@ -58,6 +58,26 @@ def test_a_browser_logs_in_once(locked: str) -> None:
         assert browser.get("/v1/models").status_code == 200
 
 
+def test_keys_and_cookies_as_they_come(
+    clerk: Path, runs: Path, start: Callable[..., Any]
+) -> None:
+    key = "Zm9v+YmFy/cXV4=="
+    with start(clerk, runs, key=key) as address:
+        assert httpx.get(f"{address}/?key={key}").status_code == 303
+        for other in ('prefs={"a":1}', "x=a b", "a[b]=1", "flag"):
+            headers = {"cookie": f"{other}; puna_key={key}"}
+            assert httpx.get(f"{address}/v1/models", headers=headers).status_code == 200, other
+
+
+def test_a_link_to_a_page_may_stand_anywhere(server: str) -> None:
+    followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    for path in ("/", "/runs"):
+        assert httpx.get(server + path, headers=followed).status_code == 200
+    for path in ("/v1/models", "/api/runs", "/health"):
+        assert httpx.get(server + path, headers=followed).status_code == 403
+    assert httpx.get(f"{server}/", headers={"origin": "http://[::1"}).status_code == 403
+
+
 def test_without_a_key_only_loopback_names_and_our_own_pages(server: str) -> None:
     port = server.rsplit(":", 1)[1]
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "[::1"):

@@ -11,7 +11,8 @@ function option(name) {
 
 async function open() {
   try {
-    const [models, examples] = await Promise.all([get("/v1/models"), get("/api/examples")]);
+    const [models, examples] = await Promise.all(
+      [get("/v1/models"), get("/api/examples").catch(() => null)]);
     const names = models.data.map((m) => m.id);
     at("model").replaceChildren(...names.map(option));
     at("beside").replaceChildren(option(""), ...names.map(option));

@@ -5,9 +5,9 @@ const page = document.getElementById("page");
 const path = (...names) => "#" + ["run", ...names].map(encodeURIComponent).join("/");
 
 async function show() {
-  const [, name, file, n] = location.hash.slice(1).split("/").map(decodeURIComponent);
   page.replaceChildren(el("p", { class: "soft" }, "reading …"));
   try {
+    const [, name, file, n] = location.hash.slice(1).split("/").map(decodeURIComponent);
     const made = file ? await episodes(name, file, n) : name ? await run(name) : await shelf();
     page.replaceChildren(...made);
     scrollTo(0, 0);
@@ -139,7 +139,7 @@ async function episodes(name, file, n) {
       list.append(el("li", {}, el("button", { type: "button", "data-n": e.n,
         onclick: () => { history.replaceState(null, "", path(name, file, String(e.n))); read(e.n); } },
       el("span", {}, e.step ? `step ${e.step} · ${e.task}` : e.task),
-      el("span", { class: `badge ${tone(e.outcome)}` }, e.value === null ? e.outcome : short(e.value)))));
+      el("span", { class: `badge ${tone(e.outcome)}` }, typeof e.value === "number" ? short(e.value) : e.outcome))));
     more.hidden = shown >= got.total;
     note.textContent = got.broken ? `${got.broken} lines could not be read` : "";
     return got.episodes;
@@ -170,7 +170,7 @@ async function episodes(name, file, n) {
 
 function episode(e) {
   const facts = Object.entries(e.outcomes).flatMap(([role, o]) => [
-    [role, `${o.kind}${o.value === undefined ? "" : ` ${short(o.value)}`}`],
+    [role, `${o.kind}${typeof o.value === "number" ? ` ${short(o.value)}` : ""}`],
     ...Object.entries(o.parts ?? {}).map(([k, v]) => [`${k}`, String(v)]),
     ["why", o.evidence || o.reason || o.error || ""]]);
   facts.push(["ended", e.ended || ""],
@@ -179,7 +179,7 @@ function episode(e) {
     const mine = m.speaker !== "env";
     return el("div", { class: "turn" }, el("div", { class: "who" },
       mine ? `${m.speaker ?? m.role}` : `${m.role}`),
-    el("div", { class: "said", style: null }, parts(m)));
+    el("div", { class: "said" }, parts(m)));
   });
   return [el("p", {}, el("strong", {}, e.task), " ",
     el("span", { class: tone(e.outcome) }, e.outcome)), ...turns,
