@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +45,10 @@ class Request:
 def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
     """Where a request stands among others; keys as text, since they may mix numbers and names."""
     return len(request.prompt_ids), request.prompt_ids, tuple(map(str, request.key))
+
+
+Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.Tensor]
+"""(last ids [B], their positions [B], cache, routes or None) -> logits [B, V]."""
 
 
 class Engine:
@@ -107,7 +119,7 @@ class Engine:
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
         step_routes: list[np.ndarray[Any, Any]] = []
-        forward = Step(self.model) if suits(self.model) else self._forward
+        forward: Step | Forward | None = None
         while True:
             finished = run.sample()
             yield run
@@ -117,6 +129,7 @@ class Engine:
             if keep is not None:
                 cache.select(keep)
             routes = Routes() if moe else None
+            forward = forward or (Step(self.model) if suits(self.model) else self._forward)
             run.logits = forward(run.last_ids, run.positions, cache, routes)
             if routes is not None:
                 step_routes.append(run.spread(routes.recorded[:, 0].cpu().numpy()))

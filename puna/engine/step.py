@@ -3,7 +3,8 @@
 `logits_BV = Step(model)(ids_B, positions_B, cache)` equals `model.logits(model(...))` to rounding.
 Tiny models are bound by the number of calls. Norm weights are multiplied into the matrices behind
 them, rotations become two products with a matrix that holds the swapped halves as rows of its own,
-residuals are added by the products: a third of the time goes, at twice the weights' memory.
+residuals are added by the products. That saves a fifth to a third of a step at 164k parameters, a
+twentieth at 5M, for up to twice the weights' memory.
 Shapes: B rows, S keys, H query heads, K key heads, G = H / K, D model width, W width of a head.
 """
 

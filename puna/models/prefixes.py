@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -28,8 +29,9 @@ class PrefixTree:
 
     def spread(self, x_1N: Tensor) -> Tensor:
         """Nodes [1, N, ...] laid out as rows [B, T, ...]."""
-        flat = x_1N[0].index_select(0, self.nodes_BT.reshape(-1))
-        return flat.view(*self.nodes_BT.shape, *x_1N.shape[2:])
+        # An embedding: on a GPU index_select would add up its gradients in no fixed order.
+        rows = F.embedding(self.nodes_BT, x_1N[0].flatten(1))
+        return rows.view(*self.nodes_BT.shape, *x_1N.shape[2:])
 
     def gather(self, x_BT: Tensor) -> Tensor:
         """Rows [B, T, ...] back to nodes [1, N, ...]."""

@@ -87,8 +87,8 @@ class Tokenizer:
         """Byte-level BPE with `vocab_size` ids, fewer where `texts` hold too few pairs to merge.
 
         With `digits` 1 each digit is a token: small models then see numbers by place value. With 3
-        every number below 1,000 is one, as Llama has it: then it is copied in one look. Those take
-        990 ids. Deterministic. Raises UserError where `vocab_size` cannot hold what it must.
+        every number below 1,000 is one, much as Llama has it: then it is copied in one look. Those
+        take 990 ids. Deterministic. Raises UserError where `vocab_size` cannot hold what it must.
         """
         assert 1 <= digits <= 3, digits
         if vocab_size < MIN_VOCAB:
@@ -121,7 +121,7 @@ class Tokenizer:
             raise UserError(
                 f"a vocabulary of {vocab_size} has no room for {len(missing)} of the numbers"
                 f" of up to {digits} digits",
-                fix=f"ask for {vocab_size + len(missing)} or more",
+                fix=f"ask for {vocab_size + len(missing)} or more; frequent words take room too",
             )
         hf.add_special_tokens(
             [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]

@@ -22,10 +22,18 @@ def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
     return F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORE, reduction="sum")
 
 
-def token_logprobs(logits_MV: Tensor, ids_M: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probability of each id [M] under its logits, at the temperature it was sampled with."""
-    logits = logits_MV if temperature == 1.0 else logits_MV / temperature
-    return torch.log_softmax(logits, -1).gather(-1, ids_M[:, None])[:, 0]
+def token_logprobs(
+    logits_UV: Tensor, ids_M: Tensor, temperature: float = 1.0, rows_M: Tensor | None = None
+) -> Tensor:
+    """Log-probability of each id [M] under its logits, at the temperature it was sampled with.
+
+    Id m is under logits `rows_M[m]`, or under logits m where `rows_M` is None.
+    """
+    logits = logits_UV if temperature == 1.0 else logits_UV / temperature
+    logp_UV = torch.log_softmax(logits, -1)
+    if rows_M is None:
+        return logp_UV.gather(-1, ids_M[:, None])[:, 0]
+    return logp_UV[rows_M, ids_M]
 
 
 @dataclass(frozen=True)

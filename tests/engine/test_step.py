@@ -10,6 +10,7 @@ import torch
 from puna.engine.cache import KVCache
 from puna.engine.step import Step, suits
 from puna.models.config import ModelConfig, RopeScaling
+from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.models.presets import build, preset
 
@@ -56,9 +57,38 @@ def test_steps_agree_with_the_plain_forward_pass(name: str) -> None:
     assert logits.abs().max() > 0.1
 
 
+def test_the_engine_decodes_small_models_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from puna.engine import local
+    from puna.engine.policy import SamplingParams
+    from puna.text.tokenizer import Tokenizer
+
+    made: list[Step] = []
+
+    class Counted(Step):
+        def __init__(self, model: Decoder) -> None:
+            super().__init__(model)
+            made.append(self)
+
+    monkeypatch.setattr(local, "Step", Counted)
+    tokenizer = Tokenizer.train(["a b c"], 300)
+    model = build(replace(NANO, vocab_size=tokenizer.vocab_size), 0).eval()
+    engine = local.Engine(model, tokenizer, 0)
+    engine.ignore_stops()
+    asked = [local.Request((5, 6), SamplingParams(n, 1.0), ("x", n)) for n in (1, 6)]
+    assert [len(c.ids) for c in engine.generate(asked[:1])] == [1]
+    assert not made  # one token comes from the prompt alone
+    folded = engine.generate(asked)
+    assert len(made) == 1
+    monkeypatch.setattr(local, "suits", lambda model: False)
+    plain = engine.generate(asked)
+    assert [c.ids for c in plain] == [c.ids for c in folded]
+    assert [len(c.ids) for c in plain] == [1, 6]
+
+
 def test_only_small_fp32_models_are_folded() -> None:
     model = build(NANO, 0)
     assert suits(model)
     model.compute_dtype = torch.bfloat16
     assert not suits(model)
+    assert not suits(build(NANO, 0, device="meta"))
     assert not suits(build(replace(LLAMA3, hidden_size=1024, intermediate_size=4096), 0))

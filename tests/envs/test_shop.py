@@ -283,6 +283,13 @@ def test_what_leads_nowhere_ends_soon(said: Message) -> None:
     session.close()
 
 
+@pytest.mark.parametrize(("intents", "turns"), [(1, 12), (2, 18)])
+def test_the_limit_is_twice_what_the_reference_needs(intents: int, turns: int) -> None:
+    env = Shop(ShopConfig(prompt="none", intents=intents))
+    needed = max(len(actions(scene_of(env.task("train", i)))) for i in range(1500))
+    assert env.limits.turns == turns == 2 * needed
+
+
 def test_an_order_is_taken_back_but_once() -> None:
     task = find(tool="refund", reason="")
     scene = scene_of(task)

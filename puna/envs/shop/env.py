@@ -62,7 +62,7 @@ class Shop(Environment):
         super().__init__(config, seed)
         self.chance = CHANCE[self.config.intents]  # type: ignore[misc]
         # Twice what the reference needs at most: calls that fail could otherwise go on for long.
-        self.limits = Limits(turns=12 if self.config.intents == 1 else 22)  # type: ignore[misc]
+        self.limits = Limits(turns=12 if self.config.intents == 1 else 18)  # type: ignore[misc]
 
     def count(self, split: str) -> int:
         """A million train tasks, 2,000 test tasks."""

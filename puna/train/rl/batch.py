@@ -19,6 +19,7 @@ from torch import Tensor
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.models.prefixes import PrefixTree, grow, shared
+from puna.train.loss import token_logprobs
 from puna.train.rl.rows import Row
 
 # Attention sees rows padded to the longest: at most this many places for each token of the budget.
@@ -45,20 +46,19 @@ class MicroBatch:
         routes = None if self.routes_1NL is None else Routes(replay=self.routes_1NL)
         tree = self.tree
         hidden = model(tree.ids_1N, tree.positions_1N, routes=routes, tree=tree)
+        # Each head once, so that no gradients are added up here.
         return hidden[0].index_select(0, self.heads_U)  # type: ignore[no-any-return]
 
     def logprobs(self, model: Decoder, temperature: float = 1.0) -> Tensor:
         """Log-probabilities [M] of the sampled tokens, at the temperature they were drawn at."""
         logits_UV = model.logits(self.hidden(model))
-        if temperature != 1.0:
-            logits_UV = logits_UV / temperature
-        return torch.log_softmax(logits_UV, -1)[self.heads_of_M, self.targets_M]
+        return token_logprobs(logits_UV, self.targets_M, temperature, self.heads_of_M)
 
 
 def micro_batches(
     rows: Sequence[Row], budget: int, replay: bool, device: torch.device
 ) -> Iterator[MicroBatch]:
-    """Cut rows, in the order of their tokens, into micro-batches of at most `budget` nodes.
+    """Cut rows, those that begin alike together, into micro-batches of at most `budget` nodes.
 
     With `replay`, rows without recorded routes come after those with, in batches of their own.
     """
@@ -72,8 +72,12 @@ def _cut(
     rows: Sequence[Row], budget: int, replay: bool, device: torch.device
 ) -> Iterator[MicroBatch]:
     rows = sorted(rows, key=lambda row: row.branch.ids)
-    inputs = [row.branch.ids[:-1] for row in rows]
-    common = shared(inputs, [row.branch.routes for row in rows] if replay else None)
+    common = _common(rows, replay)
+    if 4 * sum(common) < sum(len(_inputs(row)) for row in rows):
+        # They share little: rows of one length together, since attention pays for padding.
+        rows = sorted(rows, key=lambda row: -len(row.branch.ids))
+        common = _common(rows, replay)
+    inputs = [_inputs(row) for row in rows]
     start = nodes = width = 0
     for i, ids in enumerate(inputs):
         wide = max(width, len(ids))
@@ -87,18 +91,30 @@ def _cut(
         yield _micro(rows[start:], common[start:], replay, device)
 
 
+def _inputs(row: Row) -> list[int]:
+    """The tokens up to the last sampled one: a branch may end in a prompt that no longer fitted."""
+    last = len(row.branch.mask) - 1 - row.branch.mask[::-1].index(True)
+    return row.branch.ids[:last]
+
+
+def _common(rows: Sequence[Row], replay: bool) -> list[int]:
+    """How much of its beginning each row shares with the one before it."""
+    marks = [row.branch.routes for row in rows] if replay else None
+    return shared([_inputs(row) for row in rows], marks)
+
+
 def _micro(
     rows: Sequence[Row], common: Sequence[int], replay: bool, device: torch.device
 ) -> MicroBatch:
-    tree = grow([row.branch.ids[:-1] for row in rows], [0, *common[1:]], device)
+    tree = grow([_inputs(row) for row in rows], [0, *common[1:]], device)
     nodes_BT = tree.nodes_BT.cpu().numpy()
     predicts, targets, logps, advantages, weights = [], [], [], [], []
     for row, nodes_T in zip(rows, nodes_BT, strict=True):
-        branch = row.branch
-        mask = np.array(branch.mask[1:])
+        branch, end = row.branch, len(_inputs(row)) + 1
+        mask = np.array(branch.mask[1:end], dtype=bool)
         predicts.append(nodes_T[: len(mask)][mask])
-        targets.append(np.array(branch.ids[1:], dtype=np.int64)[mask])
-        logps.append(np.array(branch.logprobs[1:], dtype=np.float32)[mask])
+        targets.append(np.array(branch.ids[1:end], dtype=np.int64)[mask])
+        logps.append(np.array(branch.logprobs[1:end], dtype=np.float32)[mask])
         advantages.append(np.full(len(targets[-1]), row.advantage, dtype=np.float32))
         weights.append(np.full(len(targets[-1]), row.weight, dtype=np.float32))
     heads_U, heads_of_M = np.unique(np.concatenate(predicts), return_inverse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,11 +37,11 @@ def rows(count=9, seed=0):
     return out
 
 
-def gradient(model, batches):
+def gradient(model, batches, temperature=1.0):
     model.zero_grad()
     total = sum(len(b.targets_M) for b in batches)
     for batch in batches:
-        logp = batch.logprobs(model)
+        logp = batch.logprobs(model, temperature)
         advantages = batch.advantages_M * batch.weights_M
         settings = PolicyLoss(importance_cap=1e9)
         terms = policy_loss(logp, batch.sampled_logp_M, advantages, settings)
@@ -104,12 +106,38 @@ def one_by_one(model, rows, temperature=1.0, replay=False):
 
 @pytest.mark.parametrize("replay", [False, True])
 @pytest.mark.parametrize("budget", [10, 40, 10_000])
-def test_shared_beginnings_leave_the_gradient_as_it_is(new_model, replay, budget):
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_shared_beginnings_leave_the_gradient_as_it_is(new_model, replay, budget, temperature):
     model, given = new_model(), family()
     batches = list(micro_batches(given, budget, replay, CPU))
-    grad = gradient(model, batches)
-    assert grad.abs().max() > 1e-3
-    torch.testing.assert_close(grad, one_by_one(model, given, replay=replay), atol=1e-6, rtol=1e-4)
+    grad = gradient(model, batches, temperature)
+    assert grad.abs().max() > 3e-4
+    apart = one_by_one(model, given, temperature, replay)
+    torch.testing.assert_close(grad, apart, atol=1e-6, rtol=1e-4)
+
+
+def test_a_prompt_that_no_longer_fitted_is_not_computed(new_model):
+    """A branch may end in one: tokens after the last sampled, for which there are no routes."""
+    given = family()
+    whole = one_by_one(model := new_model(), given, replay=True)
+    for row in given:
+        row.branch.ids += [7, 8, 9]
+        row.branch.mask += [False] * 3
+        row.branch.logprobs += [0.0] * 3
+    (batch,) = micro_batches(given, 10_000, True, CPU)
+    torch.testing.assert_close(gradient(model, [batch]), whole, atol=1e-6, rtol=1e-4)
+
+
+def test_rows_that_share_little_stand_by_length():
+    rng = np.random.default_rng(0)
+    lengths = rng.permutation([10] * 10 + [100] * 10)
+    given = []
+    for number, n in enumerate(lengths.tolist()):
+        ids = rng.integers(0, 250, n).tolist()
+        branch = Branch(ids, [False] + [True] * (n - 1), [0.0] * n, [0] * n, None)
+        given.append(Row("agent", str(number), "", Scored(0.0, False), 0, branch, number))
+    places = [b.tree.nodes_BT.numel() for b in micro_batches(given, 1000, False, CPU)]
+    assert sum(places) <= 1.1 * (10 * 9 + 10 * 99)
 
 
 def test_what_rows_share_is_computed_once():
@@ -135,7 +163,8 @@ def test_tokens_with_other_experts_are_not_shared():
 
 
 def test_budgets_are_kept_and_nothing_is_lost():
-    for given in (rows(), family()):
+    alike = [replace(family(1, 1)[0], episode=n) for n in range(60)]
+    for given in (rows(), family(), alike):
         for budget in (1, 16, 31, 64):
             batches = list(micro_batches(given, budget, False, CPU))
             for batch in batches:
@@ -153,7 +182,8 @@ def test_each_vector_follows_the_sampled_tokens():
     (batch,) = micro_batches(rows(), 10_000, False, CPU)
     tree = batch.tree
     at = 0
-    for i, row in enumerate(sorted(rows(), key=lambda r: r.branch.ids)):
+    by_ids = sorted(rows(), key=lambda r: r.branch.ids)
+    for i, row in enumerate(sorted(by_ids, key=lambda r: -len(r.branch.ids))):
         n = sum(row.branch.mask)
         mine = slice(at, at + n)
         assert batch.targets_M[mine].tolist() == row.branch.ids[-n:]
@@ -177,7 +207,8 @@ def test_the_samplers_experts_are_taken_again(new_model):
     with torch.no_grad():
         replayed, own = (b.hidden(model)[b.heads_of_M] for b in (batch, free))
         by_hand = []
-        for row in sorted(given, key=lambda r: r.branch.ids):
+        by_ids = sorted(given, key=lambda r: r.branch.ids)
+        for row in sorted(by_ids, key=lambda r: -len(r.branch.ids)):
             ids = torch.tensor([row.branch.ids[:-1]])
             routes = Routes(replay=torch.from_numpy(row.branch.routes)[None].long())
             hidden = model(ids, routes=routes)[0]
