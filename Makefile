@@ -29,11 +29,14 @@ help:
 quickstart: .venv/.core
 	@.venv/bin/puna run quickstart
 
+# Two files at a time, each with one thread: two pools of threads on two cores spin against each other.
+PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile
+
 test: .venv/.dev
-	@$(VENV_PYTHON) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: .venv/.dev system
-	@PUNA_NO_SKIPS=1 $(VENV_PYTHON) -m pytest
+	@PUNA_NO_SKIPS=1 $(PYTEST)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check .

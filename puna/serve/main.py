@@ -93,12 +93,13 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises UserError where the port is taken or the address not ours."""
+    """A listening socket. Raises UserError where the port is taken or the address not ours."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
+        found.listen(1024)  # from here on who comes waits, instead of being refused
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"cannot listen at {host}:{port}: {why}", "try --port 0") from error
