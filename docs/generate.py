@@ -218,7 +218,8 @@ KEYS: dict[str, dict[str, str]] = {
 
 def recipes() -> str:
     """The recipes' page. Raises SystemExit where keys and explanations do not match."""
-    from puna.run import KINDS, MachineConfig
+    from puna.core.machine import MachineConfig
+    from puna.run import KINDS
 
     used: set[tuple[str, str]] = set()
     parts = [INTRO, "## The file\n\n" + table(TOP)]

@@ -9,13 +9,11 @@ import contextlib
 import importlib
 import json
 import os
-import platform
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from puna.core.files import (
 )
 from puna.core.jobs import JobError, die_with_parent, run_graph
 from puna.core.journal import Journal, read
+from puna.core.machine import MachineConfig, choose_machine, commit, versions
 from puna.core.progress import Progress
 from puna.core.recipe import Planned, Recipe, plan, read_recipe
 from puna.core.runs import read_machine, require_device
@@ -50,29 +49,6 @@ KINDS = {
     "soup": "puna.soup.stage",
     "eval": "puna.evals.stage",
 }
-
-
-@dataclass(frozen=True)
-class MachineConfig:
-    """The `[machine]` table: what "auto" and 0 leave to Puna, chosen once and stored.
-
-    `jobs` stages that do not depend on each other run beside each other, each with `threads`
-    threads (0: as many as fill the cores); results do not depend on it, so it is not stored.
-    """
-
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int = 0
-    workers: int = 2
-    jobs: int = 0
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a count below its least."""
-        leasts = (("threads", 0), ("workers", 1), ("jobs", 0), ("keep_checkpoints", 1))
-        for name, least in leasts:
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
 
 
 def stage_config(stage: Planned) -> Any:
@@ -193,6 +169,8 @@ def execute(
             progress.close()
             _report(run_dir, progress)
         if tensorboard:
+            from puna.report.tensorboard import write_tensorboard
+
             write_tensorboard(run_dir)
     return results
 
@@ -436,7 +414,7 @@ def _open_run(
             **_recipe_record(recipe, resolved, recipe_path, sets),
             "machine": asdict(machine),
             "versions": versions(),
-            "commit": _commit(),
+            "commit": commit(),
         },
         "run",
     )
@@ -491,61 +469,6 @@ def _flat(stages: list[dict[str, Any]]) -> dict[str, Any]:
     return {k: v for stage in stages for k, v in walk(stage, stage["id"])}
 
 
-def choose_machine(wanted: MachineConfig) -> Machine:
-    """Device, dtype and threads for this machine.
-
-    bf16 only where the processor has matrix units for it (elsewhere it is slower than fp32).
-    """
-    import torch
-
-    device, has_cuda = wanted.device, torch.cuda.is_available()
-    if device == "auto":
-        device = "cuda" if has_cuda else "cpu"
-    if device != "cpu" and not (has_cuda and device.startswith("cuda")):
-        raise UserError(f"machine.device is '{device}', not on this machine", "give cpu or auto")
-    dtype = wanted.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" or has_bf16_units() else "float32"
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"machine.dtype is '{dtype}'", "give float32, bfloat16 or auto")
-    return Machine(device, dtype, wanted.threads or default_threads(), wanted.workers)
-
-
-def has_bf16_units() -> bool:
-    """Whether this processor multiplies bf16 matrices in hardware (Intel AMX)."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-
-
-def versions() -> dict[str, str]:
-    """Versions that decide the bits of a result."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    out = {"python": platform.python_version()}
-    for name in ("puna", "torch", "numpy", "tokenizers", "safetensors"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            out[name] = "not installed"
-    return out
-
-
-def _commit() -> str:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
-
-
 def _report(run_dir: Path, progress: Progress) -> None:
     """Write report.html from whatever is finished; a failure to draw never hides a result."""
     try:
@@ -554,25 +477,6 @@ def _report(run_dir: Path, progress: Progress) -> None:
         write_report(run_dir)
     except Exception as error:
         progress.note(f"the report could not be written: {error!r}")
-
-
-def write_tensorboard(run_dir: Path) -> Path:
-    """Copy every stage's metrics into TensorBoard event files under `run_dir/tensorboard`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("no tensorboard", "pip install 'puna[tensorboard]'") from None
-    from puna.core.journal import last_by
-
-    out = run_dir / "tensorboard"
-    for metrics in sorted(run_dir.glob("*/metrics.jsonl")):
-        writer = SummaryWriter(str(out / metrics.parent.name))
-        for step, record in last_by(metrics, "step").items():
-            for key, value in record.items():
-                if isinstance(value, int | float) and key not in ("step", "schema"):
-                    writer.add_scalar(key, value, step)
-        writer.close()
-    return out
 
 
 if __name__ == "__main__":

@@ -384,7 +384,8 @@ def test_shipped_recipes_can_be_planned():
 
 def test_toml_in_the_pages_is_what_recipes_accept():
     from puna.core.config import build
-    from puna.run import KINDS, MachineConfig
+    from puna.core.machine import MachineConfig
+    from puna.run import KINDS
 
     checked = 0
     for page in PAGES:
