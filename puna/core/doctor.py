@@ -74,7 +74,7 @@ def _machine() -> list[Check]:
                 "bf16 units",
                 "ok" if units else "note",
                 "AMX" if units else "none",
-                "" if units else "training uses fp32 here: bf16 would be slower",
+                "" if units else "training uses fp32 here: bf16 would gain little or lose",
             )
         )
     except OSError:
