@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,27 @@ def wide(config: ModelConfig, seed: int = 0) -> Decoder:
 def tokens(rows: int, count: int, vocab: int = 128, seed: int = 0) -> Tensor:
     """Random token ids [rows, count]."""
     return torch.randint(0, vocab, (rows, count), generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def rows_matter() -> bool:
+    """Whether a row of a product has other last bits here when other rows stand beside it.
+
+    transformers sends every token through every expert, we each through its own: on a processor
+    (or a build) where the number of rows decides the last bit, no equality to the bit can be.
+    """
+    x, w = torch.randn(64, 64), torch.randn(64, 192)
+    whole, batched = x @ w, torch.bmm(x.expand(4, 64, 64), w.expand(4, 64, 192))
+    return any(
+        not torch.equal(x[:n] @ w, rest[:n]) for n in range(4, 64) for rest in (whole, batched[0])
+    )
+
+
+def assert_same_bits(ours: Tensor, theirs: Tensor, what: str = "") -> None:
+    """Equal to the bit, or where `rows_matter` to 2e-6."""
+    if not rows_matter():
+        assert torch.equal(ours, theirs), what
+    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0, msg=what or None)
 
 
 def peer(directory: Path, config: Any, cls: Any) -> tuple[Any, Decoder]:
