@@ -41,7 +41,7 @@ class MachineConfig:
 def choose_machine(wanted: MachineConfig) -> Machine:
     """Device, dtype and threads for this machine.
 
-    bf16 only where the processor has matrix units for it (elsewhere it is slower than fp32).
+    bf16 only where the processor has matrix units for it (elsewhere it gains little or loses).
     """
     import torch
 

@@ -111,10 +111,8 @@ class Step:
     ) -> Tensor:
         """What the heads bring together, [B, H * W]."""
         attention = layer.block.attention
-        rows, (heads, keys, width) = (
-            normed_BD.shape[0],
-            (attention.heads, attention.keys, attention.head_dim),
-        )
+        rows = normed_BD.shape[0]
+        heads, keys, width = attention.heads, attention.keys, attention.head_dim
         both = heads + keys
         y = F.linear(normed_BD, layer.qkv).view(rows, -1, width)
         qk, v = y[:, :both], y[:, -keys:]

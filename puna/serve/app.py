@@ -55,6 +55,12 @@ def create_app(
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     names, started = list(models), int(time.time())
 
+    def described(name: str) -> dict[str, Any]:
+        if name not in models:
+            what = f"no model '{name}'; there are {', '.join(names)}"
+            raise BadRequest(what, "model", "model_not_found", 404)
+        return {"id": name, "object": "model", "created": started, "owned_by": "puna"}
+
     @app.exception_handler(HTTPException)
     async def missing(request: Request, error: HTTPException) -> JSONResponse:
         what = f"{request.method} {request.url.path}: {error.detail}"
@@ -70,23 +76,17 @@ def create_app(
 
     @app.get("/v1/models")
     async def listed() -> dict[str, Any]:
-        rows = [{"id": n, "object": "model", "created": started, "owned_by": "puna"} for n in names]
-        return {"object": "list", "data": rows}
+        return {"object": "list", "data": [described(n) for n in names]}
 
     @app.get("/v1/models/{name:path}")
     async def one(name: str) -> dict[str, Any]:
-        if name not in models:
-            what = f"no model '{name}'; there are {', '.join(names)}"
-            raise BadRequest(what, "model", "model_not_found", 404)
-        return {"id": name, "object": "model", "created": started, "owned_by": "puna"}
+        return described(name)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         asked = openai.read_request(await _body(request))
         name = asked.model or names[0]
-        if name not in models:
-            what = f"no model '{name}'; there are {', '.join(names)}"
-            raise BadRequest(what, "model", "model_not_found", 404)
+        described(name)
         try:
             job = await ask(await worker.model(name), name, asked)
             if asked.stream:

@@ -194,8 +194,7 @@ class Worker:
         if not rows:
             return
         stops = set(model.engine.stop_ids)
-        counts, last = [0] * len(rows), [-1] * len(rows)
-        told = [False] * len(rows)
+        counts, told = [0] * len(rows), [False] * len(rows)
         steps = model.engine.decode([t.requests[i] for t, i in rows])
         for run in steps:
             for row, ((ticket, index), (token, logprob)) in enumerate(
@@ -203,7 +202,7 @@ class Worker:
             ):
                 if told[row] or token < 0:
                     continue
-                counts[row], last[row] = counts[row] + 1, token
+                counts[row] += 1
                 self.generated += 1
                 ticket.tell(Token(index, token, logprob))
                 ended = token in stops
