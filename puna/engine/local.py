@@ -365,8 +365,8 @@ class Rendezvous:
             try:
                 return await asyncio.wait_for(asyncio.shield(future), self.deadline_s)
             except TimeoutError:
-                if future.done():
-                    raise  # decoding itself raised it
+                if future.done():  # in this very moment, or decoding itself raised it
+                    return future.result()
                 if self._busy():
                     continue  # decoding is under way: slow, not stuck
                 missing = [n for n, waiting in self.live.items() if not waiting]

@@ -134,8 +134,26 @@ def test_decoding_slower_than_the_deadline_is_waited_for() -> None:
             time.sleep(0.25)
             return super().generate(requests)
 
-    done = asyncio.run(episode(Rendezvous(deadline_s=0.05), Slow(), "e", 1))
-    assert len(done) == 1
+    for _ in range(6):  # the fifth deadline and the end of decoding fall on one moment
+        done = asyncio.run(episode(Rendezvous(deadline_s=0.05), Slow(), "e", 1))
+        assert len(done) == 1
+
+
+def test_done_in_the_moment_of_the_deadline_is_done() -> None:
+    """Both happen before the waiting side is asked again: the event loop is held meanwhile."""
+    import time
+
+    async def waits() -> Completion:
+        meet = Rendezvous(deadline_s=0.02)
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(meet._wait(future))
+        await asyncio.sleep(0)
+        answer = Completion((1,), (0.0,), 0, "stop", None)
+        asyncio.get_running_loop().call_later(0.02, future.set_result, answer)
+        time.sleep(0.1)  # the deadline and the result are both due
+        return await waiting
+
+    assert asyncio.run(waits()).ids == (1,)
 
 
 def test_an_engine_that_fails_tells_everybody_and_goes_on() -> None:
