@@ -55,6 +55,8 @@ def run(args: list[str]) -> int:
         """Write the metrics as TensorBoard events too."""
         quiet: bool = False
         """No progress lines."""
+        unsafe: bool = False
+        """Run code that a policy wrote without a sandbox: it can do whatever you can."""
 
     given = parse(Options, "run", args, "Run a recipe; a killed run goes on with the same command.")
     if given.dry_run:
@@ -65,6 +67,7 @@ def run(args: list[str]) -> int:
 
         print(json.dumps(resolve(read_recipe(find_recipe(given.recipe), given.set)), indent=1))
         return 0
+    _without_walls(given.unsafe)
     from puna.api import run as run_recipe
 
     show = "quiet" if given.quiet else "auto"
@@ -77,6 +80,13 @@ def run(args: list[str]) -> int:
 
     print_summary(done.directory, Console())
     return 0
+
+
+def _without_walls(unsafe: bool) -> None:
+    if unsafe:
+        from puna.sandbox import choose
+
+        choose("unsafe")
 
 
 def env_settings(sets: Sequence[str]) -> dict[str, Any]:
@@ -127,11 +137,14 @@ def evaluate(args: list[str]) -> int:
         """Requests to the endpoint at a time."""
         out: Path | None = None
         """Where results go; next to the run if not given."""
+        unsafe: bool = False
+        """Run code that a policy wrote without a sandbox: it can do whatever you can."""
 
     given = parse(Options, "eval", args, "Score a policy; every score prints its interval.")
     if bool(given.target) == bool(given.model):
         raise UserError("puna eval: name a run or a model", "puna eval runs/NAME or --model URL")
     settings = env_settings(given.set)
+    _without_walls(given.unsafe)
     from puna.evals.api import eval as evaluate_policy
     from puna.evals.api import print_result
 
@@ -294,8 +307,11 @@ def audit(args: list[str]) -> int:
         """The environment's seed."""
         json: bool = False
         """Print JSON instead of a table."""
+        unsafe: bool = False
+        """Run code that a policy wrote without a sandbox: it can do whatever you can."""
 
     given = parse(Options, "audit", args, "Test an environment's reward before you trust it.")
+    _without_walls(given.unsafe)
     from puna.gym.audit import audit as run_audit
     from puna.gym.audit import show
 
@@ -339,8 +355,9 @@ def doctor(args: list[str]) -> int:
     if args:
         raise UserError(f"puna doctor takes no '{args[0]}'", "type puna doctor")
     from puna.core.doctor import examine
+    from puna.sandbox.backends import checks
 
-    return examine()
+    return examine(checks())
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {

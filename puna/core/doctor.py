@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """Everything looked at."""
+    """Everything looked at here; other rooms add their own (`examine`)."""
     return [*_python(), *_machine(), *_packages(), *_programs()]
 
 
@@ -107,7 +108,6 @@ def _packages() -> list[Check]:
 def _programs() -> list[Check]:
     wanted = {
         "git": "runs do not record the commit",
-        "bwrap": "environments that run code need it (Linux: apt install bubblewrap)",
     }
     out = []
     for name, effect in wanted.items():
@@ -118,9 +118,9 @@ def _programs() -> list[Check]:
     return out
 
 
-def examine() -> int:
+def examine(more: Sequence[Check] = ()) -> int:
     """Print all checks; 1 where something that everything needs is missing."""
-    found = checks()
+    found = [*checks(), *more]
     width = max(len(c.name) for c in found)
     for check in found:
         effect = f"  -> {check.effect}" if check.effect else ""

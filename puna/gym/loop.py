@@ -18,12 +18,13 @@ from puna.core.messages import Message
 from puna.core.outcome import Infra, Outcome, Scored
 from puna.core.rng import Key
 from puna.engine.policy import ChatPolicy, EndpointError, SamplingParams
-from puna.gym.environment import TIERS, Environment, Session, Turn
+from puna.gym.environment import Environment, Session, Turn
 from puna.gym.seat import ChatSeat, ContextFullError, Policy, Scripted, Seat, take_seat
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode, Trajectory
 from puna.gym.verify import OUTSIDE, judge_group
 from puna.gym.workers import Workers
+from puna.sandbox import Sandbox, shared
 
 JUDGE_PROMPT = """{rubric}
 
@@ -50,6 +51,14 @@ class Context:
         """The seat of `role` in this episode."""
         return self.seats[role]
 
+    @property
+    def sandbox(self) -> Sandbox:
+        """Where code that a policy wrote runs (`call_now`, `run_now`, `judge_now` block).
+
+        Its SandboxError makes the outcome `Infra`. Raises UserError where no backend works here.
+        """
+        return shared()
+
     async def judge(self, rubric: str, parts: Sequence[str]) -> Mapping[str, Any]:
         """The judge model's JSON object on `parts`: "score" (0 to 1) and "reason".
 
@@ -67,6 +76,17 @@ class Context:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise EndpointError(f"the judge gave no verdict: {text!r:.80} ({error!r})") from error
         return dict(verdict)
+
+
+def _refuse_less_isolation(env: Environment) -> None:
+    """Raises UserError where the environment needs more isolation than there is."""
+    if env.tier == "jail":
+        shared()
+    elif env.tier in ("container", "remote"):
+        raise UserError(
+            f"{env.name} needs isolation '{env.tier}', which this version does not give",
+            "choose an environment of isolation process, worker or jail",
+        )
 
 
 class _TakeError(Exception):
@@ -122,12 +142,7 @@ class Rollout:
         judge_policy: ChatPolicy | None = None,
         resources: Any = None,
     ) -> None:
-        if env.tier not in TIERS[: TIERS.index("worker") + 1]:
-            raise UserError(
-                f"{env.name} needs isolation '{env.tier}': a sandbox, which this version does "
-                "not have",
-                "choose an environment of isolation process or worker",
-            )
+        _refuse_less_isolation(env)
         missing = [role for role in env.roles if role not in policies]
         assert not missing, f"no policy for {missing}"
         self.env, self.policies, self.meet = env, policies, meet

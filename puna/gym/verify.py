@@ -21,9 +21,10 @@ from puna.gym.environment import Environment
 from puna.gym.task import Task
 from puna.gym.trajectory import Episode
 from puna.gym.workers import DeadlineError, Workers
+from puna.sandbox import SandboxError
 
 Verdicts = list[Mapping[str, Outcome]]
-OUTSIDE = (EndpointError, ConnectionError, TimeoutError, subprocess.TimeoutExpired)
+OUTSIDE = (EndpointError, SandboxError, ConnectionError, TimeoutError, subprocess.TimeoutExpired)
 
 
 class VerifierError(Exception):

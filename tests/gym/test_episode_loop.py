@@ -180,11 +180,19 @@ def test_a_message_that_alone_breaks_the_session_is_scored_0() -> None:
     assert isinstance(outcome(Picky(), "12345"), Scored)
 
 
-def test_a_tier_that_needs_a_sandbox_is_refused() -> None:
+def test_a_tier_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Remote(Guess):
+        tier = "remote"
+
+    with pytest.raises(UserError, match="guess needs isolation 'remote', which this version"):
+        play(Remote(), dict.fromkeys(Guess.roles, Spy()), [])
+
     class Jailed(Guess):
         tier = "jail"
 
-    with pytest.raises(UserError, match="guess needs isolation 'jail': a sandbox, which this"):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("puna.sandbox.backends._shared", {})
+    with pytest.raises(UserError, match=r"no sandbox works here \(bubblewrap: .* apt install"):
         play(Jailed(), dict.fromkeys(Guess.roles, Spy()), [])
 
 

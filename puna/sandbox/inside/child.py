@@ -1,0 +1,159 @@
+"""The job's own process: enters its user namespace, takes its limits on, gives its rights up.
+
+From `become` on there is no way back: it ends in the job's program or in `os._exit`.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import resource
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NoReturn
+
+from puna.sandbox.inside import linux
+
+REPORT = 3  # the descriptor of the report, where the job has one
+USER = 1000  # of the job, in its own user namespace
+
+
+@dataclass
+class Walls:
+    """What stands between a job and the machine, beside the namespaces it is already in.
+
+    `uid`, `gid`: who the job is outside its own user namespace; `owner`: the same where its files
+    must be given to it; `filter`: a seccomp program; `proc`: a writable /proc, open, for a user
+    namespace of its own (-1: it gets none, as in a container).
+    """
+
+    uid: int
+    gid: int
+    owner: tuple[int, int] | None
+    filter: bytes
+    proc: int = -1
+
+    def enter(self) -> None:
+        """The job's side."""
+        if self.owner:
+            os.setgroups([])
+            os.setresgid(self.gid, self.gid, self.gid)
+            os.setresuid(self.uid, self.uid, self.uid)
+            linux.dumpable(True)  # what the kernel took away with the change of user
+        if self.proc >= 0:
+            linux.own_user(self.proc, self.uid, self.gid, USER)
+        linux.drop_capabilities()
+
+    def guard(self) -> None:
+        """The supervisor's side: nobody looks into this process."""
+        linux.dumpable(False)
+
+
+def become(
+    request: dict[str, Any],
+    stdin: int,
+    writes: dict[str, int],
+    walls: Walls | None,
+    work: str,
+) -> NoReturn:
+    """Turn this freshly forked process into the job."""
+    problem = writes["problem"]
+    try:
+        os.setsid()
+        report = writes.get("report")
+        # above the standard ones, so that no dup2 closes one that is still needed
+        kept = [os.dup(fd) for fd in (stdin, writes["stdout"], writes["stderr"])]
+        if walls:
+            walls.enter()
+        for number, fd in enumerate(kept):
+            os.dup2(fd, number)
+        if report is not None:
+            problem = os.dup2(problem, 100, inheritable=False)
+            os.dup2(report, REPORT)
+        last = REPORT if report is not None else 2
+        os.closerange(last + 1, problem)
+        os.closerange(problem + 1, 1 << 20)
+        os.chdir(work)
+        for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(signum, signal.SIG_DFL if request["command"] else signal.SIG_IGN)
+        _limit(request["limits"], walls is not None and walls.proc >= 0)
+        if walls:
+            linux.install_filter(walls.filter)
+    except BaseException as error:
+        os.write(problem, f"{error}"[:1000].encode())
+        os._exit(1)
+    if request["command"]:
+        _execute(request, problem)
+    os.close(problem)
+    _interpret(request, work)
+
+
+def _limit(limits: dict[str, Any], own_count: bool) -> None:
+    seconds = max(1, -(-limits["cpu_s"] // 1))
+    wanted = {
+        resource.RLIMIT_AS: limits["memory"],
+        resource.RLIMIT_FSIZE: limits["file"],
+        resource.RLIMIT_NOFILE: limits["open_files"],
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 1 << 16,
+    }
+    if hasattr(resource, "RLIMIT_MSGQUEUE"):
+        wanted[resource.RLIMIT_MSGQUEUE] = 0
+    if own_count:  # in a user namespace of its own only the job's processes count
+        wanted[resource.RLIMIT_NPROC] = limits["processes"]
+    for what, value in wanted.items():
+        resource.setrlimit(what, (int(value), int(value)))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+
+
+def _execute(request: dict[str, Any], problem: int) -> NoReturn:
+    command = request["command"]
+    try:
+        os.execvpe(command[0], command, request["env"])
+    except (OSError, ValueError) as error:
+        os.write(2, f"{command[0]}: {error}\n".encode(errors="replace"))
+    os._exit(127)
+
+
+def _interpret(request: dict[str, Any], work: str) -> NoReturn:
+    """Run Python source as `__main__`, as `python main.py` would."""
+    code = 0
+    try:
+        os.environ.clear()
+        os.environ.update(request["env"])
+        sys.argv = ["main.py", *request["args"]]
+        sys.path[0] = work  # where this package was found; a job has its own
+        for name in [n for n in sys.modules if n.split(".")[0] == "puna"]:
+            del sys.modules[name]
+        main = ModuleType("__main__")
+        main.__dict__["__file__"] = "main.py"
+        sys.modules["__main__"] = main
+        source = request["source"]
+        lines = source.splitlines(keepends=True)
+        linecache.cache["main.py"] = (len(source), None, lines, "main.py")
+        exec(compile(source, "main.py", "exec"), main.__dict__)
+    except SystemExit as stop:
+        code = _status(stop.code)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        code = code or 1
+    os._exit(code & 0xFF)
+
+
+def _status(code: Any) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code
+    print(code, file=sys.stderr)
+    return 1

@@ -1,0 +1,192 @@
+"""What goes into a sandbox and what comes out: Job, Limits, Result.
+
+`Job.python("print(6 * 7)")`: source, in a fork of a loaded interpreter; `Job(["make"])`: a program.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from puna.core.errors import UserError
+
+
+class SandboxError(Exception):
+    """The machinery failed: nothing is known about the job. An outcome of it is `Infra`."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may use, all of its processes together unless said otherwise.
+
+    `wall_s` and `cpu_s`: seconds; `memory_mb`: of addresses in each process and of pages in all
+    together; `file_mb`: of one file; `disk_mb`, `files`: of everything it writes; `output_kb`: of
+    standard output, standard error and report; `open_files`: in one process.
+    """
+
+    wall_s: float = 10.0
+    cpu_s: float = 10.0
+    memory_mb: int = 1024
+    processes: int = 32
+    file_mb: int = 64
+    disk_mb: int = 64
+    files: int = 1000
+    output_kb: int = 1024
+    open_files: int = 256
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a limit is not positive."""
+        for name, value in self.__dict__.items():
+            if not value > 0:
+                raise ValueError(f"limit {name} must be positive, not {value!r}")
+
+    def to_wire(self) -> dict[str, Any]:
+        """In seconds and bytes."""
+        return {
+            "wall_s": self.wall_s,
+            "cpu_s": self.cpu_s,
+            "memory": self.memory_mb << 20,
+            "processes": self.processes,
+            "file": self.file_mb << 20,
+            "disk": self.disk_mb << 20,
+            "files": self.files,
+            "output": self.output_kb << 10,
+            "open_files": self.open_files,
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program to run in an empty folder that holds `files`.
+
+    `files`: relative path to content; content may be `(bytes, mode)`. `outputs`: patterns
+    (fnmatch, `*` also matches `/`) of the files to bring back. `report`: give the program
+    descriptor 3, whose bytes come back apart from its output. Raises ValueError where a path leads
+    outside.
+    """
+
+    command: Sequence[str] = ()
+    files: Mapping[str, bytes | tuple[bytes, int]] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    stdin: bytes = b""
+    env: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+    report: bool = False
+    source: str = ""
+    args: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == bool(self.source):
+            raise ValueError("a job has either a command or Python source")
+        if isinstance(self.command, str | bytes):
+            raise ValueError("a command is a list of words: ['python', 'main.py']")
+        for path in self.files:
+            pure = PurePosixPath(path)
+            if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in ("", "."):
+                raise ValueError(f"the path of a file must be plain and relative, not {path!r}")
+        texts = (*self.command, *self.args, *self.files, *self.env, *self.env.values())
+        if any("\0" in text for text in texts):
+            raise ValueError("a zero byte in a command, path or variable")
+
+    @classmethod
+    def python(cls, source: str, *args: str, **fields: Any) -> Job:
+        """Python source, run as `__main__` in a fork of a loaded interpreter."""
+        return cls(source=source or "pass", args=args, **fields)
+
+    def to_wire(self, path: str, box: str = "/box") -> tuple[dict[str, Any], list[bytes]]:
+        """Header and blobs of the request; `path`: the PATH there, `box`: the writable folder."""
+        contents = [c if isinstance(c, tuple) else (c, 0o644) for c in self.files.values()]
+        header = {
+            "command": list(self.command),
+            "source": self.source,
+            "args": list(self.args),
+            "env": {
+                "PATH": path,
+                "HOME": f"{box}/work",
+                "TMPDIR": f"{box}/tmp",
+                **ENVIRONMENT,
+                **self.env,
+            },
+            "files": [[p, mode] for p, (_, mode) in zip(self.files, contents, strict=True)],
+            "outputs": list(self.outputs),
+            "report": self.report,
+            "limits": self.limits.to_wire(),
+        }
+        return header, [*(data for data, _ in contents), self.stdin]
+
+    def room_for_answer(self) -> int:
+        """Bytes beyond which an answer to this job cannot be honest."""
+        return (self.limits.disk_mb << 20) + (self.limits.output_kb << 10) + (64 << 20)
+
+
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job ended and what it left.
+
+    `exit`: its status, negative for a signal. `reason`: empty, or why it was ended: `wall`, `cpu`,
+    `memory`, `output`, `files`, `disk` (more to bring back than the limit allows), `killed`.
+    `memory_mb`: the most that one process held, or that all together were seen to hold.
+    """
+
+    exit: int
+    reason: str
+    stdout: bytes
+    stderr: bytes
+    report: bytes
+    files: Mapping[str, bytes]
+    modes: Mapping[str, int]
+    wall_s: float
+    cpu_s: float
+    memory_mb: float
+
+    @property
+    def ok(self) -> bool:
+        """It ended by itself, with status 0."""
+        return self.exit == 0 and not self.reason
+
+    @classmethod
+    def from_wire(cls, header: Mapping[str, Any], blobs: Sequence[bytes]) -> Result:
+        """The inverse of what a supervisor sends. Raises SandboxError where it sent an error."""
+        if "error" in header:
+            raise SandboxError(f"the sandbox could not run the job: {header['error']}")
+        stdout, stderr, report, *contents = blobs
+        paths = [path for path, _ in header["files"]]
+        return cls(
+            exit=header["exit"],
+            reason=header["reason"],
+            stdout=stdout,
+            stderr=stderr,
+            report=report,
+            files=dict(zip(paths, contents, strict=True)),
+            modes=dict(map(tuple, header["files"])),
+            wall_s=header["wall_s"],
+            cpu_s=header["cpu_s"],
+            memory_mb=header["memory"] / 2**20,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the files under `folder`, which must not exist, and nowhere else.
+
+        Raises UserError where `folder` exists.
+        """
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(f"{folder} exists", "name a folder that does not") from None
+        for path, data in self.files.items():
+            target = folder / path
+            if os.path.commonpath([folder, os.path.normpath(target)]) != str(folder):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            target.chmod(self.modes[path] | 0o600)

@@ -1,0 +1,197 @@
+"""What every backend does alike: files, exits, streams, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from puna.sandbox import Answer, Job, Limits, Sandbox, SandboxError
+
+
+def test_files_go_in_and_come_out(backend: Sandbox) -> None:
+    job = Job(
+        ["sh", "-c", "cat in/a > out; ./run; chmod 600 out; ln -s out link; mkfifo pipe; mkdir d"],
+        files={"in/a": b"\xff\0x", "run": (b"#!/bin/sh\necho ran\n", 0o755)},
+        outputs=["*"],
+    )
+    result = backend.run_now(job)
+    assert result.ok, result
+    assert result.stdout == b"ran\n"
+    assert dict(result.files) == {
+        "in/a": b"\xff\0x",
+        "out": b"\xff\0x",
+        "run": b"#!/bin/sh\necho ran\n",
+    }
+    assert result.modes == {"in/a": 0o644, "out": 0o600, "run": 0o755}
+    only = backend.run_now(
+        Job(["sh", "-c", "mkdir x; echo 1 > x/a.txt; echo 2 > b"], outputs=["x/*"])
+    )
+    assert dict(only.files) == {"x/a.txt": b"1\n"}
+
+
+def test_exits_and_signals(backend: Sandbox) -> None:
+    assert backend.run_now(Job(["sh", "-c", "exit 3"])).exit == 3
+    assert backend.run_now(Job(["sh", "-c", "kill -TERM $$"])).exit == -15
+    missing = backend.run_now(Job(["no-such-program"]))
+    assert (missing.exit, missing.reason) == (127, "")
+    assert b"no-such-program" in missing.stderr
+    assert backend.run_now(Job.python("raise SystemExit(4)")).exit == 4
+    said = backend.run_now(Job.python("raise SystemExit('why')"))
+    assert (said.exit, said.stderr) == (1, b"why\n")
+
+
+def test_python_source_is_a_main_module(backend: Sandbox) -> None:
+    source = "import sys\nfrom helper import twice\nprint(__name__, sys.argv, twice(4))\n1 / 0\n"
+    files = {"helper.py": b"def twice(x):\n    return 2 * x\n"}
+    result = backend.run_now(Job.python(source, "one", files=files))
+    assert result.stdout == b"__main__ ['main.py', 'one'] 8\n"
+    assert result.exit == 1
+    assert b'File "main.py", line 4' in result.stderr
+    assert b"    1 / 0\n" in result.stderr
+    broken = backend.run_now(Job.python("x = (\n"))
+    assert b"SyntaxError" in broken.stderr
+    thread = "import threading, time\nthreading.Thread(target=lambda: print('late')).start()"
+    assert backend.run_now(Job.python(thread)).stdout == b"late\n"
+
+
+def test_streams(backend: Sandbox) -> None:
+    text = bytes(range(256)) * 8000  # more than a pipe holds
+    limits = Limits(output_kb=5000)
+    assert backend.run_now(Job(["cat"], stdin=text, limits=limits)).stdout == text
+    assert backend.run_now(Job(["true"], stdin=text)).ok  # it never reads
+    both = backend.run_now(Job(["sh", "-c", "echo out; echo err >&2; echo told >&3"], report=True))
+    assert (both.stdout, both.stderr, both.report) == (b"out\n", b"err\n", b"told\n")
+    none = backend.run_now(Job(["sh", "-c", "echo told >&3"]))
+    assert none.exit != 0
+    assert none.report == b""
+
+
+def test_the_environment_is_what_was_given(
+    backend: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "xyz")
+    result = backend.run_now(Job(["env"], env={"MINE": "1"}))
+    lines = result.stdout.decode().splitlines()
+    assert "MINE=1" in lines
+    assert "SECRET_TOKEN" not in result.stdout.decode()
+    assert b"xyz" not in backend.run_now(Job.python("import os\nprint(os.environ)")).stdout
+
+
+def test_time_is_limited(backend: Sandbox) -> None:
+    began = time.monotonic()
+    asleep = backend.run_now(Job(["sleep", "60"], limits=Limits(wall_s=0.3)))
+    assert (asleep.exit, asleep.reason) == (-9, "wall")
+    busy = backend.run_now(Job.python("while True: pass", limits=Limits(cpu_s=1)))
+    assert busy.reason == "cpu"
+    assert 0.9 < busy.cpu_s < 3
+    assert time.monotonic() - began < 20
+
+
+def test_memory_of_a_process_is_limited(backend: Sandbox) -> None:
+    source = "try:\n    x = bytearray(300 << 20)\nexcept MemoryError:\n    print('no')"
+    assert backend.run_now(Job.python(source, limits=Limits(memory_mb=200))).stdout == b"no\n"
+    assert backend.run_now(Job.python(source, limits=Limits(memory_mb=900))).stdout == b""
+
+
+def test_output_is_limited(backend: Sandbox) -> None:
+    endless = backend.run_now(Job(["yes"], limits=Limits(output_kb=10)))
+    assert endless.reason == "output"
+    assert endless.stdout == b"y\n" * 5120
+    quick = backend.run_now(Job(["head", "-c", "30000", "/dev/zero"], limits=Limits(output_kb=10)))
+    assert quick.reason == "output"
+    assert len(quick.stdout) == 10240
+
+
+def test_the_size_of_a_file_is_limited(backend: Sandbox) -> None:
+    job = Job(["sh", "-c", "head -c 3000000 /dev/zero > big; echo $?"], limits=Limits(file_mb=1))
+    assert backend.run_now(job).stdout != b"0\n"
+    write = "    open('big', 'wb').write(b'x' * 3000000)\n"
+    caught = f"try:\n{write}except OSError as e:\n    print(e.errno)"
+    assert backend.run_now(Job.python(caught, limits=Limits(file_mb=1))).stdout == b"27\n"  # EFBIG
+
+
+def test_hard_links_do_not_multiply_what_comes_back(backend: Sandbox) -> None:
+    source = "import os\nopen('a', 'wb').write(bytes(1 << 20))\n"
+    source += "for i in range(200):\n    os.link('a', f'b{i:03}')"
+    result = backend.run_now(Job.python(source, outputs=["*"], limits=Limits(disk_mb=8)))
+    assert result.reason == "disk"
+    assert sum(map(len, result.files.values())) <= 8 << 20
+
+
+def test_what_is_left_over_is_killed(backend: Sandbox) -> None:
+    """A daemon that detached goes on writing; what comes back is of the moment it all ended."""
+    daemon = "(setsid sh -c 'while :; do date +%N > beat; done' &) ; sleep 0.1; echo $$"
+    began = time.monotonic()
+    result = backend.run_now(Job(["sh", "-c", daemon], outputs=["beat"]))
+    assert result.ok
+    assert "beat" in result.files
+    assert time.monotonic() - began < 5
+
+
+def test_many_at_once(backend: Sandbox) -> None:
+    async def all_of_them() -> list[bytes]:
+        jobs = [Job.python(f"print({i})") for i in range(20)]
+        return [r.stdout for r in await asyncio.gather(*map(backend.run, jobs))]
+
+    assert asyncio.run(all_of_them()) == [f"{i}\n".encode() for i in range(20)]
+
+
+def test_a_cancelled_job_is_killed(backend: Sandbox) -> None:
+    async def cancel() -> float:
+        began = time.monotonic()
+        task = asyncio.create_task(backend.run(Job(["sleep", "60"], limits=Limits(wall_s=60))))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # a place is free again at once
+        jobs = [Job.python("pass", limits=Limits(wall_s=20)) for _ in range(4)]
+        assert all(r.ok for r in await asyncio.gather(*map(backend.run, jobs)))
+        return time.monotonic() - began
+
+    assert asyncio.run(cancel()) < 10
+
+
+CALLS = """
+def f(x):
+    if x == "stop": raise SystemExit(0)
+    if x == "raise": raise ValueError("bad")
+    if x == "set": return {1, 2}
+    if x == "loop":
+        while True: pass
+    if x == "print": print("[]")
+    if x == "leave":
+        import os
+        os._exit(0)
+    return [x]
+"""
+
+
+def test_a_function_is_called_with_each_case(backend: Sandbox) -> None:
+    cases = [(1,), ("é",), ("raise",), ("set",), ("print",), ("stop",), (None,)]
+    answers = backend.call_now(CALLS, "f", cases)
+    assert answers[:2] == [Answer([1]), Answer(["é"])]
+    assert answers[2].error == "ValueError: bad"
+    assert "not JSON" in answers[3].error
+    assert answers[4:] == [Answer(["print"]), Answer(error="SystemExit: 0"), Answer([None])]
+    ends = backend.call_now(CALLS, "f", [(1,), ("leave",), (2,)])
+    assert ends == [Answer([1]), Answer(error="exit 0"), Answer(error="exit 0")]
+    slow = backend.call_now(CALLS, "f", [(1,), ("loop",), (2,)], Limits(cpu_s=1))
+    assert slow == [Answer([1]), *[Answer(error="ended by the limit of cpu")] * 2]
+    absent = backend.call_now("x = 1", "f", [(1,)])
+    assert absent == [Answer(error="KeyError: 'f'")]
+    assert "SyntaxError" in backend.call_now("def f(:", "f", [(1,)])[0].error
+
+
+def test_a_judge_sees_the_files_and_what_is_hidden(backend: Sandbox) -> None:
+    result = backend.run_now(Job(["sh", "-c", "echo 42 > answer"], outputs=["answer"]))
+    judge = "report({'right': open('job/answer').read() == open('judge/key').read()})"
+    assert backend.judge_now(judge, result, {"key": b"42\n"}) == {"right": True}
+    assert backend.judge_now(judge, result, {"key": b"41\n"}) == {"right": False}
+    for broken, why in (("pass", "0 verdicts"), ("1/0", "ZeroDivisionError"), ("x", "NameError")):
+        with pytest.raises(SandboxError, match=why):
+            backend.judge_now(broken, result)
+    with pytest.raises(SandboxError, match="2 verdicts"):
+        backend.judge_now("report(1); report(2)", result)
