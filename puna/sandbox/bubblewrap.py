@@ -240,6 +240,7 @@ def arguments(mounts: Mounts, root: bool) -> list[str]:
             out += ["--symlink", os.readlink(path), name]
         elif path.is_dir():
             shown[name] = path
+    out += ["--dir", "/etc"]
     for name in FROM_ETC:
         out += ["--ro-bind-try", name, name]
     for path in sorted((INSIDE / "etc").iterdir()):
@@ -257,7 +258,9 @@ def arguments(mounts: Mounts, root: bool) -> list[str]:
     library = Path(__file__).resolve().parent.parent
     empty = []
     for name, path in shown.items():
-        out += ["--ro-bind", str(path), name]
+        if root:
+            _refuse_unreadable(path)
+        out += [*_parents(name), "--ro-bind", str(path), name]
         if name == "/usr" and Path("/usr/local").is_dir():
             empty.append("/usr/local")
             out += ["--tmpfs", "/usr/local"]
@@ -267,12 +270,28 @@ def arguments(mounts: Mounts, root: bool) -> list[str]:
     if mounts.library:
         for path in sorted(library.iterdir()):
             if path.name not in (*HIDDEN_ROOMS, "__pycache__"):
-                out += ["--ro-bind", str(path), f"{LIBRARY}/puna/{path.name}"]
-    out += ["--ro-bind", str(INSIDE), KEEPER]
+                inside = f"{LIBRARY}/puna/{path.name}"
+                out += [*_parents(inside), "--ro-bind", str(path), inside]
+    out += [*_parents(KEEPER), "--ro-bind", str(INSIDE), KEEPER]
     out += ["--dir", "/box", "--symlink", "box/tmp", "/tmp", "--proc", "/proc", "--dev", "/dev"]
     for name in (*empty, "/dev", "/"):
         out += ["--remount-ro", name]
     return out
+
+
+def _parents(name: str) -> list[str]:
+    """Folders above a mount, as everybody may enter them: bubblewrap's own are for root alone."""
+    above = [str(p) for p in reversed(Path(name).parents) if p != Path("/")]
+    return [word for folder in above for word in ("--dir", folder)]
+
+
+def _refuse_unreadable(path: Path) -> None:
+    mode = path.stat().st_mode
+    if mode & 0o004 == 0 or (path.is_dir() and mode & 0o001 == 0):
+        raise UserError(
+            f"{path} is closed to other users, and started by root a job is one of them",
+            f"chmod o+rX {path}",
+        )
 
 
 def _refuse_unless_possible() -> None:

@@ -106,7 +106,8 @@ class Keeper:
             if owner:
                 os.chown(f"{BOX}/{name}", *owner)
         linux.mount(f"{BOX}/shm", "/dev/shm", "", linux.BIND)
-        linux.mount("proc", "/proc", "proc", safe | linux.NO_EXEC | linux.READ_ONLY)
+        flags = safe | linux.NO_EXEC | linux.READ_ONLY
+        linux.mount("proc", "/proc", "proc", flags, "hidepid=2")  # hides this process from the job
         linux.loopback_up()
         walls = child.Walls(uid, gid, owner, self.program, self.proc)
         return supervise.Place(f"{BOX}/work", walls)

@@ -22,7 +22,7 @@ TICK_MS = 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CLOCK = os.sysconf("SC_CLK_TCK")
 READ = 1 << 16
-SPARE_FILES = 8  # the folders that are there before the job
+SPARE_FILES = 4  # the folders that are there before the job
 
 
 @dataclass

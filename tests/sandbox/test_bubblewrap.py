@@ -1,0 +1,273 @@
+"""The default backend: limits of whole families of processes, and a keeper that may die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from puna.core.errors import UserError
+from puna.sandbox import Job, Limits, Mounts, SandboxError
+from puna.sandbox.bubblewrap import Bubblewrap
+
+pytestmark = pytest.mark.usefixtures("_bubblewrap_works")
+
+FAMILY = """
+import os, sys, time
+for _ in range(6):
+    if os.fork() == 0:
+        {each}
+        os._exit(0)
+time.sleep(30)
+"""
+
+
+def test_memory_of_all_processes_together_is_limited(jail: Bubblewrap) -> None:
+    """Six processes of 60 MB each, where 200 MB are allowed; each alone would be fine."""
+    source = FAMILY.format(each="x = bytearray(b'1' * (60 << 20)); time.sleep(30)")
+    result = jail.run_now(Job.python(source, limits=Limits(memory_mb=200)))
+    assert result.reason == "memory"
+    assert 200 < result.memory_mb < 450
+    assert result.wall_s < 5
+    assert jail.run_now(Job.python(source, limits=Limits(memory_mb=600, wall_s=1))).reason == "wall"
+
+
+def test_pages_that_processes_share_count_once(jail: Bubblewrap) -> None:
+    source = "x = bytearray(b'1' * (60 << 20))\n" + FAMILY.format(each="time.sleep(30)")
+    result = jail.run_now(Job.python(source, limits=Limits(memory_mb=200, wall_s=1)))
+    assert result.reason == "wall"
+
+
+def test_time_of_all_processes_together_is_limited(jail: Bubblewrap) -> None:
+    source = FAMILY.format(each="\n        while True: pass")
+    result = jail.run_now(Job.python(source, limits=Limits(cpu_s=1, wall_s=20)))
+    assert result.reason == "cpu"
+    assert result.cpu_s < 1.5
+
+
+def test_processes_and_threads_are_counted(jail: Bubblewrap) -> None:
+    source = """
+import os, time
+made = 0
+try:
+    while made < 100:
+        if os.fork() == 0:
+            time.sleep(20)
+        made += 1
+except OSError as error:
+    print(made, error.errno)
+"""
+    assert jail.run_now(Job.python(source, limits=Limits(processes=8))).stdout == b"7 11\n"
+    threads = "import threading, time\nfor i in range(20):\n"
+    threads += "    threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\nprint(i)"
+    assert (
+        b"can't start new thread"
+        in jail.run_now(Job.python(threads, limits=Limits(processes=8))).stderr
+    )
+    assert jail.run_now(Job.python(threads, limits=Limits(processes=32))).stdout == b"19\n"
+
+
+def test_disk_and_files_are_limited(jail: Bubblewrap) -> None:
+    fill = "try:\n    for i in range(99):\n        {}\nexcept OSError as e:\n    print(i, e.errno)"
+    big = fill.format("open(f'{i}', 'wb').write(bytes(1 << 20))")
+    assert jail.run_now(Job.python(big, limits=Limits(disk_mb=10))).stdout.split()[1] == b"28"
+    many = fill.format("open(f'{i}', 'w')")
+    result = jail.run_now(Job.python(many, limits=Limits(files=50)))
+    assert result.stdout == b"50 28\n"  # ENOSPC
+    for folder in ("/tmp", "/dev/shm"):
+        there = jail.run_now(
+            Job.python(f"import os\nos.chdir('{folder}')\n{big}", limits=Limits(disk_mb=10))
+        )
+        assert there.stdout.split()[1] == b"28"
+
+
+def test_folders_are_shown_read_only(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("seen")
+    if os.geteuid() == 0:
+        tmp_path.chmod(0o700)
+        with (
+            Bubblewrap(Mounts(folders={"/data": tmp_path})) as jail,
+            pytest.raises(UserError, match=f"chmod o.rX {tmp_path}"),
+        ):
+            jail.run_now(Job(["true"]))
+    tmp_path.chmod(0o755)
+    with Bubblewrap(Mounts(folders={"/data": tmp_path})) as jail:
+        result = jail.run_now(Job(["sh", "-c", "cat /data/data; echo x > /data/data"]))
+        assert result.stdout == b"seen"
+        assert b"Read-only" in result.stderr
+    assert (tmp_path / "data").read_text() == "seen"
+
+
+def test_packages_and_the_library_come_without_what_is_hidden() -> None:
+    look = """
+import importlib, sys
+sys.path[:0] = ["/run/packages", "/run/library"]
+import numpy, puna.core.stats
+print(numpy.zeros(3).sum())
+for hidden in ("puna.envs.arithmetic.env", "puna.envs.shop.judge", "puna.papers"):
+    try:
+        importlib.import_module(hidden)
+        print("found", hidden)
+    except ImportError:
+        print("hidden")
+"""
+    limits = Limits(memory_mb=4000, wall_s=60, cpu_s=60)
+    with Bubblewrap(Mounts(packages=True, library=True)) as jail:
+        result = jail.run_now(Job.python(look, limits=limits))
+    assert result.stdout == b"0.0\nhidden\nhidden\nhidden\n", result
+
+
+def test_a_folder_above_the_library_does_not_show_it() -> None:
+    import puna
+
+    above = Path(puna.__file__).parent.parent
+    with Bubblewrap(Mounts(folders={"/above": above})) as jail:
+        result = jail.run_now(Job(["sh", "-c", "ls /above; ls -A /above/puna"]))
+    assert b"puna\n" in result.stdout
+    assert result.stdout.endswith(b"puna\n") or b"\ntests" in result.stdout
+    assert b"cli.py" not in result.stdout
+
+
+def test_a_keeper_that_dies_is_replaced(own_jail: Bubblewrap) -> None:
+    assert own_jail.run_now(Job(["true"])).ok
+    first = own_jail.keeper
+    assert first is not None
+    lost: list[object] = []
+
+    def wait() -> None:
+        try:
+            lost.append(own_jail.run_now(Job(["sleep", "30"], limits=Limits(wall_s=30))))
+        except SandboxError as error:
+            lost.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.5)
+    os.kill(first.process.pid, signal.SIGKILL)
+    _kill_group_of(first.process.pid)
+    thread.join(10)
+    assert "keeper went away" in str(lost[0])
+    assert own_jail.run_now(Job(["true"])).ok
+    assert own_jail.keeper is not first
+
+
+def _kill_group_of(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)  # bwrap began a session: keeper and supervisors are in it
+    except ProcessLookupError:
+        pass
+
+
+def test_threads_and_event_loops_share_a_keeper(jail: Bubblewrap) -> None:
+    outputs: dict[int, bytes] = {}
+
+    def one(i: int) -> None:
+        if i % 2:
+            outputs[i] = jail.run_now(Job.python(f"print({i})")).stdout
+        else:
+            outputs[i] = asyncio.run(jail.run(Job.python(f"print({i})"))).stdout
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert outputs == {i: f"{i}\n".encode() for i in range(12)}
+
+
+def test_sixty_four_at_once_and_none_is_lost() -> None:
+    """All of them live at the same time: each waits until the clock says so."""
+
+    async def run(jail: Bubblewrap) -> list[bytes]:
+        until = time.time() + 4
+        source = "import sys, time\ntime.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        source += "print(sys.argv[1])"
+        jobs = [Job.python(source, str(i), str(until), limits=Limits(wall_s=60)) for i in range(64)]
+        return [r.stdout for r in await asyncio.gather(*map(jail.run, jobs))]
+
+    began = time.monotonic()
+    with Bubblewrap(at_once=64) as jail:
+        assert asyncio.run(run(jail)) == [f"{i}\n".encode() for i in range(64)]
+    assert time.monotonic() - began < 30  # one after the other they would take minutes
+
+
+def test_a_thousand_may_wait(jail: Bubblewrap) -> None:
+    async def run() -> int:
+        jobs = [Job.python("print(1)") for _ in range(1000)]
+        return sum(r.stdout == b"1\n" for r in await asyncio.gather(*map(jail.run, jobs)))
+
+    assert asyncio.run(run()) == 1000
+
+
+def test_the_first_job_may_come_from_a_thread_that_ends(own_jail: Bubblewrap) -> None:
+    thread = threading.Thread(target=lambda: own_jail.run_now(Job(["true"])))
+    thread.start()
+    thread.join()
+    keeper = own_jail.keeper
+    time.sleep(0.2)
+    assert own_jail.run_now(Job(["true"])).ok
+    assert own_jail.keeper is keeper
+
+
+def test_a_fork_of_this_process_has_a_keeper_of_its_own(own_jail: Bubblewrap) -> None:
+    assert own_jail.run_now(Job(["true"])).ok
+    keeper = own_jail.keeper
+    pid = os.fork()
+    if pid == 0:
+        fine = own_jail.run_now(Job.python("print(1)")).stdout == b"1\n"
+        own = own_jail.keeper is not keeper
+        own_jail.close()
+        os._exit(0 if fine and own else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert own_jail.run_now(Job(["true"])).ok
+    assert own_jail.keeper is keeper
+
+
+def test_the_death_of_this_process_ends_everything(tmp_path: Path) -> None:
+    mark = f"{tmp_path.name}-{os.getpid()}"
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        jail = Bubblewrap()
+        jail.run_now(Job(["python3", "-c", "import time; time.sleep(300)", mark]))
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while not _marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _marked(mark)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    while _marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _marked(mark)
+
+
+def _marked(mark: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark in path.read_text(errors="replace"):
+                found.append(path.parent.name)
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("missing", ["bwrap", "architecture", "system"])
+def test_what_is_missing_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing == "bwrap":
+        monkeypatch.setenv("PATH", "/nowhere")
+        expected = "bwrap.* is not installed; apt install bubblewrap"
+    elif missing == "architecture":
+        monkeypatch.setattr("platform.machine", lambda: "riscv64")
+        expected = "no system call filter is known for riscv64; known are x86_64, aarch64"
+    else:
+        monkeypatch.setattr("sys.platform", "darwin")
+        expected = "needs Linux, this is darwin; use a container backend"
+    with pytest.raises(UserError, match=expected):
+        Bubblewrap().run_now(Job(["true"]))

@@ -1,0 +1,260 @@
+"""The escape suite: each attempt must fail, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from escapes import BOMBS, ESCAPES, OUTSIDE, PROLOGUE
+
+import puna
+from puna.sandbox import Job, Limits, Sandbox
+from puna.sandbox.bubblewrap import Bubblewrap
+from puna.sandbox.process import Unsafe
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[int]:
+    """A server of the host: TCP, and an abstract socket."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind("\0puna-host")
+        abstract.listen()
+
+        def serve(server: socket.socket) -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                connection.sendall(b"reached")
+                connection.close()
+
+        for each in (tcp, abstract):
+            threading.Thread(target=serve, args=(each,), daemon=True).start()
+        yield tcp.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the host, of the same user."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        assert process.poll() is None, "a job ended it"
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("host") / "secret"
+    path.write_text("the secret")
+    return path
+
+
+@pytest.fixture(scope="module")
+def argument(listener: int, victim: subprocess.Popen[bytes], secret: Path) -> dict[str, str]:
+    return {
+        "network": str(listener),
+        "host files": str(secret),
+        "paths": str(secret),
+        "other processes": str(victim.pid),
+        "signals": str(victim.pid),
+    }
+
+
+def attempt(sandbox: Sandbox, name: str, argument: dict[str, str]) -> list[str]:
+    job = Job.python(PROLOGUE + ESCAPES[name] + "\nprint('done')", argument.get(name, ""))
+    result = sandbox.run_now(job)
+    lines = result.stdout.decode(errors="replace").splitlines()
+    if name != "signals":  # it may well end itself
+        assert lines[-1:] == ["done"], result
+    return [line for line in lines if line.startswith("ESCAPED")]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_it_does_not_get_out(jail: Bubblewrap, name: str, argument: dict[str, str]) -> None:
+    assert attempt(jail, name, argument) == []
+    assert jail.run_now(Job.python("print(1)")).ok  # and the keeper lives
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_without_walls_it_does(name: str, argument: dict[str, str]) -> None:
+    assert attempt(Unsafe(), name, argument) != []
+
+
+@pytest.mark.slow
+def test_as_an_ordinary_user(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+    """The whole suite once more, started by a user without rights; root only lends the user."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    if not os.path.exists(SYSTEM_PYTHON):
+        pytest.skip(f"needs {SYSTEM_PYTHON}, which everybody may run")
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    package = Path(puna.__file__).parent
+    shutil.copytree(package, tmp_path / "puna", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(Path(__file__).parent / "escapes.py", tmp_path)
+    (tmp_path / "go.py").write_text(
+        "import json, sys\n"
+        "from escapes import ESCAPES, PROLOGUE\n"
+        "from puna.sandbox import Job\n"
+        "from puna.sandbox.bubblewrap import Bubblewrap\n"
+        "with Bubblewrap() as jail:\n"
+        "    for name, source in ESCAPES.items():\n"
+        "        job = Job.python(PROLOGUE + source + \"\\nprint('done')\", sys.argv[1])\n"
+        "        result = jail.run_now(job)\n"
+        "        print(name, result.stdout.decode(errors='replace').split('\\n'), result.exit)\n"
+    )
+    subprocess.run(["chmod", "-R", "a+rX", tmp_path], check=True)
+    done = subprocess.run(
+        [SYSTEM_PYTHON, "go.py", str(victim.pid)],
+        cwd=tmp_path,
+        user="nobody",
+        group="nogroup",
+        extra_groups=[],
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(ESCAPES)
+    assert "ESCAPED" not in done.stdout
+    assert sum("'done'" in line for line in lines) >= len(ESCAPES) - 1
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_goes_off_in_the_jail(own_jail: Bubblewrap, name: str) -> None:
+    """It ends within its limits, others' jobs go on beside it, and nothing is left."""
+    before = _memory_free()
+
+    async def beside() -> tuple[object, list[bool], float]:
+        limits = Limits(wall_s=2, cpu_s=2, memory_mb=300)
+        bomb = asyncio.create_task(own_jail.run(Job.python(BOMBS[name], limits=limits)))
+        began = time.monotonic()
+        fine = [(await own_jail.run(Job.python("print(1)"))).ok for _ in range(5)]
+        result = await bomb
+        return result, fine, time.monotonic() - began
+
+    result, fine, seconds = asyncio.run(beside())
+    assert fine == [True] * 5
+    assert not result.ok  # type: ignore[attr-defined]
+    assert len(result.stdout) + len(result.stderr) <= 1 << 20  # type: ignore[attr-defined]
+    assert seconds < 15
+    own_jail.close()
+    assert before - _memory_free() < 300 << 20
+
+
+def _memory_free() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) << 10
+    raise AssertionError
+
+
+def test_a_job_cannot_reach_its_neighbour(jail: Bubblewrap) -> None:
+    """Two at the same time look for each other everywhere."""
+    leave = """
+import os, socket, time
+for folder in ("/tmp", "/dev/shm", "."):
+    open(f"{folder}/neighbour", "w").write("secret")
+server = socket.socket(socket.AF_UNIX)
+server.bind("\\0neighbour")
+server.listen()
+tcp = socket.create_server(("127.0.0.1", 4444))
+time.sleep(1.5)
+"""
+    look = """
+import glob, os, socket, time
+deadline = time.time() + 1
+while time.time() < deadline:
+    found = glob.glob("/tmp/*") + glob.glob("/dev/shm/*") + glob.glob("/box/*/neighbour")
+    if found: print("ESCAPED", found)
+    for family, address in ((1, "\\0neighbour"), (2, ("127.0.0.1", 4444))):
+        with socket.socket(family) as s:
+            if s.connect_ex(address) == 0: print("ESCAPED", address)
+    time.sleep(0.02)
+print("done")
+"""
+
+    async def both() -> bytes:
+        _, result = await asyncio.gather(jail.run(Job.python(leave)), jail.run(Job.python(look)))
+        return result.stdout
+
+    assert asyncio.run(both()) == b"done\n"
+
+
+FORGER = """
+import os, json, time
+verdict = json.dumps({"right": True}) + "\\n"
+for fd in range(3, 256):
+    try:
+        os.write(fd, verdict.encode())
+        print("wrote to", fd)
+    except OSError:
+        pass
+os.makedirs("judge", exist_ok=True)
+for name in ("verdict", "verdict.json", "judge/key", "report", "main.py", "sitecustomize.py"):
+    open(name, "w").write(verdict)
+open("json.py", "w").write("def loads(x): return {'right': True}\\ndumps = loads\\n")
+if os.fork() == 0:
+    os.setsid()
+    for _ in range(100000):
+        open("answer", "w").write("42\\n")
+open("answer", "w").write("41\\n")
+"""
+
+
+def test_a_verdict_cannot_be_forged(jail: Bubblewrap) -> None:
+    """The job writes to every descriptor, plants modules and verdicts, leaves a daemon behind."""
+    result = jail.run_now(Job.python(FORGER, outputs=["*"], limits=Limits(wall_s=5)))
+    assert b"wrote to" not in result.stdout
+    assert result.report == b""
+    judge = "import json\nreport({'right': open('job/answer').read() == open('judge/key').read()})"
+    content = result.files["answer"]  # whatever it was when the daemon was killed
+    assert jail.judge_now(judge, result, {"key": content}) == {"right": True}
+    assert jail.judge_now(judge, result, {"key": b"43\n"}) == {"right": False}
+
+
+def test_what_came_back_does_not_change(jail: Bubblewrap) -> None:
+    """Between run and verdict nothing of the job lives: two verdicts see the same bytes."""
+    result = jail.run_now(Job.python(FORGER, outputs=["*"]))
+    judge = "report(open('job/answer').read())"
+    assert jail.judge_now(judge, result) == jail.judge_now(judge, result)
+
+
+def test_answers_are_only_the_callers_own(jail: Bubblewrap) -> None:
+    """A function that writes to the channel itself only answers for itself, and learns nothing."""
+    source = """
+import os
+def f(x):
+    os.write(3, b'{"value": 1}\\n')
+    return [os.path.exists("cases.json"), sorted(os.listdir("."))]
+"""
+    answers = jail.call_now(source, "f", [(1,), (2,)])
+    assert [a.value for a in answers] == [1, [False, ["answer.py"]]]
+
+
+def test_the_judge_is_not_where_the_job_was(jail: Bubblewrap) -> None:
+    job = Job.python("import os\nprint(os.path.exists('judge'), os.getpid())", outputs=["*"])
+    assert jail.run_now(job).stdout.startswith(b"False")
+
+
+def test_no_descriptor_is_inherited(jail: Bubblewrap) -> None:
+    source = "import os\nprint(sorted(map(int, os.listdir('/proc/self/fd'))))"
+    assert jail.run_now(Job.python(source)).stdout == b"[0, 1, 2, 3]\n"  # 3: the listing itself
+    with_report = jail.run_now(Job.python(source, report=True))
+    assert with_report.stdout == b"[0, 1, 2, 3, 4]\n"
+    shell = jail.run_now(Job(["sh", "-c", "ls /proc/$$/fd"]))
+    assert shell.stdout.split() == [b"0", b"1", b"2"]
