@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -30,8 +31,10 @@ KEEPER = "/run/puna/puna/sandbox/inside"
 PACKAGES, LIBRARY = "/run/packages", "/run/library"
 HIDDEN_ROOMS = ("envs", "papers", "recipes")
 START_S, QUEUE_S, GRACE_S = 30.0, 600.0, 30.0
-PRELOAD = """bisect collections copy dataclasses datetime decimal enum fractions functools heapq io
-itertools json math operator random re statistics string textwrap threading time typing"""
+# Not `threading`, not `random`: what they do after each fork costs as much as the fork.
+PRELOAD = (
+    "bisect collections copy enum functools heapq itertools json math operator re string typing"
+)
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 FROM_ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 
@@ -40,7 +43,7 @@ class Bubblewrap(Sandbox):
     """Jobs forked from one loaded interpreter, each in namespaces of its own.
 
     `at_once`: jobs that run at the same time (0: one per core), the others wait their turn.
-    `preload`: modules that the interpreter loads (by default twenty of the standard library).
+    `preload`: modules that the interpreter loads (by default those that short programs use most).
     Raises UserError, at the first job, where this machine cannot hold a job in.
     """
 
@@ -67,7 +70,7 @@ class Bubblewrap(Sandbox):
             keeper = self.keeper
             if keeper is None or not keeper.usable():
                 keeper = await asyncio.to_thread(self._keeper)
-            with keeper.submit() as connection:
+            with keeper.submit(job) as connection:
                 connection.setblocking(False)
                 incoming = wire.Incoming(job.room_for_answer())
                 try:
@@ -86,7 +89,7 @@ class Bubblewrap(Sandbox):
 
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
-        with self._keeper().submit() as connection:
+        with self._keeper().submit(job) as connection:
             incoming = wire.Incoming(job.room_for_answer())
             try:
                 connection.settimeout(QUEUE_S)
@@ -139,15 +142,15 @@ class _Keeper:
     def __init__(self, sandbox: Bubblewrap) -> None:
         _refuse_unless_possible()
         self.owner = os.getpid()
-        self.control, theirs = socket.socketpair()
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = os.geteuid() == 0
-        program = seccomp.program(platform.machine())
         config = {
             "at_once": sandbox.at_once,
             "preload": sandbox.preload,
             "root": root,
             "uid": _free_users() if root else 0,
             "gid": 0,
+            "filter": seccomp.program(platform.machine()).hex(),
         }
         with theirs, _pipe_of(arguments(sandbox.mounts, root)) as args, _scratch() as errors:
             command = ["bwrap", "--args", str(args.fileno()), "--", _python(), "-I", "-S"]
@@ -164,10 +167,9 @@ class _Keeper:
             theirs.close()
             try:
                 self.control.settimeout(START_S)
-                self.control.sendall(wire.encode(config, [program]))
-                header, _ = wire.receive(self.control.recv, 1 << 20)
-                problem = header.get("error", "")
-            except (OSError, EOFError) as error:
+                self.control.send(json.dumps(config).encode())
+                problem = json.loads(self.control.recv(1 << 16)).get("error", "")
+            except (OSError, ValueError) as error:
                 errors.seek(0)
                 problem = errors.read().decode(errors="replace").strip() or str(error)
             if problem:
@@ -179,12 +181,14 @@ class _Keeper:
         """Whether it lives, and belongs to this process (a fork must not share it)."""
         return self.owner == os.getpid() and self.process.poll() is None
 
-    def submit(self) -> socket.socket:
-        """A connection on which the next job may be sent."""
+    def submit(self, job: Job) -> socket.socket:
+        """A connection on which the job's request may be sent."""
+        order = {"limits": job.limits.to_wire(), "outputs": list(job.outputs)}
+        message = json.dumps({**order, "command": bool(job.command)}).encode()
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                socket.send_fds(self.control, [b"j"], [theirs.fileno()])
+                socket.send_fds(self.control, [message], [theirs.fileno()])
         except OSError as error:
             ours.close()
             raise SandboxError(f"the sandbox's keeper went away: {error}") from error

@@ -64,8 +64,8 @@ class Job:
 
     `files`: relative path to content; content may be `(bytes, mode)`. `outputs`: patterns
     (fnmatch, `*` also matches `/`) of the files to bring back. `report`: give the program
-    descriptor 3, whose bytes come back apart from its output. Raises ValueError where a path leads
-    outside.
+    descriptor 3, whose bytes come back apart from its output. `loopback`: let it reach itself over
+    127.0.0.1. Raises ValueError where a path leads outside.
     """
 
     command: Sequence[str] = ()
@@ -75,6 +75,7 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
     report: bool = False
+    loopback: bool = False
     source: str = ""
     args: Sequence[str] = ()
 
@@ -113,6 +114,7 @@ class Job:
             "files": [[p, mode] for p, (_, mode) in zip(self.files, contents, strict=True)],
             "outputs": list(self.outputs),
             "report": self.report,
+            "loopback": self.loopback,
             "limits": self.limits.to_wire(),
         }
         return header, [*(data for data, _ in contents), self.stdin]

@@ -91,7 +91,7 @@ CALLS = {  # those looked at by their arguments
 NAMESPACES = 0x7E020080  # every CLONE_NEW flag
 TERMINAL_TRICKS = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 PERM, NOSYS, NO_FAMILY = 1, 38, 97
-LOAD, EQUAL, GREATER, BITS, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
+LOAD, JUMP, EQUAL, GREATER, AT_LEAST, BITS, RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 
@@ -123,6 +123,22 @@ def _never(index: int, values: tuple[int, ...], code: int) -> list[Instruction]:
     return [_argument(index), *tests, (RETURN, 0, 0, ALLOW), _refuse(code)]
 
 
+def _search(blocks: dict[int, list[Instruction]]) -> list[Instruction]:
+    """Jump to the block of the number in the accumulator; allow where it has none.
+
+    A search by halves: the kernel runs the filter once for every number when it is installed, and
+    a list of tests would make that the most expensive step of a job.
+    """
+    numbers = sorted(blocks)
+    if len(numbers) <= 2:
+        code = [each for n in numbers for each in _when(n, blocks[n])]
+        return [*code, (RETURN, 0, 0, ALLOW)]
+    middle = numbers[len(numbers) // 2]
+    below = _search({n: block for n, block in blocks.items() if n < middle})
+    above = _search({n: block for n, block in blocks.items() if n >= middle})
+    return [(AT_LEAST, 0, 1, middle), (JUMP, 0, 0, len(below)), *below, *above]
+
+
 def program(machine: str) -> bytes:
     """The filter for an architecture as `platform.machine()` names it.
 
@@ -130,6 +146,15 @@ def program(machine: str) -> bytes:
     """
     column, audit = ARCHITECTURES[machine]
     call = {name: numbers[column] for name, numbers in CALLS.items()}
+    denied = [numbers[column] for numbers in DENIED.values()]
+    blocks = {number: [_refuse(PERM)] for number in denied if number is not None}
+    blocks[call["clone3"]] = [_refuse(NOSYS)]  # its flags are out of a filter's sight
+    flags = [_argument(0), (BITS, 0, 1, NAMESPACES), _refuse(PERM), (RETURN, 0, 0, ALLOW)]
+    blocks[call["clone"]] = flags
+    blocks[call["socket"]] = _only(0, (1, 2, 10), NO_FAMILY)  # unix, inet, inet6
+    blocks[call["socketpair"]] = _only(0, (1,), NO_FAMILY)
+    blocks[call["ioctl"]] = _never(1, TERMINAL_TRICKS, PERM)
+    blocks[call["personality"]] = _only(0, (0, 0xFFFFFFFF), PERM)
     code: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE_AT),
         (EQUAL, 1, 0, audit),
@@ -137,17 +162,6 @@ def program(machine: str) -> bytes:
         (LOAD, 0, 0, NUMBER_AT),
         (GREATER, 0, 1, NEWEST),  # also every call of the x32 interface
         _refuse(NOSYS),
+        *_search(blocks),
     ]
-    for numbers in DENIED.values():
-        number = numbers[column]
-        if number is not None:
-            code += _when(number, [_refuse(PERM)])
-    code += _when(call["clone3"], [_refuse(NOSYS)])  # its flags are out of a filter's sight
-    flags = [_argument(0), (BITS, 0, 1, NAMESPACES), _refuse(PERM), (RETURN, 0, 0, ALLOW)]
-    code += _when(call["clone"], flags)
-    code += _when(call["socket"], _only(0, (1, 2, 10), NO_FAMILY))  # unix, inet, inet6
-    code += _when(call["socketpair"], _only(0, (1,), NO_FAMILY))
-    code += _when(call["ioctl"], _never(1, TERMINAL_TRICKS, PERM))
-    code += _when(call["personality"], _only(0, (0, 0xFFFFFFFF), PERM))
-    code.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("HBBI", *each) for each in code)

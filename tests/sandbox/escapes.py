@@ -45,7 +45,7 @@ for path in (secret, "/proc/1/root" + secret, "/proc/self/root" + secret, "/proc
              "/box/../" + secret, "/dev/../" + secret):
     attempt(path, lambda: open(path).read())
 for path in ("/etc/shadow", "/root/.bashrc", "/home", "/var", "/mnt", "/opt", "/srv", "/boot", "/sys",
-             "/proc/kcore", "/proc/1/mem", "/proc/1/environ", "/proc/1/fd/3", "/proc/1/maps"):
+             "/proc/kcore"):
     attempt(path, lambda: os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(10))
 for path in ("/usr/bin/evil", "/etc/passwd", "/run/evil", "/evil", "/dev/evil", "/proc/sys/kernel/hostname",
              "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", sys.base_prefix + "/evil"):
@@ -60,6 +60,7 @@ call("ptrace", 101, 16, 1, 0, 0)
 call("process_vm_readv", 310, 1, 0, 0, 0, 0, 0)
 call("pidfd_getfd", 438, 3, 3, 0)
 for name in ("environ", "mem", "maps", "fd", "cwd", "root", "exe"):
+    if os.getpid() == 1: break  # this is the first process itself
     attempt("supervisor's " + name, lambda: os.listdir(f"/proc/1/{name}") if name == "fd"
             else os.readlink(f"/proc/1/{name}") if name in ("cwd", "root", "exe")
             else open(f"/proc/1/{name}", "rb").read(1))

@@ -34,7 +34,7 @@ def test_memory_of_all_processes_together_is_limited(jail: Bubblewrap) -> None:
     assert result.reason == "memory"
     assert 200 < result.memory_mb < 450
     assert result.wall_s < 5
-    assert jail.run_now(Job.python(source, limits=Limits(memory_mb=600, wall_s=1))).reason == "wall"
+    assert jail.run_now(Job.python(source, limits=Limits(memory_mb=990, wall_s=1))).reason == "wall"
 
 
 def test_pages_that_processes_share_count_once(jail: Bubblewrap) -> None:

@@ -5,17 +5,19 @@ From `become` on there is no way back: it ends in the job's program or in `os._e
 
 from __future__ import annotations
 
+import fcntl
 import linecache
 import os
 import resource
 import signal
+import socket
 import sys
 import traceback
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
-from puna.sandbox.inside import linux
+from puna.sandbox.inside import linux, wire
 
 REPORT = 3  # the descriptor of the report, where the job has one
 USER = 1000  # of the job, in its own user namespace
@@ -47,35 +49,29 @@ class Walls:
             linux.own_user(self.proc, self.uid, self.gid, USER)
         linux.drop_capabilities()
 
-    def guard(self) -> None:
-        """The supervisor's side: nobody looks into this process."""
-        linux.dumpable(False)
-
 
 def become(
     request: dict[str, Any],
-    stdin: int,
-    writes: dict[str, int],
+    streams: dict[str, int],
+    connection: socket.socket,
     walls: Walls | None,
     work: str,
 ) -> NoReturn:
-    """Turn this freshly forked process into the job."""
-    problem = writes["problem"]
+    """Turn this process into the job; what fails before that is told on `connection`."""
     try:
         os.setsid()
-        report = writes.get("report")
-        # above the standard ones, so that no dup2 closes one that is still needed
-        kept = [os.dup(fd) for fd in (stdin, writes["stdout"], writes["stderr"])]
         if walls:
             walls.enter()
-        for number, fd in enumerate(kept):
-            os.dup2(fd, number)
-        if report is not None:
-            problem = os.dup2(problem, 100, inheritable=False)
-            os.dup2(report, REPORT)
-        last = REPORT if report is not None else 2
-        os.closerange(last + 1, problem)
-        os.closerange(problem + 1, 1 << 20)
+        # above all that is used, so that no dup2 closes one that is still needed
+        names = ["stdin", "stdout", "stderr"] + ["report"] * request["report"]
+        high = [fcntl.fcntl(streams[name], fcntl.F_DUPFD_CLOEXEC, 100) for name in names]
+        fd = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, 200)
+        connection.detach()
+        connection = socket.socket(fileno=fd)
+        for number, each in enumerate(high):
+            os.dup2(each, number)
+        os.closerange(len(names), fd)
+        os.closerange(fd + 1, 1 << 20)
         os.chdir(work)
         for signum in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(signum, signal.SIG_DFL if request["command"] else signal.SIG_IGN)
@@ -83,11 +79,11 @@ def become(
         if walls:
             linux.install_filter(walls.filter)
     except BaseException as error:
-        os.write(problem, f"{error}"[:1000].encode())
+        wire.tell(connection, error)
         os._exit(1)
     if request["command"]:
-        _execute(request, problem)
-    os.close(problem)
+        _execute(request)
+    connection.close()
     _interpret(request, work)
 
 
@@ -95,7 +91,7 @@ def _limit(limits: dict[str, Any], own_count: bool) -> None:
     seconds = max(1, -(-limits["cpu_s"] // 1))
     wanted = {
         resource.RLIMIT_AS: limits["memory"],
-        resource.RLIMIT_FSIZE: limits["file"],
+        resource.RLIMIT_FSIZE: max(limits["file"], limits["output"]),
         resource.RLIMIT_NOFILE: limits["open_files"],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 1 << 16,
@@ -109,7 +105,7 @@ def _limit(limits: dict[str, Any], own_count: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
 
 
-def _execute(request: dict[str, Any], problem: int) -> NoReturn:
+def _execute(request: dict[str, Any]) -> NoReturn:
     command = request["command"]
     try:
         os.execvpe(command[0], command, request["env"])

@@ -1,139 +1,192 @@
-"""The process that forks a supervisor for each job; the first process of the outer jail.
+"""The process that forks jobs; the first process of the outer jail.
 
-`python -I -S keeper.py FD`: FD is a stream socket. Its first message is the configuration, the
-answer to it `{"ready": true}` or `{"error": ...}`; then each byte on it carries one job's socket.
-The jobs that run at once are bounded, the others wait here. The end of FD is the end of all.
+`python -I -S keeper.py FD`: FD is a sequential-packet socket. Its first message is the
+configuration, the answer to it `{"ready": true}` or `{"error": ...}`; then each message is the
+limits of a job and carries that job's socket. The jobs that run at once are bounded, the others
+wait here. The end of FD is the end of all. No content of a job ever enters this process, since
+every later job begins as a copy of its memory: `entry.py` reads the request, `porter.py` the files.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import select
+import signal
 import socket
 import sys
+import time
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/keeper.py"))
 
-from puna.sandbox.inside import child, linux, supervise, wire
+from puna.sandbox.inside import box, entry, linux, porter, wire
 
-BOX = "/box"  # the job's only writable file system: work, tmp, shm
-NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS | linux.NEW_NET
-REQUEST_LIMIT = 4 << 30
+TICK_MS = 20
+
+
+@dataclass(eq=False)
+class Running:
+    """One job: its first process, the socket of whoever waits for it, what it used so far."""
+
+    pid: int
+    pidfd: int
+    connection: socket.socket
+    tie: socket.socket  # to its process, until that becomes the job
+    order: dict[str, Any]
+    began: float = 0.0
+    at: box.Opened | None = None
+    usage: box.Usage = field(default_factory=box.Usage)
+
+    def close(self) -> None:
+        """Give every descriptor back."""
+        self.connection.close()
+        self.tie.close()
+        os.close(self.pidfd)
+        if self.at:
+            self.at.close()
 
 
 class Keeper:
     """Jobs waiting, jobs running."""
 
     def __init__(self, control: socket.socket, config: dict[str, Any], program: bytes) -> None:
-        self.control, self.config, self.program = control, config, program
+        self.control, self.config = control, config
+        self.builder = entry.Builder(config, program, os.open("/proc", os.O_RDONLY))
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
-        self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-        self.waiting: deque[int] = deque()
-        self.running: dict[int, int] = {}  # pidfd: pid
-        self.count = 0
+        self.porter = porter.start(control)
+        self.waiting: deque[tuple[dict[str, Any], int]] = deque()
+        self.jobs: list[Running] = []
+        self.polled: dict[int, Running] = {}  # by descriptor
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
 
     def run(self) -> None:
         """Until the control socket ends."""
+        next_look = 0.0
         while True:
-            for fd, _ in self.poll.poll():
+            for fd, _ in self.poll.poll(TICK_MS if self.jobs else None):
                 if fd == self.control.fileno():
-                    data, fds, _, _ = socket.recv_fds(self.control, 1, 1)
+                    data, fds, _, _ = socket.recv_fds(self.control, 1 << 18, 1)
                     if not data:
                         return
-                    self.waiting.extend(fds)
-                else:
-                    os.waitpid(self.running.pop(fd), 0)
-                    self.poll.unregister(fd)
-                    os.close(fd)
-            while self.waiting and len(self.running) < self.config["at_once"]:
-                self.start(self.waiting.popleft())
+                    self.waiting.append((json.loads(data), fds[0]))
+                elif fd in self.polled:
+                    self.happened(self.polled[fd], fd)
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + TICK_MS / 1000
+                for job in self.jobs:
+                    self.look(job, now)
+            while self.waiting and len(self.jobs) < self.config["at_once"]:
+                self.start(*self.waiting.popleft())
 
-    def start(self, fd: int) -> None:
-        """Fork the supervisor of one job; a failure is told on the job's own socket."""
-        self.count += 1
-        with socket.socket(fileno=fd) as connection:
-            try:
-                linux.unshare(linux.NEW_PID, "a process namespace")
-                try:
-                    pid = os.fork()
-                    if pid == 0:
-                        self.supervisor(connection)
-                finally:
-                    linux.setns(self.pid_namespace, linux.NEW_PID)
-                pidfd = os.pidfd_open(pid)
-            except OSError as error:
-                tell(connection, error)
-                return
-        self.running[pidfd] = pid
-        self.poll.register(pidfd, select.POLLIN)
-
-    def supervisor(self, connection: socket.socket) -> None:
-        """The first process of a job's process namespace."""
+    def start(self, order: dict[str, Any], fd: int) -> None:
+        """Fork the first process of a job; a failure is told on the job's own socket."""
+        self.builder.count += 1
+        connection = socket.socket(fileno=fd)
+        tie, theirs = socket.socketpair()
         try:
-            self.control.close()
-            connection.send(b"s")
-            request, blobs = wire.receive(connection.recv, REQUEST_LIMIT)
-            place = self.wall(request["limits"])
-            connection.sendall(supervise.supervise(request, blobs, place, connection.fileno()))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            pass  # nobody waits any more
-        except BaseException as error:
-            tell(connection, error)
+            linux.unshare(linux.NEW_PID, "a process namespace")
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self.control.close()
+                    self.builder.run(connection, theirs)
+            finally:
+                linux.setns(self.pid_namespace, linux.NEW_PID)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            wire.tell(connection, error)
+            connection.close()
+            tie.close()
+            return
         finally:
-            os._exit(0)
+            theirs.close()
+        job = Running(pid, pidfd, connection, tie, order)
+        self.poll.register(pidfd, select.POLLIN)
+        self.poll.register(tie, select.POLLIN)
+        self.poll.register(connection, 0)  # its end cancels the job
+        self.jobs.append(job)
+        self.polled.update(dict.fromkeys((pidfd, tie.fileno(), connection.fileno()), job))
 
-    def wall(self, limits: dict[str, Any]) -> supervise.Place:
-        """The namespaces and mounts of one job."""
-        linux.unshare(NAMESPACES, "mount, IPC, host name and network namespaces")
-        safe = linux.NO_SUID | linux.NO_DEV
-        options = (
-            f"size={limits['disk']},nr_inodes={limits['files'] + supervise.SPARE_FILES},mode=755"
-        )
-        linux.mount("tmpfs", BOX, "tmpfs", safe, options)
-        uid, gid = self.config["uid"], self.config["gid"]
-        owner = None
-        if self.config["root"]:  # each job is somebody else, also to its neighbours
-            uid = gid = uid + self.count % 60_000
-            owner = (uid, gid)
-        for name, mode in (("work", 0o755), ("tmp", 0o755), ("shm", 0o755)):
-            os.mkdir(f"{BOX}/{name}", mode)
-            if owner:
-                os.chown(f"{BOX}/{name}", *owner)
-        linux.mount(f"{BOX}/shm", "/dev/shm", "", linux.BIND)
-        flags = safe | linux.NO_EXEC | linux.READ_ONLY
-        linux.mount("proc", "/proc", "proc", flags, "hidepid=2")  # hides this process from the job
-        linux.loopback_up()
-        walls = child.Walls(uid, gid, owner, self.program, self.proc)
-        return supervise.Place(f"{BOX}/work", walls)
+    def happened(self, job: Running, fd: int) -> None:
+        """One of a job's descriptors has something to say."""
+        if fd == job.pidfd:
+            self.ended(job)
+        elif fd == job.connection.fileno():
+            self.forget(job, fd)
+            job.usage.reason = "cancelled"
+            signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
+        else:
+            self.tied(job)
+            self.forget(job, fd)
 
+    def tied(self, job: Running) -> None:
+        """Its process is about to become the job, or ended before."""
+        data, fds, _, _ = socket.recv_fds(job.tie, 1, 3)
+        if data:
+            job.at = box.Opened(*fds)
+            job.began = time.monotonic()
 
-def tell(connection: socket.socket, error: BaseException) -> None:
-    """Report that the machinery failed, as far as anybody listens."""
-    try:
-        connection.sendall(wire.encode({"error": f"{error}" or repr(error)}))
-    except OSError:
-        pass
+    def forget(self, job: Running, fd: int) -> None:
+        """Do not listen to a descriptor any more."""
+        if self.polled.pop(fd, None):
+            self.poll.unregister(fd)
+
+    def look(self, job: Running, now: float) -> None:
+        """End a job that has met a limit."""
+        if job.at is None or job.usage.reason or now - job.began < TICK_MS / 1000:
+            return
+        box.look(job.at, 0.0, job.order["limits"], job.usage)
+        if now - job.began > job.order["limits"]["wall_s"]:
+            job.usage.reason = "wall"
+        if job.usage.reason:
+            signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
+
+    def ended(self, job: Running) -> None:
+        """The first process is gone and with it all others: let the porter answer."""
+        if job.at is None:
+            self.tied(job)
+        wall_s = time.monotonic() - job.began
+        _, status, used = os.wait4(job.pid, 0)
+        for fd in (job.pidfd, job.tie.fileno(), job.connection.fileno()):
+            self.forget(job, fd)
+        try:
+            if job.at is None:
+                wire.tell(job.connection, "the job's process ended before it could become the job")
+            elif job.usage.reason != "cancelled":
+                said = job.tie.recv(64) if job.order["command"] else b""
+                if said:  # how the command ended, where the first process only waited for it
+                    status = int(said)
+                header = box.finish(job.usage, status, used, job.order["limits"], job.at)
+                header["wall_s"] = wall_s
+                task = json.dumps({**job.order, "header": header}).encode()
+                fds = [job.connection.fileno(), job.at.box, job.at.out]
+                socket.send_fds(self.porter, [task], fds)
+        except OSError as error:
+            wire.tell(job.connection, error)
+        self.jobs.remove(job)
+        job.close()
 
 
 def main() -> None:
     """Configure, say so, keep."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    config, blobs = wire.receive(control.recv, 1 << 20)
     try:
+        config = json.loads(control.recv(1 << 18))
         for name in config["preload"]:
             importlib.import_module(name)
         linux.mount("", "/", "", linux.PRIVATE | linux.REC)
-        keeper = Keeper(control, config, blobs[0])
+        keeper = Keeper(control, config, bytes.fromhex(config.pop("filter")))
     except Exception as error:
-        tell(control, error)
+        control.send(json.dumps({"error": f"{error}" or repr(error)}).encode())
         return
-    control.sendall(wire.encode({"ready": True}))
+    control.send(json.dumps({"ready": True}).encode())
     gc.collect()
     gc.freeze()  # a fork copies pages that are written to, and a collection writes to all
     keeper.run()

@@ -6,6 +6,7 @@ Both sides of the wall import this file, so it needs the standard library only.
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,6 +64,14 @@ class Incoming:
             blobs.append(bytes(self.data[at : at + size]))
             at += size
         return self.header, blobs
+
+
+def tell(connection: socket.socket, error: object) -> None:
+    """Report that the machinery failed, as far as anybody listens."""
+    try:
+        connection.sendall(encode({"error": f"{error}" or repr(error)}))
+    except OSError:
+        pass
 
 
 def receive(recv: Callable[[int], bytes], limit: int) -> tuple[dict[str, Any], list[bytes]]:

@@ -1,0 +1,90 @@
+"""From a fork of the keeper to the job: read the request, build its namespaces, become it.
+
+Python source runs in this very process, the first of its namespace. A command runs as its child,
+which this process waits for and whose end ends every other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from puna.sandbox.inside import box, child, linux, wire
+
+BOX = "/box"  # the job's only writable file system
+NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS | linux.NEW_NET
+REQUEST_LIMIT = 4 << 30
+
+
+@dataclass
+class Builder:
+    """What every job's walls are made of; `proc`: a writable /proc, open."""
+
+    config: dict[str, Any]
+    program: bytes
+    proc: int
+    count: int = 0
+
+    def run(self, connection: socket.socket, tie: socket.socket) -> NoReturn:
+        """In the fork: `connection` goes to whoever waits for the job, `tie` to the keeper."""
+        try:
+            connection.send(b"s")
+            request, blobs = wire.receive(connection.recv, REQUEST_LIMIT)
+            walls = self.walls()
+            self.mount(request["limits"], len(blobs[len(request["files"])]))
+            if request["loopback"]:
+                linux.loopback_up()
+            streams = box.fill(BOX, request, blobs, walls.owner)
+            del blobs
+            shown = [
+                os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (BOX, f"{BOX}/out", "/proc")
+            ]
+            socket.send_fds(tie, [b"r"], shown)
+            if request["command"]:
+                wait_for_child(tie)
+            child.become(request, streams, connection, walls, f"{BOX}/work")
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            pass  # nobody waits any more
+        except BaseException as error:
+            wire.tell(connection, error)
+        finally:
+            os._exit(1)
+
+    def walls(self) -> child.Walls:
+        """Who the job is; started by root, each is somebody else, also to its neighbours."""
+        uid, gid, owner = self.config["uid"], self.config["gid"], None
+        if self.config["root"]:
+            uid = gid = uid + self.count % 60_000
+            owner = (uid, gid)
+        return child.Walls(uid, gid, owner, self.program, self.proc)
+
+    def mount(self, limits: dict[str, Any], extra: int) -> None:
+        """The namespaces and mounts of one job, whose standard input has `extra` bytes."""
+        linux.unshare(NAMESPACES, "mount, IPC, host name and network namespaces")
+        safe = linux.NO_SUID | linux.NO_DEV
+        inodes = limits["files"] + 1 + len(box.FOLDERS)
+        options = f"size={limits['disk']},nr_inodes={inodes},mode=755"
+        linux.mount("tmpfs", BOX, "tmpfs", safe, options)
+        for name in box.FOLDERS:
+            os.mkdir(f"{BOX}/{name}")
+        # apart, so that a full disk does not silence the job; too large is told from full
+        size = 2 * limits["output"] + extra
+        linux.mount("tmpfs", f"{BOX}/out", "tmpfs", safe, f"size={size},mode=700")
+        linux.mount(f"{BOX}/shm", "/dev/shm", "", linux.BIND)
+        flags = safe | linux.NO_EXEC | linux.READ_ONLY
+        linux.mount("proc", "/proc", "proc", flags, "hidepid=2")  # a job sees its own processes
+
+
+def wait_for_child(tie: socket.socket) -> None:
+    """Fork; the parent waits, reports the wait status and ends, and every process with it."""
+    pid = os.fork()
+    if pid == 0:
+        return
+    linux.dumpable(False)  # nobody looks into this process
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            tie.send(str(status).encode())
+            os._exit(0)
