@@ -97,16 +97,16 @@ def look(at: Opened, reaped_s: float, limits: dict[str, Any], usage: Usage) -> N
         usage.reason = "output"
     if proc < 0:
         return
-    cpu, memory, pids = reaped_s, 0, []
+    cpu, resident = reaped_s, {}
     for name in os.listdir(proc):
         fields = _stat(proc, name) if name.isdigit() else []
         if not fields:
             continue
         cpu += sum(map(int, fields[11:15])) / CLOCK
-        memory += int(fields[21]) * PAGE
-        pids.append(name)
-    if memory > limits["memory"]:
-        memory = sum(_proportional(proc, pid) for pid in pids)  # shared pages count once
+        resident[name] = int(fields[21]) * PAGE
+    memory = sum(resident.values())
+    if memory > limits["memory"]:  # perhaps not, if shared pages count once
+        memory = sum(_proportional(proc, pid) or size for pid, size in resident.items())
     usage.memory, usage.cpu_s = max(usage.memory, memory), max(usage.cpu_s, cpu)
     disk = os.statvfs(at.box)
     if memory > limits["memory"]:
@@ -131,6 +131,7 @@ def _stat(proc: int, pid: str) -> list[bytes]:
 
 
 def _proportional(proc: int, pid: str) -> int:
+    """Bytes of a process, shared pages in part; 0 where this process may not know."""
     try:
         with open(os.open(f"{pid}/smaps_rollup", os.O_RDONLY, dir_fd=proc), "rb") as file:
             for line in file:

@@ -1,0 +1,140 @@
+"""A call of trusted code on untrusted input, bounded in time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import threading
+import time
+
+import pytest
+
+from puna.gym.workers import Workers
+from puna.sandbox import LimitError, limited
+from puna.sandbox.limited import CallError
+
+
+def swallow(megabytes: int) -> int:
+    return len(bytearray(b"1" * (megabytes << 20)))
+
+
+def recurse_in_c(depth: int) -> str:
+    text: object = []
+    for _ in range(depth):
+        text = [text]
+    return repr(text)
+
+
+def odd(kind: str) -> object:
+    if kind == "set":
+        return {1}
+    if kind == "exit":
+        raise SystemExit(3)
+    if kind == "leave":
+        os._exit(7)
+    if kind == "catch":
+        try:
+            while True:
+                pass
+        except BaseException:
+            return "caught"
+    return kind
+
+
+def where() -> int:
+    return os.getpid()
+
+
+def test_values_and_errors_come_back() -> None:
+    assert limited(math.gcd, 12, 18) == 6
+    assert limited(json.loads, '{"a": [1, null]}') == {"a": [1, None]}
+    assert limited(odd, "plain") == "plain"
+    with pytest.raises(CallError, match="ValueError: math domain error"):
+        limited(math.sqrt, -1)
+    with pytest.raises(CallError, match="not JSON"):
+        limited(odd, "set")
+    with pytest.raises(CallError, match="SystemExit: 3"):
+        limited(odd, "exit")
+    with pytest.raises(ConnectionError, match="odd ended with status 7"):
+        limited(odd, "leave")
+    with pytest.raises(TypeError, match="top of its module"):
+        limited(lambda: 1)
+    with pytest.raises(TypeError, match="JSON"):
+        limited(odd, {1})
+    assert limited(where) != os.getpid()
+    assert limited(where) != limited(where)
+
+
+def test_time_is_bounded_even_while_the_interpreter_is_held() -> None:
+    """A pattern of exponential cost holds the interpreter's lock: a thread could not be stopped."""
+    began = time.monotonic()
+    with pytest.raises(LimitError, match="processor time"):
+        limited(re.fullmatch, "(a+)+b", "a" * 40, seconds=0.3)
+    with pytest.raises(LimitError, match="processor time"):
+        limited(odd, "catch", seconds=0.3)
+    assert time.monotonic() - began < 15
+    assert limited(re.escape, "a.b") == "a\\.b"
+
+
+def test_memory_is_bounded() -> None:
+    assert limited(swallow, 50, memory_mb=200) == 50 << 20
+    with pytest.raises(LimitError, match=r"memory|200 MB"):
+        limited(swallow, 300, memory_mb=200)
+
+
+def test_a_crash_is_the_inputs_doing() -> None:
+    with pytest.raises((LimitError, CallError), match=r"SIGSEGV|RecursionError"):
+        limited(recurse_in_c, 10_000_000, seconds=20, memory_mb=4000)
+    assert limited(math.gcd, 4, 6) == 2
+
+
+def test_others_go_on_while_a_verifier_is_stuck() -> None:
+    """On a worker of the gym: the event loop turns, a second call is answered beside the first."""
+
+    async def both() -> tuple[object, int, float]:
+        workers = Workers(2)
+        stuck = asyncio.create_task(workers.run(stuck_call, deadline_s=20, what="the verifier"))
+        began = time.monotonic()
+        value = await workers.run(lambda: limited(math.gcd, 12, 18), deadline_s=20, what="it")
+        seconds = time.monotonic() - began
+        result = await stuck
+        workers.close()
+        return result, value, seconds
+
+    def stuck_call() -> object:
+        try:
+            return limited(re.fullmatch, "(a+)+b", "a" * 40, seconds=1.5)
+        except LimitError:
+            return "limit"
+
+    result, value, seconds = asyncio.run(both())
+    assert (result, value) == ("limit", 6)
+    assert seconds < 1.4
+
+
+def test_many_threads_share_the_server() -> None:
+    values: dict[int, int] = {}
+
+    def ask(i: int) -> None:
+        values[i] = limited(math.gcd, i, 60)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(1, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert values == {i: math.gcd(i, 60) for i in range(1, 20)}
+
+
+def test_a_function_of_a_file_that_is_no_module(tmp_path) -> None:
+    from puna.gym.registry import _import_file
+
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from puna.gym.environment import SingleTurn\n"
+        "def longest(text):\n    return max(map(len, text.split()))\n"
+    )
+    assert limited(_import_file(path).longest, "one three five") == 5
