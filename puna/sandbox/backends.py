@@ -112,6 +112,14 @@ def open_sandbox(backend: str = "auto", mounts: Mounts = Mounts(), at_once: int 
     )
 
 
+def _in_a_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the old one may be held by a thread that a fork lacks
+
+
+os.register_at_fork(after_in_child=_in_a_fork)
+
+
 def choose(backend: str) -> None:
     """Which backend `shared` gives from now on, in this process and those it starts."""
     if backend == "unsafe":

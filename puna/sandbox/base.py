@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from puna.sandbox.job import Job, Limits, Result, SandboxError
@@ -68,7 +68,8 @@ class Sandbox(ABC):
     ) -> list[Answer]:
         """`function` of untrusted Python `source`, called with the arguments of each case.
 
-        Arguments and values travel as JSON. The job never learns what is expected: compare here.
+        Arguments and values travel as JSON. The job may read what later cases are given, and never
+        learns what is expected: compare here.
         A case that the job did not come to, or whose answer is malformed, has an error.
         """
         return _answers(await self.run(_calls(source, function, cases, limits)), len(cases))
@@ -113,23 +114,28 @@ _os.unlink("cases.json")
 _space = {"__name__": "answer"}
 def _say(**fields):
     try:
-        text = _json.dumps(fields, allow_nan=True)
-    except (TypeError, ValueError, RecursionError) as error:
-        text = _json.dumps({"error": f"the value is not JSON: {error}"})
+        text = _json.dumps(fields)
+    except (TypeError, ValueError, RecursionError):
+        text = _json.dumps({"error": "the value is not JSON"})
     _channel.write(text + "\\n")
     _channel.flush()
+def _told(error):
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return type(error).__name__
 try:
     exec(compile(open("answer.py").read(), "answer.py", "exec"), _space)
     _function = _space[_sys.argv[1]]
-except BaseException as error:
+except BaseException as _error:
     for _ in _cases:
-        _say(error=f"{type(error).__name__}: {error}")
+        _say(error=_told(_error))
     _cases = []
 for _case in _cases:
     try:
         _value = _function(*_case)
-    except BaseException as error:
-        _say(error=f"{type(error).__name__}: {error}")
+    except BaseException as _error:
+        _say(error=_told(_error))
     else:
         _say(value=_value)
 """
@@ -155,10 +161,15 @@ def _answers(result: Result, count: int) -> list[Answer]:
     for line in result.report.split(b"\n")[:-1][:count]:
         try:
             said = json.loads(line)
-            fields = {key: said[key] for key in ("value", "error") if key in said}
-            answers.append(Answer(**fields) if len(fields) == 1 else Answer(error="malformed"))
-        except (ValueError, TypeError, RecursionError):
-            answers.append(Answer(error="malformed"))
+        except (ValueError, RecursionError):
+            said = None
+        match said:
+            case {"error": str(error)} if error:
+                answers.append(Answer(error=error))
+            case {"value": value}:
+                answers.append(Answer(value))
+            case _:
+                answers.append(Answer(error="malformed"))
     why = f"ended by the limit of {result.reason}" if result.reason else f"exit {result.exit}"
     return answers + [Answer(error=why)] * (count - len(answers))
 
@@ -166,11 +177,18 @@ def _answers(result: Result, count: int) -> list[Answer]:
 def _judgement(
     source: str, result: Result, hidden: Mapping[str, bytes] | None, limits: Limits
 ) -> Job:
-    files: dict[str, bytes | tuple[bytes, int]] = {}
+    files: dict[str, bytes] = {}
     for path, data in result.files.items():
         files[f"job/{path}"] = data
     for path, data in (hidden or {}).items():
         files[f"judge/{path}"] = data
+    room = sum(map(len, files.values())) + 4096 * len(files)
+    folders = {str(p) for path in files for p in PurePosixPath(path).parents}
+    limits = replace(  # beside what it brings itself it has what it was given
+        limits,
+        files=limits.files + len(files) + len(folders),
+        disk_mb=limits.disk_mb + room // 2**20 + 1,
+    )
     return Job.python(JUDGE + source, files=files, report=True, limits=limits)
 
 

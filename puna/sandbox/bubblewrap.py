@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -60,6 +61,7 @@ class Bubblewrap(Sandbox):
         self.keeper: _Keeper | None = None
         self.gates: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self.path = f"{sys.base_prefix}/bin:/usr/bin:/bin"
+        _living.add(self)
 
     async def run(self, job: Job) -> Result:
         """Run a job in fresh namespaces. Raises SandboxError where the machinery failed."""
@@ -70,9 +72,9 @@ class Bubblewrap(Sandbox):
             keeper = self.keeper
             if keeper is None or not keeper.usable():
                 keeper = await asyncio.to_thread(self._keeper)
+            incoming, started = wire.Incoming(job.room_for_answer()), b""
             with keeper.submit(job) as connection:
                 connection.setblocking(False)
-                incoming = wire.Incoming(job.room_for_answer())
                 try:
                     async with asyncio.timeout(QUEUE_S):
                         await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
@@ -84,13 +86,15 @@ class Bubblewrap(Sandbox):
                                 break
                             incoming.feed(data)
                 except (OSError, ValueError) as error:
-                    raise _lost(error, job) from error
+                    raise _lost(error, job, started) from error
+                finally:
+                    _hang_up(connection)
         return _result(incoming)
 
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
+        incoming, started = wire.Incoming(job.room_for_answer()), b""
         with self._keeper().submit(job) as connection:
-            incoming = wire.Incoming(job.room_for_answer())
             try:
                 connection.settimeout(QUEUE_S)
                 connection.sendall(wire.encode(*job.to_wire(self.path)))
@@ -102,7 +106,9 @@ class Bubblewrap(Sandbox):
                         break
                     incoming.feed(data)
             except (OSError, ValueError) as error:
-                raise _lost(error, job) from error
+                raise _lost(error, job, started) from error
+            finally:
+                _hang_up(connection)
         return _result(incoming)
 
     def _keeper(self) -> _Keeper:
@@ -113,6 +119,13 @@ class Bubblewrap(Sandbox):
                 self.keeper = _Keeper(self)
             return self.keeper
 
+    def in_a_fork(self) -> None:
+        """A fork of this process starts anew: a lock may be held by a thread that it lacks."""
+        self.lock = threading.Lock()
+        if self.keeper is not None:
+            self.keeper.close()
+        self.keeper = None
+
     def close(self) -> None:
         """End the keeper, and with it every job."""
         with self.lock:
@@ -121,12 +134,30 @@ class Bubblewrap(Sandbox):
             self.keeper = None
 
 
-def _lost(error: Exception, job: Job) -> SandboxError:
+_living: weakref.WeakSet[Bubblewrap] = weakref.WeakSet()
+
+
+def _in_a_fork() -> None:
+    for each in list(_living):
+        each.in_a_fork()
+
+
+os.register_at_fork(after_in_child=_in_a_fork)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End the connection itself: a fork of this process may hold another descriptor of it."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def _lost(error: Exception, job: Job, started: bytes) -> SandboxError:
     if isinstance(error, TimeoutError):
-        waited = (
-            f"{QUEUE_S:g} s for a job to start, or {GRACE_S:g} s beyond its {job.limits.wall_s:g}"
-        )
-        return SandboxError(f"the sandbox did not answer in time: waited {waited} s")
+        for_end = f"{GRACE_S:g} s beyond its {job.limits.wall_s:g} for a job to end"
+        waited = for_end if started else f"{QUEUE_S:g} s for a job to start"
+        return SandboxError(f"the sandbox did not answer in time: waited {waited}")
     return SandboxError(f"the sandbox's keeper went away: {error}")
 
 
@@ -153,7 +184,7 @@ class _Keeper:
             "filter": seccomp.program(platform.machine()).hex(),
         }
         with theirs, _pipe_of(arguments(sandbox.mounts, root)) as args, _scratch() as errors:
-            command = ["bwrap", "--args", str(args.fileno()), "--", _python(), "-I", "-S"]
+            command = ["bwrap", "--args", str(args.fileno()), "--", _python(), "-s", "-S", "-P"]
             self.process = subprocess.Popen(
                 [*command, f"{KEEPER}/keeper.py", str(theirs.fileno())],
                 pass_fds=(args.fileno(), theirs.fileno()),
@@ -185,24 +216,28 @@ class _Keeper:
         """A connection on which the job's request may be sent."""
         order = {"limits": job.limits.to_wire(), "outputs": list(job.outputs)}
         message = json.dumps({**order, "command": bool(job.command)}).encode()
-        ours, theirs = socket.socketpair()
+        ours = None
         try:
+            ours, theirs = socket.socketpair()
             with theirs:
                 socket.send_fds(self.control, [message], [theirs.fileno()])
         except OSError as error:
-            ours.close()
+            if ours:
+                ours.close()
             raise SandboxError(f"the sandbox's keeper went away: {error}") from error
         return ours
 
     def close(self) -> None:
         """End it: it ends when the socket does."""
-        self.control.close()
         if self.owner != os.getpid():
+            self.control.close()  # only this process's descriptor of it
             return
+        _hang_up(self.control)
+        self.control.close()
         try:
-            self.process.wait(5)
+            self.process.wait(2)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # bwrap and the keeper
             self.process.wait(5)
 
 
@@ -258,9 +293,13 @@ def arguments(mounts: Mounts, root: bool) -> list[str]:
         import numpy
 
         shown[PACKAGES] = Path(numpy.__file__).parent.parent
-    shown.update({name: Path(path).resolve() for name, path in mounts.folders.items()})
+    for name, folder in mounts.folders.items():
+        if not Path(folder).exists():
+            raise UserError(f"no {folder} to show as {name}", "name a folder that exists")
+        shown[name] = Path(folder).resolve()
     library = Path(__file__).resolve().parent.parent
     empty = []
+    installed = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     for name, path in shown.items():
         if root:
             _refuse_unreadable(path)
@@ -268,7 +307,10 @@ def arguments(mounts: Mounts, root: bool) -> list[str]:
         if name == "/usr" and Path("/usr/local").is_dir():
             empty.append("/usr/local")
             out += ["--tmpfs", "/usr/local"]
-        if library.is_relative_to(path):  # also where a folder above it is shown
+        if path == prefix and (prefix / installed).is_dir():
+            empty.append(f"{name}/{installed}")
+            out += ["--tmpfs", empty[-1]]
+        elif library.is_relative_to(path):  # also where a folder above it is shown
             empty.append(f"{name}/{library.relative_to(path)}")
             out += ["--tmpfs", empty[-1]]
     if mounts.library:

@@ -1,12 +1,14 @@
 """The other side of `limited`: a process that imports the function's module once, and forks.
 
-Started by `limited.py`; each byte on its control socket carries the socket of one call.
+Started by `limited.py`; each message on its control socket names a function and carries the socket
+of one call.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import resource
 import select
@@ -16,7 +18,7 @@ import sys
 from functools import reduce
 from typing import Any, NoReturn
 
-from puna.sandbox.inside import wire
+from puna.sandbox.inside import linux, wire
 
 REQUEST_LIMIT = 256 << 20
 OTHER, NO_MEMORY = 1, 2  # exit statuses
@@ -28,85 +30,95 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    running: dict[int, tuple[int, socket.socket]] = {}
+    running: dict[int, tuple[int, int, socket.socket]] = {}  # by the call's process, its socket
     while True:
         for ready, _ in poll.poll():
             if ready == fd:
-                data, fds, _, _ = socket.recv_fds(control, 1, 1)
+                data, fds, _, _ = socket.recv_fds(control, 1 << 18, 1)
                 if not data:
-                    for pid, _ in running.values():
-                        os.kill(pid, signal.SIGKILL)
-                    return
+                    return  # the calls that run end with this process
                 connection = socket.socket(fileno=fds[0])
-                child = _begin(connection)
+                child = _begin(json.loads(data), connection)
                 if child is None:
                     connection.close()
                     continue
-                pidfd = os.pidfd_open(child)
-                running[pidfd] = child, connection
-                poll.register(pidfd, select.POLLIN)
-            else:
-                pid, connection = running.pop(ready)
-                _finish(pid, connection)
+                call = child, os.pidfd_open(child), connection
+                running.update({call[1]: call, connection.fileno(): call})
+                poll.register(call[1], select.POLLIN)
+                poll.register(connection, 0)  # its end: nobody waits any more
+            elif ready in running:
+                child, pidfd, connection = running[ready]
                 poll.unregister(ready)
-                os.close(ready)
+                del running[ready]
+                if ready != pidfd:
+                    os.kill(child, signal.SIGKILL)
+                    continue
+                if running.pop(connection.fileno(), None):
+                    poll.unregister(connection)
+                os.close(pidfd)
+                _finish(child, connection)
 
 
-def _begin(connection: socket.socket) -> int | None:
-    """Fork for a call; None where it could not be read or found, which its caller is told."""
+def _begin(named: dict[str, Any], connection: socket.socket) -> int | None:
+    """Fork for a call; None where its function could not be found, which its caller is told."""
     try:
-        connection.settimeout(30)
-        request, _ = wire.receive(connection.recv, REQUEST_LIMIT)
-        function = _find(request)
+        function = _find(named)
         pid = os.fork()
-    except Exception as error:  # whatever importing the module may raise
-        _tell(connection, {"error": f"{type(error).__name__}: {error}"})
+    except BaseException as error:  # whatever importing the module may raise
+        _tell(connection, {"missing": f"{type(error).__name__}: {error}"})
         return None
     if pid == 0:
-        _call(function, request, connection)
+        _call(function, connection)
     return pid
 
 
-def _find(request: dict[str, Any]) -> Any:
-    name, file = request["module"], request["file"]
-    module = sys.modules.get(name)
-    if module is None:
-        if name == "__main__" or name.startswith("puna_env_"):  # loaded from a file, not by name
-            spec = importlib.util.spec_from_file_location(name.strip("_"), file)
-            if spec is None or spec.loader is None:
-                raise ImportError(f"{file} is not a Python file")
-            module = importlib.util.module_from_spec(spec)
+def _find(named: dict[str, Any]) -> Any:
+    name, file = named["module"], named["file"]
+    by_file = name == "__main__" or name.startswith("puna_env_")  # loaded from there, not by name
+    key = f"limited:{file}" if by_file else name
+    module = sys.modules.get(key)
+    if module is None and by_file:
+        spec = importlib.util.spec_from_file_location(key, file)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[key] = module
+        try:
             spec.loader.exec_module(module)
-            sys.modules[name] = module
-        else:
-            module = importlib.import_module(name)
-    return reduce(getattr, request["name"].split("."), module)
+        except BaseException:
+            del sys.modules[key]
+            raise
+    elif module is None:
+        module = importlib.import_module(name)
+    return reduce(getattr, named["name"].split("."), module)
 
 
-def _call(function: Any, request: dict[str, Any], connection: socket.socket) -> NoReturn:
+def _call(function: Any, connection: socket.socket) -> NoReturn:
     code = OTHER
     try:
+        linux.die_with_parent()
+        connection.settimeout(60)
+        request, _ = wire.receive(connection.recv, REQUEST_LIMIT)
         with open("/proc/self/statm", "rb") as file:
             now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         limit = now + request["memory"]
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # not to be held off by any lock
         try:
-            value = function(*request["args"])
+            answer: dict[str, Any] = {"value": function(*request["args"])}
         except MemoryError:
-            answer: dict[str, Any] = {"limit": f"{request['memory'] >> 20} MB"}
+            answer = {"limit": "memory"}
         except BaseException as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        else:
-            answer = {"value": value}
         try:
             data = wire.encode(answer)
         except (TypeError, ValueError, RecursionError) as error:
             data = wire.encode({"error": f"TypeError: the value is not JSON: {error}"})
+        if len(data) > request["largest"]:
+            data = wire.encode({"limit": f"{request['largest'] >> 20} MB for its value"})
         signal.setitimer(signal.ITIMER_PROF, 0)
-        connection.settimeout(30)
         connection.sendall(data)
         code = 0
     except MemoryError:

@@ -40,21 +40,21 @@ class Limits:
     def __post_init__(self) -> None:
         """Raises ValueError where a limit is not positive."""
         for name, value in self.__dict__.items():
-            if not value > 0:
-                raise ValueError(f"limit {name} must be positive, not {value!r}")
+            if not 0 < value < 1e9:
+                raise ValueError(f"limit {name} must be positive and finite, not {value!r}")
 
     def to_wire(self) -> dict[str, Any]:
         """In seconds and bytes."""
         return {
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
-            "memory": self.memory_mb << 20,
-            "processes": self.processes,
-            "file": self.file_mb << 20,
-            "disk": self.disk_mb << 20,
-            "files": self.files,
-            "output": self.output_kb << 10,
-            "open_files": self.open_files,
+            "memory": int(self.memory_mb * 2**20),
+            "processes": int(self.processes),
+            "file": int(self.file_mb * 2**20),
+            "disk": int(self.disk_mb * 2**20),
+            "files": int(self.files),
+            "output": int(self.output_kb * 2**10),
+            "open_files": int(self.open_files),
         }
 
 
@@ -65,7 +65,7 @@ class Job:
     `files`: relative path to content; content may be `(bytes, mode)`. `outputs`: patterns
     (fnmatch, `*` also matches `/`) of the files to bring back. `report`: give the program
     descriptor 3, whose bytes come back apart from its output. `loopback`: let it reach itself over
-    127.0.0.1. Raises ValueError where a path leads outside.
+    127.0.0.1. Raises ValueError where a path leads outside or the files are beyond the limits.
     """
 
     command: Sequence[str] = ()
@@ -84,13 +84,24 @@ class Job:
             raise ValueError("a job has either a command or Python source")
         if isinstance(self.command, str | bytes):
             raise ValueError("a command is a list of words: ['python', 'main.py']")
+        if isinstance(self.outputs, str | bytes):
+            raise ValueError("outputs is a list of patterns: ['out/*']")
         for path in self.files:
             pure = PurePosixPath(path)
             if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in ("", "."):
                 raise ValueError(f"the path of a file must be plain and relative, not {path!r}")
+        self._refuse_too_much()
         texts = (*self.command, *self.args, *self.files, *self.env, *self.env.values())
         if any("\0" in text for text in texts):
             raise ValueError("a zero byte in a command, path or variable")
+
+    def _refuse_too_much(self) -> None:
+        paths = {str(p) for path in self.files for p in (path, *PurePosixPath(path).parents)}
+        if len(paths) > self.limits.files:
+            raise ValueError(f"{len(paths)} files and folders, the limit is {self.limits.files}")
+        size = sum(len(c[0] if isinstance(c, tuple) else c) for c in self.files.values())
+        if size > self.limits.disk_mb * 2**20:
+            raise ValueError(f"files of {size:,} bytes, the limit is {self.limits.disk_mb} MB")
 
     @classmethod
     def python(cls, source: str, *args: str, **fields: Any) -> Job:
@@ -121,7 +132,8 @@ class Job:
 
     def room_for_answer(self) -> int:
         """Bytes beyond which an answer to this job cannot be honest."""
-        return (self.limits.disk_mb << 20) + (self.limits.output_kb << 10) + (64 << 20)
+        limits = self.limits.to_wire()
+        return int(limits["disk"] + limits["output"]) + (64 << 20)
 
 
 ENVIRONMENT = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import json
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 
 from puna.sandbox.inside import wire
 
-ANSWER_LIMIT = 64 << 20
+ANSWER_LIMIT = 32 << 20  # bytes
 START_S, WALL_FACTOR, WALL_S = 60.0, 20.0, 30.0
 
 
@@ -35,8 +36,7 @@ class _Server:
     """A single-threaded process that forks for each call, so that nothing is locked in a fork."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
-        self.control, theirs = socket.socketpair()
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         code = "import sys; from puna.sandbox import calls; calls.main(int(sys.argv[1]))"
         root = str(Path(__file__).resolve().parents[2])
         with theirs:
@@ -48,29 +48,47 @@ class _Server:
                 start_new_session=True,
             )
 
-    def usable(self) -> bool:
-        return self.owner == os.getpid() and self.process.poll() is None
-
     def close(self) -> None:
+        """End it; the kernel ends the calls that run with it."""
         self.control.close()
-        if self.owner == os.getpid():
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 _server: _Server | None = None
 _lock = threading.Lock()
 
 
-def _connect() -> socket.socket:
+def _close() -> None:
+    if _server is not None:
+        _server.close()
+
+
+def _in_a_fork() -> None:
+    """A fork of this process has a server of its own, and no lock that another thread held."""
+    global _server, _lock
+    if _server is not None:
+        _server.control.close()
+    _server, _lock = None, threading.Lock()
+
+
+atexit.register(_close)
+os.register_at_fork(after_in_child=_in_a_fork)
+
+
+def _connect(named: dict[str, str]) -> socket.socket:
     global _server
     with _lock:
-        if _server is None or not _server.usable():
+        if _server is None or _server.process.poll() is not None:
             _server = _Server()
-            atexit.register(_server.close)
         ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(_server.control, [b"c"], [theirs.fileno()])
+        try:
+            with theirs:
+                message = json.dumps(named).encode()
+                socket.send_fds(_server.control, [message], [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise ConnectionError(f"the server of limited calls went away: {error}") from error
         return ours
 
 
@@ -80,33 +98,37 @@ def limited(
     """`function(*args)` within `seconds` of processor time and `memory_mb` of further memory.
 
     The function must be importable by name (module level); arguments and value travel as JSON.
-    Blocks: call it where a verifier runs, on a worker. Raises LimitError, CallError where the
-    function raised, TimeoutError where the machine, not the call, was too slow.
+    Blocks: call it where a verifier runs, on a worker. Raises LimitError; CallError where the
+    function raised, ImportError where it cannot be found by name; TimeoutError, ConnectionError
+    where the machine, not the call, is at fault.
     """
-    request = {
-        "module": function.__module__,
-        "name": function.__qualname__,
-        "file": _file(function),
-        "args": args,
-        "seconds": seconds,
-        "memory": memory_mb << 20,
-    }
-    if "<" in function.__qualname__:
-        raise TypeError(f"{function.__qualname__} must stand at the top of its module")
+    name, module = function.__qualname__, function.__module__
+    if "<" in name:
+        raise TypeError(f"{name} must stand at the top of its module")
+    request = wire.encode(
+        {
+            "args": args,
+            "seconds": seconds,
+            "memory": int(memory_mb * 2**20),
+            "largest": ANSWER_LIMIT,
+        }
+    )
     wall = START_S + seconds * WALL_FACTOR + WALL_S
-    with _connect() as connection:
+    with _connect({"module": module, "name": name, "file": _file(function)}) as connection:
         connection.settimeout(wall)
         try:
-            connection.sendall(wire.encode(request))
-            header, _ = wire.receive(connection.recv, ANSWER_LIMIT)
+            connection.sendall(request)
+            header, _ = wire.receive(connection.recv, 2 * ANSWER_LIMIT)
         except TimeoutError:
-            raise TimeoutError(f"waited {wall:g} s for {function.__qualname__}") from None
+            raise TimeoutError(f"waited {wall:g} s for {name}") from None
         except (OSError, EOFError) as error:
             raise ConnectionError(f"the server of limited calls went away: {error}") from error
     if "lost" in header:
-        raise ConnectionError(f"the limited call of {function.__qualname__} {header['lost']}")
+        raise ConnectionError(f"the limited call of {name} {header['lost']}")
     if "limit" in header:
-        raise LimitError(f"{function.__qualname__} met its limit of {header['limit']}")
+        raise LimitError(f"{name} met its limit of {header['limit']}")
+    if "missing" in header:
+        raise ImportError(f"{name} of {module} cannot be found: {header['missing']}")
     if "error" in header:
         raise CallError(header["error"])
     return header["value"]

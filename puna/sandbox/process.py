@@ -12,10 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from puna.core.errors import UserError
 from puna.core.threads import default_threads
@@ -35,7 +38,7 @@ class OneProcess(Sandbox):
 
     def __init__(self, at_once: int = 0) -> None:
         self.at_once = at_once or default_threads()
-        self.gates: dict[int, asyncio.Semaphore] = {}
+        self.gates: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
     @abstractmethod
     def started(self, job: Job) -> AbstractAsyncContextManager[Started]:
@@ -44,7 +47,7 @@ class OneProcess(Sandbox):
     async def run(self, job: Job) -> Result:
         """Run a job. Raises SandboxError where the machinery failed."""
         loop = asyncio.get_running_loop()
-        gate = self.gates.setdefault(id(loop), asyncio.Semaphore(self.at_once))
+        gate = self.gates.setdefault(loop, asyncio.Semaphore(self.at_once))
         async with gate, self.started(job) as (process, request):
             assert process.stdin
             assert process.stdout
@@ -67,8 +70,9 @@ class OneProcess(Sandbox):
         return Result.from_wire(*incoming.message())
 
     def run_now(self, job: Job) -> Result:
-        """`run` for callers without an event loop."""
-        return asyncio.run(self.run(job))
+        """`run` for callers without an event loop of their own to wait in."""
+        with ThreadPoolExecutor(1) as thread:  # there may be one running in this thread
+            return thread.submit(asyncio.run, self.run(job)).result()
 
     def close(self) -> None:
         """Nothing outlives a job here."""
@@ -115,7 +119,7 @@ class Container(OneProcess):
         name = f"puna-{secrets.token_hex(8)}"
         process = await asyncio.create_subprocess_exec(
             *(self.name, "run", "--name", name, *self.options(job), self.image),
-            *("python3", "-I", "-S", f"{KEEPER}/once.py", "/box"),
+            *("python3", "-s", "-S", "-P", f"{KEEPER}/once.py", "/box"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -131,7 +135,7 @@ class Container(OneProcess):
         if process.stdin:
             process.stdin.close()  # it ends by itself after this
         try:
-            await asyncio.wait_for(process.wait(), 5)
+            await asyncio.wait_for(_drained(process), 5)
         except TimeoutError:
             removal = await asyncio.create_subprocess_exec(
                 *(self.name, "rm", "--force", name),
@@ -139,8 +143,8 @@ class Container(OneProcess):
                 stderr=subprocess.DEVNULL,
             )
             await asyncio.wait_for(removal.wait(), 60)
-            process.kill()
-            await process.wait()
+            _kill(process)
+            await _drained(process)
 
     def options(self, job: Job) -> list[str]:
         """The engine's options for one job."""
@@ -150,6 +154,9 @@ class Container(OneProcess):
         out += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=0:0"]
         out += [f"--cap-add={c}" for c in ("SETUID", "SETGID", "CHOWN", "KILL", "DAC_OVERRIDE")]
         out += [f"--pids-limit={limits.processes + 2}", f"--memory={limits.memory_mb + 64}m"]
+        out += ["--env=PYTHONHASHSEED=0", f"--shm-size={limits.disk_mb}m"]
+        if self.name == "podman":
+            out.append("--read-only-tmpfs=false")  # or /var/tmp could be written without bounds
         out += [f"--memory-swap={limits.memory_mb + 64}m", "--ipc=private"]
         # Podman would raise these above what the user may; --pids-limit is what counts
         most = 4096 + limits.processes
@@ -178,26 +185,46 @@ class Unsafe(OneProcess):
     @asynccontextmanager
     async def started(self, job: Job) -> AsyncIterator[Started]:
         """A process in a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="puna-unsafe-") as box:
-            path = f"{sys.base_prefix}/bin:/usr/bin:/bin"
+        box = tempfile.mkdtemp(prefix="puna-unsafe-")
+        try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(INSIDE / "once.py"), box),
+                *(sys.executable, "-s", "-S", "-P", str(INSIDE / "once.py"), box),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
             )
             try:
+                path = f"{sys.base_prefix}/bin:/usr/bin:/bin"
                 yield process, wire.encode(*job.to_wire(path, box))
             finally:
                 await asyncio.shield(_end(process))
+        finally:  # a program, because folders may be deeper than Python's own function can go
+            subprocess.run(["rm", "-rf", box], timeout=60)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.stdin:
         process.stdin.close()  # the supervisor kills what it started, and ends
     try:
-        await asyncio.wait_for(process.wait(), GRACE_S)
+        await asyncio.wait_for(_drained(process), GRACE_S)
     except TimeoutError:
+        _kill(process)
+        await _drained(process)
+
+
+async def _drained(process: asyncio.subprocess.Process) -> None:
+    """Until it has ended: asyncio waits for the end of its pipes too, so they are read."""
+
+    async def drop(stream: asyncio.StreamReader | None) -> None:
+        while stream and await stream.read(1 << 20):
+            pass
+
+    await asyncio.gather(drop(process.stdout), drop(process.stderr), process.wait())
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    try:
         process.kill()
-        await process.wait()
+    except ProcessLookupError:
+        pass

@@ -44,6 +44,8 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "shmget": (29, 194),
     "msgget": (68, 186),
     "semget": (64, 190),
+    "vmsplice": (278, 75),
+    "io_setup": (206, 0),
     # large attack surface, nothing a job needs
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
@@ -87,6 +89,7 @@ CALLS = {  # those looked at by their arguments
     "socketpair": (53, 199),
     "ioctl": (16, 29),
     "personality": (135, 92),
+    "prlimit64": (302, 261),
 }
 NAMESPACES = 0x7E020080  # every CLONE_NEW flag
 TERMINAL_TRICKS = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
@@ -155,6 +158,7 @@ def program(machine: str) -> bytes:
     blocks[call["socketpair"]] = _only(0, (1,), NO_FAMILY)
     blocks[call["ioctl"]] = _never(1, TERMINAL_TRICKS, PERM)
     blocks[call["personality"]] = _only(0, (0, 0xFFFFFFFF), PERM)
+    blocks[call["prlimit64"]] = _only(0, (0,), PERM)  # of itself, not of its first process
     code: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE_AT),
         (EQUAL, 1, 0, audit),

@@ -29,14 +29,25 @@ def test_a_job_is_a_list_of_words_or_source() -> None:
         Job()
     with pytest.raises(ValueError, match="either a command or"):
         Job(["true"], source="1")
+    with pytest.raises(ValueError, match="list of patterns"):
+        Job(["true"], outputs="out.txt")
     with pytest.raises(ValueError, match="zero byte"):
         Job(["a\0b"])
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_a_limit_is_positive(value: float) -> None:
-    with pytest.raises(ValueError, match="wall_s must be positive"):
-        Limits(wall_s=value)
+    for name in ("wall_s", "cpu_s", "memory_mb", "files"):
+        with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
+            Limits(**{name: value})
+    assert Limits(memory_mb=1.5).to_wire()["memory"] == 3 << 19
+
+
+def test_more_than_the_limits_allow_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(ValueError, match="12 files and folders, the limit is 10"):
+        Job(["true"], files={f"d/{i}": b"" for i in range(10)}, limits=Limits(files=10))
+    with pytest.raises(ValueError, match="2,000,000 bytes, the limit is 1 MB"):
+        Job(["true"], files={"a": bytes(2_000_000)}, limits=Limits(disk_mb=1))
 
 
 def result(**files: bytes) -> Result:
@@ -76,7 +87,9 @@ def test_a_message_that_ends_early_is_an_end(blobs: list[bytes]) -> None:
 def test_a_message_that_claims_to_be_huge_is_refused_before_it_is_read() -> None:
     incoming = wire.Incoming(1000)
     with pytest.raises(ValueError, match="allowed are 1,000"):
-        incoming.feed(struct.pack(">I", 0xFFFFFFFF))
+        incoming.feed(struct.pack(">I", 60 << 20))
+    with pytest.raises(ValueError, match="a header of 4,294,967,295 bytes"):
+        wire.Incoming(1 << 40).feed(struct.pack(">I", 0xFFFFFFFF))
     with pytest.raises(ValueError, match="allowed are 1,000"):
         wire.Incoming(1000).feed(wire.encode({}, [b"x" * 2000]))
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import operator
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
+import types
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +132,67 @@ def test_many_threads_share_the_server() -> None:
     for thread in threads:
         thread.join()
     assert values == {i: math.gcd(i, 60) for i in range(1, 20)}
+
+
+def test_a_large_value_and_a_function_that_is_not_there() -> None:
+    with pytest.raises(LimitError, match="32 MB for its value"):
+        limited(operator.mul, "x", 40_000_000)
+    gone = types.FunctionType(where.__code__, {}, "gone")
+    gone.__module__, gone.__qualname__ = "no.such.module", "gone"
+    with pytest.raises(ImportError, match="cannot be found"):
+        limited(gone)
+
+
+MAIN = """
+import os, sys, threading, time
+from puna.sandbox import limited
+from puna.sandbox.limited import _lock
+
+def mine(x):
+    return x + 1
+
+def sleep():
+    time.sleep(100)
+
+if __name__ == "__main__":
+    print(limited(mine, 1))
+    def hold():
+        with _lock:
+            time.sleep(3)
+    threading.Thread(target=hold, daemon=True).start()
+    time.sleep(0.3)
+    pid = os.fork()  # while another thread holds the lock
+    if pid == 0:
+        print(limited(mine, 2), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    threading.Thread(target=limited, args=(sleep,), daemon=True).start()
+    time.sleep(4)
+    print("end", flush=True)
+"""
+
+
+def test_a_programs_own_function_a_fork_and_an_end_in_the_middle(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(MAIN)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["2", "3", "end"], done.stderr
+    deadline = time.monotonic() + 5
+    while (left := _running_in(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+
+
+def _running_in(folder: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").readlink() == folder:
+                found.append(path.name)
+        except OSError:
+            pass
+    return found
 
 
 def test_a_function_of_a_file_that_is_no_module(tmp_path) -> None:

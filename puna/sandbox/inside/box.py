@@ -11,16 +11,13 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from puna.sandbox.inside import wire
+from puna.sandbox.inside.usage import STREAMS, Opened, Usage, sizes
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
-CLOCK = os.sysconf("SC_CLK_TCK")
-STREAMS = ("stdin", "stdout", "stderr", "report")
 FOLDERS = ("work", "tmp", "shm", "out")
-SPARE_FILES = 1 + len(FOLDERS) + len(STREAMS)  # what is there before the job
+LONGEST_PATH = 3000
 Owner = tuple[int, int] | None
 
 
@@ -62,86 +59,6 @@ def _write(work: str, path: str, mode: int, data: bytes, owner: Owner) -> None:
             os.fchown(fd, *owner)
 
 
-@dataclass
-class Usage:
-    """What a job has used, and why it has to end (empty: it does not)."""
-
-    reason: str = ""
-    memory: int = 0
-    cpu_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A job's folder, the one of its streams, and its /proc, open."""
-
-    box: int
-    out: int
-    proc: int = -1
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        for fd in (self.box, self.out, self.proc):
-            if fd >= 0:
-                os.close(fd)
-
-
-def look(at: Opened, reaped_s: float, limits: dict[str, Any], usage: Usage) -> None:
-    """Count what a job uses now.
-
-    `at.proc` is -1 where others than the job's processes stand there: then only output counts.
-    `reaped_s`: processor time of its processes that have ended already, where that is known.
-    """
-    proc = at.proc
-    if sum(sizes(at.out)) > limits["output"]:
-        usage.reason = "output"
-    if proc < 0:
-        return
-    cpu, resident = reaped_s, {}
-    for name in os.listdir(proc):
-        fields = _stat(proc, name) if name.isdigit() else []
-        if not fields:
-            continue
-        cpu += sum(map(int, fields[11:15])) / CLOCK
-        resident[name] = int(fields[21]) * PAGE
-    memory = sum(resident.values())
-    if memory > limits["memory"]:  # perhaps not, if shared pages count once
-        memory = sum(_proportional(proc, pid) or size for pid, size in resident.items())
-    usage.memory, usage.cpu_s = max(usage.memory, memory), max(usage.cpu_s, cpu)
-    disk = os.statvfs(at.box)
-    if memory > limits["memory"]:
-        usage.reason = "memory"
-    elif cpu > limits["cpu_s"]:
-        usage.reason = "cpu"
-    elif disk.f_files - disk.f_ffree > limits["files"] + SPARE_FILES:
-        usage.reason = "files"
-
-
-def sizes(out: int) -> list[int]:
-    """Bytes in standard output, standard error and report."""
-    return [os.stat(name, dir_fd=out).st_size for name in STREAMS[1:]]
-
-
-def _stat(proc: int, pid: str) -> list[bytes]:
-    try:
-        with open(os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=proc), "rb") as file:
-            return file.read().rsplit(b")", 1)[1].split()
-    except OSError:
-        return []  # it has just ended
-
-
-def _proportional(proc: int, pid: str) -> int:
-    """Bytes of a process, shared pages in part; 0 where this process may not know."""
-    try:
-        with open(os.open(f"{pid}/smaps_rollup", os.O_RDONLY, dir_fd=proc), "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
-
-
 def finish(
     usage: Usage, status: int, used: resource.struct_rusage, limits: dict[str, Any], at: Opened
 ) -> dict[str, Any]:
@@ -180,26 +97,37 @@ def answer(header: dict[str, Any], at: Opened, outputs: list[str], limits: dict[
 
 
 def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, int, bytes | None]]:
-    """Regular files of `work` that match, as (path, mode, bytes); bytes are None past the limit."""
-    if not patterns:
-        return
-    total = 0
-    for folder, names, files, at in os.fwalk("work", follow_symlinks=False, dir_fd=box):
-        names.sort()
-        for name in sorted(files):
+    """Regular files of `work` that match, as (path, mode, bytes); bytes are None past the limit.
+
+    Every process of the job is dead, so nothing changes on the way. Paths count too; below a path
+    of 3,000 bytes nothing is looked for.
+    """
+    total, todo = 0, ["work"] if patterns else []
+    while todo:
+        folder = todo.pop()
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=box)
+        except OSError:
+            continue
+        with os.scandir(fd) as entries:
+            found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+        os.close(fd)
+        inside = [f"{folder}/{name}" for name, is_folder in found if is_folder]
+        todo += [path for path in reversed(inside) if len(os.fsencode(path)) < LONGEST_PATH]
+        for name in [name for name, is_folder in found if not is_folder]:
             path = f"{folder}/{name}"[len("work/") :]
             if not any(fnmatch.fnmatchcase(path, p) for p in patterns):
                 continue
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
             try:
-                fd = os.open(name, flags, dir_fd=at)
+                fd = os.open(f"{folder}/{name}", flags, dir_fd=box)
             except OSError:
                 continue  # a symbolic link, a socket, or unreadable
             with open(fd, "rb") as file:
                 about = os.fstat(fd)
                 if not stat.S_ISREG(about.st_mode):
                     continue
-                total += about.st_size
+                total += about.st_size + 6 * len(os.fsencode(path))  # as JSON may write it
                 if total > limit:
                     yield path, 0, None
                     return

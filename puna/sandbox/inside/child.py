@@ -5,6 +5,9 @@ From `become` on there is no way back: it ends in the job's program or in `os._e
 
 from __future__ import annotations
 
+import _sitebuiltins
+import atexit
+import builtins
 import fcntl
 import linecache
 import os
@@ -46,6 +49,7 @@ class Walls:
             os.setresuid(self.uid, self.uid, self.uid)
             linux.dumpable(True)  # what the kernel took away with the change of user
         if self.proc >= 0:
+            linux.first_to_go(self.proc)
             linux.own_user(self.proc, self.uid, self.gid, USER)
         linux.drop_capabilities()
 
@@ -93,7 +97,7 @@ def _limit(limits: dict[str, Any], own_count: bool) -> None:
         resource.RLIMIT_AS: limits["memory"],
         resource.RLIMIT_FSIZE: max(limits["file"], limits["output"]),
         resource.RLIMIT_NOFILE: limits["open_files"],
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # not 0: a core pattern that is a program ignores that
         resource.RLIMIT_MEMLOCK: 1 << 16,
     }
     if hasattr(resource, "RLIMIT_MSGQUEUE"):
@@ -115,8 +119,8 @@ def _execute(request: dict[str, Any]) -> NoReturn:
 
 
 def _interpret(request: dict[str, Any], work: str) -> NoReturn:
-    """Run Python source as `__main__`, as `python main.py` would."""
-    code = 0
+    """Run Python source as `__main__`, much as `python main.py` would."""
+    code = 1
     try:
         os.environ.clear()
         os.environ.update(request["env"])
@@ -124,26 +128,34 @@ def _interpret(request: dict[str, Any], work: str) -> NoReturn:
         sys.path[0] = work  # where this package was found; a job has its own
         for name in [n for n in sys.modules if n.split(".")[0] == "puna"]:
             del sys.modules[name]
+        builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")
+        builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
         main = ModuleType("__main__")
         main.__dict__["__file__"] = "main.py"
         sys.modules["__main__"] = main
         source = request["source"]
         lines = source.splitlines(keepends=True)
         linecache.cache["main.py"] = (len(source), None, lines, "main.py")
-        exec(compile(source, "main.py", "exec"), main.__dict__)
-    except SystemExit as stop:
-        code = _status(stop.code)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    try:
+        try:
+            exec(compile(source, "main.py", "exec"), main.__dict__)
+            code = 0
+        except SystemExit as stop:
+            code = _status(stop.code)
+        except BaseException:
+            traceback.print_exc()
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
-        sys.stdout.flush()
+        atexit._run_exitfuncs()
         sys.stderr.flush()
+        sys.stdout.flush()
     except BaseException:
         code = code or 1
-    os._exit(code & 0xFF)
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _status(code: Any) -> int:

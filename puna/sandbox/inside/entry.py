@@ -73,6 +73,8 @@ class Builder:
         size = 2 * limits["output"] + extra
         linux.mount("tmpfs", f"{BOX}/out", "tmpfs", safe, f"size={size},mode=700")
         linux.mount(f"{BOX}/shm", "/dev/shm", "", linux.BIND)
+        terminals = "newinstance,ptmxmode=0666,mode=620"
+        linux.mount("devpts", "/dev/pts", "devpts", linux.NO_SUID | linux.NO_EXEC, terminals)
         flags = safe | linux.NO_EXEC | linux.READ_ONLY
         linux.mount("proc", "/proc", "proc", flags, "hidepid=2")  # a job sees its own processes
 

@@ -1,6 +1,6 @@
 """The process that forks jobs; the first process of the outer jail.
 
-`python -I -S keeper.py FD`: FD is a sequential-packet socket. Its first message is the
+`python -s -S -P keeper.py FD`: FD is a sequential-packet socket. Its first message is the
 configuration, the answer to it `{"ready": true}` or `{"error": ...}`; then each message is the
 limits of a job and carries that job's socket. The jobs that run at once are bounded, the others
 wait here. The end of FD is the end of all. No content of a job ever enters this process, since
@@ -9,10 +9,12 @@ every later job begins as a copy of its memory: `entry.py` reads the request, `p
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -24,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/keeper.py"))
 
-from puna.sandbox.inside import box, entry, linux, porter, wire
+from puna.sandbox.inside import box, entry, linux, porter, usage, wire
 
 TICK_MS = 20
 
@@ -39,8 +41,8 @@ class Running:
     tie: socket.socket  # to its process, until that becomes the job
     order: dict[str, Any]
     began: float = 0.0
-    at: box.Opened | None = None
-    usage: box.Usage = field(default_factory=box.Usage)
+    at: usage.Opened | None = None
+    used: usage.Usage = field(default_factory=usage.Usage)
 
     def close(self) -> None:
         """Give every descriptor back."""
@@ -120,7 +122,7 @@ class Keeper:
             self.ended(job)
         elif fd == job.connection.fileno():
             self.forget(job, fd)
-            job.usage.reason = "cancelled"
+            job.used.reason = "cancelled"
             signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
         else:
             self.tied(job)
@@ -130,7 +132,7 @@ class Keeper:
         """Its process is about to become the job, or ended before."""
         data, fds, _, _ = socket.recv_fds(job.tie, 1, 3)
         if data:
-            job.at = box.Opened(*fds)
+            job.at = usage.Opened(*fds)
             job.began = time.monotonic()
 
     def forget(self, job: Running, fd: int) -> None:
@@ -140,12 +142,12 @@ class Keeper:
 
     def look(self, job: Running, now: float) -> None:
         """End a job that has met a limit."""
-        if job.at is None or job.usage.reason or now - job.began < TICK_MS / 1000:
+        if job.at is None or job.used.reason or now - job.began < TICK_MS / 1000:
             return
-        box.look(job.at, 0.0, job.order["limits"], job.usage)
+        usage.look(job.at, 0.0, job.order["limits"], job.used)
         if now - job.began > job.order["limits"]["wall_s"]:
-            job.usage.reason = "wall"
-        if job.usage.reason:
+            job.used.reason = "wall"
+        if job.used.reason:
             signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
 
     def ended(self, job: Running) -> None:
@@ -153,17 +155,17 @@ class Keeper:
         if job.at is None:
             self.tied(job)
         wall_s = time.monotonic() - job.began
-        _, status, used = os.wait4(job.pid, 0)
+        _, status, spent = os.wait4(job.pid, 0)
         for fd in (job.pidfd, job.tie.fileno(), job.connection.fileno()):
             self.forget(job, fd)
         try:
             if job.at is None:
                 wire.tell(job.connection, "the job's process ended before it could become the job")
-            elif job.usage.reason != "cancelled":
+            elif job.used.reason != "cancelled":
                 said = job.tie.recv(64) if job.order["command"] else b""
                 if said:  # how the command ended, where the first process only waited for it
                     status = int(said)
-                header = box.finish(job.usage, status, used, job.order["limits"], job.at)
+                header = box.finish(job.used, status, spent, job.order["limits"], job.at)
                 header["wall_s"] = wall_s
                 task = json.dumps({**job.order, "header": header}).encode()
                 fds = [job.connection.fileno(), job.at.box, job.at.out]
@@ -177,10 +179,15 @@ class Keeper:
 def main() -> None:
     """Configure, say so, keep."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    # as the first process it would receive from jobs whatever has a handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         config = json.loads(control.recv(1 << 18))
         for name in config["preload"]:
             importlib.import_module(name)
+        atexit._clear()
         linux.mount("", "/", "", linux.PRIVATE | linux.REC)
         keeper = Keeper(control, config, bytes.fromhex(config.pop("filter")))
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 
@@ -58,6 +59,20 @@ def dumpable(yes: bool) -> None:
 def adopt_orphans() -> None:
     """What a descendant leaves behind becomes this process's child, not the machine's."""
     _check(libc.prctl(36, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
+
+
+def die_with_parent() -> None:
+    """The kernel ends this process when the thread that forked it ends."""
+    _check(libc.prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
+
+
+def first_to_go(proc: int) -> None:
+    """Should the machine run out of memory, the kernel ends this process before others."""
+    fd = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
+    try:
+        os.write(fd, b"1000")
+    finally:
+        os.close(fd)
 
 
 def own_user(proc: int, uid: int, gid: int, inside: int) -> None:

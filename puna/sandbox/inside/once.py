@@ -1,6 +1,6 @@
 """One job without namespaces of our own: the first process of a container, or a plain one.
 
-`python3 -I -S once.py FOLDER`: the request comes on standard input, the answer goes to standard
+`python3 -s -S -P once.py FOLDER`: the request comes on standard input, the answer goes to standard
 output. The end of standard input cancels the job. A request with `user` runs as that user.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/once.py"))
 
-from puna.sandbox.inside import box, child, linux, wire
+from puna.sandbox.inside import box, child, linux, usage, wire
 
 TICK_S = 0.02
 
@@ -47,13 +47,13 @@ def main(folder: str) -> bytes:
     for fd in streams.values():
         os.close(fd)
     proc = _open("/proc") if os.getpid() == 1 else -1  # then every other process is the job's
-    at = box.Opened(_open(folder), _open(f"{folder}/out"), proc)
-    limits, usage = request["limits"], box.Usage()
-    status = _watch(pid, incoming, at, limits, usage, began)
+    at = usage.Opened(_open(folder), _open(f"{folder}/out"), proc)
+    limits, used = request["limits"], usage.Usage()
+    status = _watch(pid, incoming, at, limits, used, began)
     if data := told.recv(1 << 16):
         return data
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    header = box.finish(usage, status, used, limits, at)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    header = box.finish(used, status, spent, limits, at)
     header["wall_s"] = time.monotonic() - began
     return box.answer(header, at, request["outputs"], limits)
 
@@ -63,23 +63,29 @@ def _open(folder: str) -> int:
 
 
 def _watch(
-    pid: int, incoming: int, at: box.Opened, limits: dict[str, Any], usage: box.Usage, began: float
+    pid: int,
+    incoming: int,
+    at: usage.Opened,
+    limits: dict[str, Any],
+    used: usage.Usage,
+    began: float,
 ) -> int:
     """Until the job ends or meets a limit; what it started is killed. Its wait status."""
     done = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(done, select.POLLIN)
     poll.register(incoming, select.POLLIN)
-    while not usage.reason:
+    while not used.reason:
         ready = [fd for fd, _ in poll.poll(TICK_S * 1000)]
         if done in ready:
             break
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        box.look(at, used.ru_utime + used.ru_stime, limits, usage)
+        _reap_others(pid)
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        usage.look(at, spent.ru_utime + spent.ru_stime, limits, used)
         if incoming in ready:
-            usage.reason = "cancelled"
+            used.reason = "cancelled"
         elif time.monotonic() - began > limits["wall_s"]:
-            usage.reason = "wall"
+            used.reason = "wall"
     if os.getpid() == 1:
         _kill(-1)
     else:
@@ -93,6 +99,17 @@ def _watch(
             return status
         if ended == pid:
             status = how
+
+
+def _reap_others(pid: int) -> None:
+    """Orphans that have ended, but not the job itself."""
+    try:
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid == pid:
+                return
+            os.waitpid(found.si_pid, 0)
+    except ChildProcessError:
+        pass
 
 
 def _kill(pid: int) -> None:

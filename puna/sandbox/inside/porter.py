@@ -9,7 +9,7 @@ import json
 import os
 import socket
 
-from puna.sandbox.inside import box, wire
+from puna.sandbox.inside import box, usage, wire
 
 AT_ONCE = 100_000  # bytes that a socket takes without anybody reading
 PATIENCE_S = 60.0
@@ -35,7 +35,7 @@ def _serve(orders: socket.socket) -> None:
         if not data:
             return
         connection = socket.socket(fileno=fds[0])
-        at = box.Opened(*fds[1:])
+        at = usage.Opened(*fds[1:])
         try:
             order = json.loads(data)
             message = box.answer(order["header"], at, order["outputs"], order["limits"])

@@ -39,7 +39,9 @@ class Incoming:
         while self.header is None and len(self.data) >= self.need:
             if self.need == HEAD.size:
                 (size,) = HEAD.unpack_from(self.data)
-                self._grow(min(size, LARGEST_HEADER + 1))
+                if size > LARGEST_HEADER:
+                    raise ValueError(f"a header of {size:,} bytes")
+                self._grow(size)
             else:
                 self.body = self.need
                 self.header = json.loads(bytes(self.data[HEAD.size : self.need]))
