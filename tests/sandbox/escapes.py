@@ -272,3 +272,113 @@ for _ in range(20):
 time.sleep(99)
 """,
 }
+
+# Programs that hide what they use, with the limits they must not get past: name -> (source, limits,
+# the reason they end for).
+HIDING = {
+    "memory in sockets": (
+        """
+import os, socket, time
+kept = []
+for _ in range(5):
+    if os.fork() == 0: break
+for _ in range(100):
+    pair = socket.socketpair()
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    pair[0].setblocking(False)
+    kept.append(pair)
+    try:
+        while True: pair[0].send(bytes(4000))
+    except BlockingIOError:
+        pass
+time.sleep(20)
+""",
+        {"memory_mb": 100, "wall_s": 15},
+        "memory",
+    ),
+    "memory that is shared and let go": (
+        """
+import mmap, os, time
+for _ in range(4):
+    if os.fork() == 0: break
+m = mmap.mmap(-1, 90 << 20)
+for at in range(0, 90 << 20, 4096): m[at] = 1
+m.madvise(mmap.MADV_DONTNEED)
+time.sleep(20)
+""",
+        {"memory_mb": 150, "wall_s": 15},
+        "memory",
+    ),
+    "memory behind a first thread that ended": (
+        """
+import ctypes, os, threading, time
+for _ in range(4):
+    if os.fork() == 0: break
+def hold():
+    x = bytearray(b"1" * (60 << 20))
+    time.sleep(20)
+threading.Thread(target=hold).start()
+time.sleep(0.5)
+ctypes.CDLL(None).syscall(60, 0)
+""",
+        {"memory_mb": 250, "wall_s": 15},
+        "memory",
+    ),
+    "time of children that nobody waits for": (
+        """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+end = time.time() + 12
+while time.time() < end:
+    if os.fork() == 0:
+        t = time.process_time()
+        while time.process_time() - t < 0.4: pass
+        os._exit(0)
+    try: os.wait()
+    except ChildProcessError: pass
+""",
+        {"cpu_s": 1, "wall_s": 15},
+        "cpu",
+    ),
+    "pages spliced into pipes": (
+        """
+import ctypes
+if ctypes.CDLL(None, use_errno=True).syscall(278, 1, 0, 0, 0) < 0 and ctypes.get_errno() == 1:
+    raise SystemExit(9)
+""",
+        {},
+        "exit 9",
+    ),
+}
+# Programs that turn on what supervises them; run as commands, they have such a process.
+TURNING = """
+import os, resource, signal
+for number in range(1, 65):
+    try:
+        os.kill(1, number)
+    except OSError:
+        pass
+for what in ("NOFILE", "AS", "CPU", "FSIZE"):
+    try:
+        resource.prlimit(1, getattr(resource, "RLIMIT_" + what), (0, 0))
+        print("ESCAPED prlimit", what)
+    except OSError:
+        pass
+for path in ("/box/out", "/box/out/stdout", "/proc/1/fd", "/proc/1/mem"):
+    try:
+        os.chmod(path, 0o777)
+        print("reached", path)
+    except OSError:
+        pass
+r = None
+try:
+    r = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+except OSError:
+    pass
+for _ in range(1000):
+    os.write(2, b"x")
+    if r is not None:
+        try: os.read(r, 10)
+        except BlockingIOError: pass
+os.closerange(0, 100)
+"""

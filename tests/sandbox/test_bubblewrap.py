@@ -109,7 +109,7 @@ import importlib, sys
 sys.path[:0] = ["/run/packages", "/run/library"]
 import numpy, puna.core.stats
 print(numpy.zeros(3).sum())
-for hidden in ("puna.envs.arithmetic.env", "puna.envs.shop.judge", "puna.papers"):
+for hidden in ("puna.envs.arithmetic.env", "puna.envs.shop.judge", "puna.envs"):
     try:
         importlib.import_module(hidden)
         print("found", hidden)
@@ -226,6 +226,79 @@ def test_a_fork_of_this_process_has_a_keeper_of_its_own(own_jail: Bubblewrap) ->
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert own_jail.run_now(Job(["true"])).ok
     assert own_jail.keeper is keeper
+
+
+def test_a_fork_holds_nothing_up(own_jail: Bubblewrap) -> None:
+    """A worker that was forked lives on; closing, cancelling and locks do not wait for it."""
+    assert own_jail.run_now(Job(["true"])).ok
+
+    async def cancelled() -> None:
+        limits = Limits(wall_s=60)
+        task = asyncio.create_task(own_jail.run(Job(["sleep", "77.7"], limits=limits)))
+        await asyncio.sleep(0.5)
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+            os._exit(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        workers.append(pid)
+
+    workers: list[int] = []
+    asyncio.run(cancelled())
+    deadline = time.monotonic() + 5
+    while _marked("77.7") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _marked("77.7")
+    with own_jail.lock:
+        pid = os.fork()
+        if pid == 0:
+            fine = own_jail.run_now(Job.python("print(1)")).stdout == b"1\n"
+            own_jail.close()
+            os._exit(0 if fine else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    keeper = own_jail.keeper
+    assert keeper is not None
+    began = time.monotonic()
+    own_jail.close()
+    assert time.monotonic() - began < 2
+    assert keeper.process.poll() is not None
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+def test_a_keeper_that_was_stopped_is_closed(own_jail: Bubblewrap) -> None:
+    assert own_jail.run_now(Job(["true"])).ok
+    keeper = own_jail.keeper
+    assert keeper is not None
+    os.killpg(keeper.process.pid, signal.SIGSTOP)
+    own_jail.close()
+    assert keeper.process.poll() is not None
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with (
+        Bubblewrap(Mounts(folders={"/data": Path("/no/such/folder")})) as jail,
+        pytest.raises(UserError, match="no /no/such/folder to show as /data"),
+    ):
+        jail.run_now(Job(["true"]))
+
+
+def test_out_of_descriptors_is_the_machines_fault(own_jail: Bubblewrap) -> None:
+    import resource
+
+    assert own_jail.run_now(Job(["true"])).ok
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        with pytest.raises(SandboxError, match="Too many open files"):
+            own_jail.run_now(Job(["true"]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert own_jail.run_now(Job(["true"])).ok
 
 
 def test_the_death_of_this_process_ends_everything(tmp_path: Path) -> None:

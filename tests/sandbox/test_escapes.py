@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from escapes import BOMBS, ESCAPES, OUTSIDE, PROLOGUE
+from escapes import BOMBS, ESCAPES, HIDING, OUTSIDE, PROLOGUE, TURNING
 
 import puna
 from puna.sandbox import Job, Limits, Sandbox
@@ -103,36 +104,55 @@ def test_without_walls_it_does(name: str, argument: dict[str, str]) -> None:
     assert attempt(Unsafe(), "fork", name, argument) != []
 
 
+GO = """
+import json, sys
+from escapes import BOMBS, ESCAPES, HIDING, PROLOGUE, TURNING
+from puna.sandbox import Job, Limits
+from puna.sandbox.bubblewrap import Bubblewrap
+
+arguments = json.loads(sys.argv[1])
+
+def programs(source, argument="", **limits):
+    limits = Limits(**limits)
+    yield "fork", Job.python(source, argument, limits=limits)
+    yield "command", Job(["python3", "-c", source, argument], limits=limits)
+
+with Bubblewrap() as jail:
+    def run(name, source, argument="", **limits):
+        for form, job in programs(source, argument, **limits):
+            result = jail.run_now(job)
+            lines = result.stdout[:9999].decode(errors="replace").splitlines()
+            escaped = [line for line in lines if line.startswith("ESCAPED")]
+            said = {"name": name, "form": form, "exit": result.exit, "reason": result.reason}
+            print(json.dumps({**said, "escaped": escaped, "last": lines[-1:]}), flush=True)
+
+    for name, source in ESCAPES.items():
+        run(name, PROLOGUE + source + "\\nprint('done')", arguments.get(name, ""))
+    for name, source in BOMBS.items():
+        run(name, source, wall_s=1, cpu_s=1, memory_mb=300)
+    for name, (source, limits, _) in HIDING.items():
+        run(name, source, **limits)
+    run("turning", TURNING)
+    run("honest", "print('done')")
+"""
+
+
 @pytest.mark.slow
-def test_as_an_ordinary_user(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
-    """The whole suite once more, started by a user without rights; root only lends the user."""
+def test_as_an_ordinary_user(tmp_path: Path, argument: dict[str, str], secret: Path) -> None:
+    """All of it once more, started by a user without rights; root only lends the user."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")
     if not os.path.exists(SYSTEM_PYTHON):
         pytest.skip(f"needs {SYSTEM_PYTHON}, which everybody may run")
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:2], secret.parent):
+        folder.chmod(0o755)
     package = Path(puna.__file__).parent
     shutil.copytree(package, tmp_path / "puna", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).parent / "escapes.py", tmp_path)
-    (tmp_path / "go.py").write_text(
-        "import json, sys\n"
-        "from escapes import ESCAPES, PROLOGUE\n"
-        "from puna.sandbox import Job\n"
-        "from puna.sandbox.bubblewrap import Bubblewrap\n"
-        "with Bubblewrap() as jail:\n"
-        "    for name, source in ESCAPES.items():\n"
-        "        program = PROLOGUE + source + \"\\nprint('done')\"\n"
-        "        command = Job(['python3', '-c', program, sys.argv[1]])\n"
-        "        for job in (Job.python(program, sys.argv[1]), command):\n"
-        "            result = jail.run_now(job)\n"
-        "            text = result.stdout.decode(errors='replace')\n"
-        "            print(name, text.split('\\n'), result.exit)\n"
-    )
-    subprocess.run(["chmod", "-R", "a+rX", tmp_path], check=True)
+    (tmp_path / "go.py").write_text(GO)
+    subprocess.run(["chmod", "-R", "a+rX", tmp_path, secret], check=True)
     done = subprocess.run(
-        [SYSTEM_PYTHON, "go.py", str(victim.pid)],
+        [SYSTEM_PYTHON, "go.py", json.dumps(argument)],
         cwd=tmp_path,
         user="nobody",
         group="nogroup",
@@ -140,13 +160,35 @@ def test_as_an_ordinary_user(tmp_path: Path, victim: subprocess.Popen[bytes]) ->
         env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2 * len(ESCAPES)
-    assert "ESCAPED" not in done.stdout
-    assert sum("'done'" in line for line in lines) >= 2 * len(ESCAPES) - 2
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == 2 * (len(ESCAPES) + len(BOMBS) + len(HIDING) + 2)
+    assert [each for each in said if each["escaped"]] == []
+    for each in said:
+        if each["name"] in HIDING:
+            expected = HIDING[each["name"]][2]
+            assert expected in (each["reason"], f"exit {each['exit']}"), each
+        elif (each["name"] in ESCAPES and each["name"] != "signals") or each["name"] == "honest":
+            assert each["last"] == ["done"], each
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", HIDING)
+def test_what_is_hidden_is_counted(jail: Bubblewrap, form: str, name: str) -> None:
+    source, limits, expected = HIDING[name]
+    before = _memory_free()
+    result = jail.run_now(program(form, source, limits=Limits(**limits)))
+    assert expected in (result.reason, f"exit {result.exit}"), result
+    assert result.wall_s < 10
+    assert before - _memory_free() < 500 << 20
+
+
+def test_what_waits_for_a_command_is_not_reached(jail: Bubblewrap) -> None:
+    result = jail.run_now(program("command", TURNING))
+    assert b"ESCAPED" not in result.stdout
+    assert (result.exit, result.reason) == (0, ""), result
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -191,6 +233,8 @@ server = socket.socket(socket.AF_UNIX)
 server.bind("\\0neighbour")
 server.listen()
 tcp = socket.create_server(("127.0.0.1", 4444))
+controller, terminal = os.openpty()
+os.chmod(os.ttyname(terminal), 0o666)
 time.sleep(1.5)
 """
     look = """
@@ -202,6 +246,7 @@ while time.time() < deadline:
     for family, address in ((1, "\\0neighbour"), (2, ("127.0.0.1", 4444))):
         with socket.socket(family) as s:
             if s.connect_ex(address) == 0: print("ESCAPED", address)
+    if os.path.exists("/dev/pts/0"): print("ESCAPED", "a terminal")
     time.sleep(0.02)
 print("done")
 """
@@ -247,13 +292,6 @@ def test_a_verdict_cannot_be_forged(jail: Bubblewrap) -> None:
     assert jail.judge_now(judge, result, {"key": b"43\n"}) == {"right": False}
 
 
-def test_what_came_back_does_not_change(jail: Bubblewrap) -> None:
-    """Between run and verdict nothing of the job lives: two verdicts see the same bytes."""
-    result = jail.run_now(Job.python(FORGER, outputs=["*"]))
-    judge = "report(open('job/answer').read())"
-    assert jail.judge_now(judge, result) == jail.judge_now(judge, result)
-
-
 def test_answers_are_only_the_callers_own(jail: Bubblewrap) -> None:
     """A function that writes to the channel itself only answers for itself, and learns nothing."""
     source = """
@@ -266,9 +304,37 @@ def f(x):
     assert [a.value for a in answers] == [1, [False, ["answer.py"]]]
 
 
-def test_the_judge_is_not_where_the_job_was(jail: Bubblewrap) -> None:
-    job = Job.python("import os\nprint(os.path.exists('judge'), os.getpid())", outputs=["*"])
-    assert jail.run_now(job).stdout.startswith(b"False")
+def test_the_judges_memory_is_not_what_a_later_job_begins_with(own_jail: Bubblewrap) -> None:
+    """Each job is a fork of the keeper: what passed through earlier jobs must not be in it."""
+    secret = "".join(["the", "hidden", "key", "of", "the", "judge"]) * 3
+    search = """
+import sys
+parts = ["the", "hidden", "key", "of", "the", "judge"]
+wanted = "".join(parts).encode() * 2
+del parts
+found = 0
+for line in open("/proc/self/maps"):
+    span, rights = line.split()[:2]
+    low, high = (int(x, 16) for x in span.split("-"))
+    if rights.startswith("rw") and "[v" not in line:
+        with open("/proc/self/mem", "rb") as memory:
+            memory.seek(low)
+            try:
+                found += memory.read(high - low).count(wanted)
+            except OSError:
+                pass
+print(found)
+"""
+    result = own_jail.run_now(Job.python("open('a', 'w').write('1')", outputs=["a"]))
+    planted = f"key = {secret!r}\n" + search
+    many = own_jail.run_now(Job.python(planted)).stdout
+    for _ in range(5):
+        hidden = {"key": secret.encode()}
+        seen = "report(open('judge/key').read())"
+        assert own_jail.judge_now(seen, result, hidden) == secret
+    few = own_jail.run_now(Job.python(search)).stdout
+    assert int(many) > int(few)  # where it is, the search finds it
+    assert int(few) <= 2  # its own copies of what it looks for
 
 
 def test_no_descriptor_is_inherited(jail: Bubblewrap) -> None:
