@@ -35,7 +35,8 @@ PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile
 test: .venv/.dev
 	@$(PYTEST) -m "not slow"
 
-test-all: .venv/.dev system
+test-all: .venv/.dev
+	@$(MAKE) --no-print-directory system PROGRAMS='$(PROGRAMS) podman:podman runc:runc'
 	@PUNA_NO_SKIPS=1 $(PYTEST)
 
 lint: .venv/.dev
@@ -44,14 +45,17 @@ lint: .venv/.dev
 
 bench: .venv/.dev
 	@$(VENV_PYTHON) benchmarks/startup.py
+	@$(VENV_PYTHON) benchmarks/sandbox.py
 	@$(VENV_PYTHON) benchmarks/grpo_step.py benchmarks/specs/grpo_164k.json $(PEER)
 
 setup: .venv/.dev
 
-# Programs that some tests use. Without root, or without apt, install them by other means.
+# Programs that some tests use, as program:package. Without root, or without apt, install them by
+# other means.
+PROGRAMS := chromium:chromium bwrap:bubblewrap git:git xz:xz-utils
 system:
 	@missing=""; \
-	for p in chromium:chromium bwrap:bubblewrap git:git xz:xz-utils; do \
+	for p in $(PROGRAMS); do \
 	  command -v "$${p%%:*}" >/dev/null 2>&1 || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
