@@ -31,12 +31,21 @@ INSIDE = Path(__file__).parent / "inside"
 KEEPER = "/run/puna/puna/sandbox/inside"
 PACKAGES, LIBRARY = "/run/packages", "/run/library"
 HIDDEN_ROOMS = ("envs", "papers", "recipes")
-START_S, QUEUE_S, GRACE_S = 30.0, 600.0, 30.0
+START_S, QUEUE_S = 30.0, 630.0
 # Not `threading`, not `random`: what they do after each fork costs as much as the fork.
 PRELOAD = (
     "bisect collections copy enum functools heapq itertools json math operator re string typing"
 )
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "shm": "/box/shm",
+    "ptmx": "pts/ptmx",
+}
 FROM_ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 
 
@@ -72,41 +81,37 @@ class Bubblewrap(Sandbox):
             keeper = self.keeper
             if keeper is None or not keeper.usable():
                 keeper = await asyncio.to_thread(self._keeper)
-            incoming, started = wire.Incoming(job.room_for_answer()), b""
+            incoming = wire.Incoming(job.room_for_answer())
             with keeper.submit(job) as connection:
                 connection.setblocking(False)
                 try:
-                    async with asyncio.timeout(QUEUE_S):
+                    async with asyncio.timeout(QUEUE_S + job.limits.wall_s):
                         await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
-                        started = await loop.sock_recv(connection, 1)
-                    async with asyncio.timeout(job.limits.wall_s + GRACE_S):
-                        while started and not incoming.done:
+                        while not incoming.done:
                             data = await loop.sock_recv(connection, 1 << 20)
                             if not data:
                                 break
                             incoming.feed(data)
                 except (OSError, ValueError) as error:
-                    raise _lost(error, job, started) from error
+                    raise _lost(error, job) from error
                 finally:
                     _hang_up(connection)
         return _result(incoming)
 
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
-        incoming, started = wire.Incoming(job.room_for_answer()), b""
+        incoming = wire.Incoming(job.room_for_answer())
         with self._keeper().submit(job) as connection:
             try:
-                connection.settimeout(QUEUE_S)
+                connection.settimeout(QUEUE_S + job.limits.wall_s)
                 connection.sendall(wire.encode(*job.to_wire(self.path)))
-                started = connection.recv(1)
-                connection.settimeout(job.limits.wall_s + GRACE_S)
-                while started and not incoming.done:
+                while not incoming.done:
                     data = connection.recv(1 << 20)
                     if not data:
                         break
                     incoming.feed(data)
             except (OSError, ValueError) as error:
-                raise _lost(error, job, started) from error
+                raise _lost(error, job) from error
             finally:
                 _hang_up(connection)
         return _result(incoming)
@@ -153,11 +158,10 @@ def _hang_up(connection: socket.socket) -> None:
         pass
 
 
-def _lost(error: Exception, job: Job, started: bytes) -> SandboxError:
+def _lost(error: Exception, job: Job) -> SandboxError:
     if isinstance(error, TimeoutError):
-        for_end = f"{GRACE_S:g} s beyond its {job.limits.wall_s:g} for a job to end"
-        waited = for_end if started else f"{QUEUE_S:g} s for a job to start"
-        return SandboxError(f"the sandbox did not answer in time: waited {waited}")
+        waited = f"{QUEUE_S:g} s for its turn, {job.limits.wall_s:g} s for its end"
+        return SandboxError(f"the sandbox did not answer a job in time: waited {waited}")
     return SandboxError(f"the sandbox's keeper went away: {error}")
 
 
@@ -319,8 +323,14 @@ def arguments(mounts: Mounts, root: bool) -> list[str]:
                 inside = f"{LIBRARY}/puna/{path.name}"
                 out += [*_parents(inside), "--ro-bind", str(path), inside]
     out += [*_parents(KEEPER), "--ro-bind", str(INSIDE), KEEPER]
-    out += ["--dir", "/box", "--symlink", "box/tmp", "/tmp", "--proc", "/proc", "--dev", "/dev"]
-    for name in (*empty, "/dev", "/"):
+    out += ["--dir", "/box", "--symlink", "box/tmp", "/tmp", "--proc", "/proc"]
+    out += ["--dir", "/dev"]
+    for name in DEVICES:
+        out += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for name, target in DEVICE_LINKS.items():
+        out += ["--symlink", target, f"/dev/{name}"]
+    out += ["--dir", "/dev/pts"]
+    for name in (*empty, "/"):
         out += ["--remount-ro", name]
     return out
 

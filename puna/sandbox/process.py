@@ -24,12 +24,13 @@ from puna.core.errors import UserError
 from puna.core.threads import default_threads
 from puna.sandbox import seccomp
 from puna.sandbox.base import Mounts, Sandbox
-from puna.sandbox.bubblewrap import GRACE_S, INSIDE, KEEPER, LIBRARY, PACKAGES
+from puna.sandbox.bubblewrap import INSIDE, KEEPER, LIBRARY, PACKAGES
 from puna.sandbox.inside import wire
 from puna.sandbox.job import Job, Result, SandboxError
 
 Started = tuple[asyncio.subprocess.Process, bytes]
 USER = 1000
+GRACE_S = 30.0
 IMAGE = "docker.io/library/python:3.12-slim"
 
 

@@ -1,10 +1,11 @@
-"""The folder a job lives in, and what is counted and brought back: `work`, `tmp`, `shm`, `out`.
+"""The folder a job lives in (`work`, `tmp`, `shm`), its streams, and what is brought back of them.
 
-`out` holds the job's standard streams as files, so that nobody has to empty pipes while it runs.
+Streams are files in memory, so that nobody has to empty pipes while a job runs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
 import os
 import resource
@@ -14,33 +15,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from puna.sandbox.inside import wire
-from puna.sandbox.inside.usage import STREAMS, Opened, Usage, sizes
+from puna.sandbox.inside.usage import Opened, Usage
 
-FOLDERS = ("work", "tmp", "shm", "out")
+FOLDERS = ("work", "tmp", "shm")
 LONGEST_PATH = 3000
 Owner = tuple[int, int] | None
 
 
-def fill(box: str, request: dict[str, Any], blobs: list[bytes], owner: Owner) -> dict[str, int]:
-    """Write the job's files, open its streams: descriptors by name. The folders must be there.
+def fill(box: str, request: dict[str, Any], blobs: list[bytes], owner: Owner) -> list[int]:
+    """Write the job's files, open its standard input, output, error and report.
 
-    `owner`: whose the files become, where that is not this process's own user.
+    The folders must be there. `owner`: whose all of it becomes, where that is not this process's
+    own user.
     """
-    for name in FOLDERS:
-        if owner and name != "out":
+    if owner:
+        for name in FOLDERS:
             os.chown(f"{box}/{name}", *owner)
     for (path, mode), data in zip(request["files"], blobs, strict=False):
         _write(f"{box}/work", path, mode, data, owner)
-    streams = {}
-    for name in STREAMS:
-        flags = os.O_RDWR if name == "stdin" else os.O_WRONLY | os.O_APPEND
-        streams[name] = os.open(f"{box}/out/{name}", flags | os.O_CREAT | os.O_EXCL, 0o600)
-        if owner:
-            os.fchown(streams[name], *owner)
-    left = memoryview(blobs[len(request["files"])])
+    given = blobs[len(request["files"])]
+    streams = [os.memfd_create("stdin") if given else os.open(os.devnull, os.O_RDONLY)]
+    left = memoryview(given)
     while left:
-        left = left[os.write(streams["stdin"], left) :]
-    os.lseek(streams["stdin"], 0, os.SEEK_SET)
+        left = left[os.write(streams[0], left) :]
+    if given:
+        os.lseek(streams[0], 0, os.SEEK_SET)
+    for name in ("stdout", "stderr", "report"):
+        streams.append(os.memfd_create(name))
+        fcntl.fcntl(streams[-1], fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
+    if owner:
+        for fd in streams[0 if given else 1 :]:
+            os.fchown(fd, *owner)
     return streams
 
 
@@ -69,7 +74,7 @@ def finish(
     if not reason and code in (-signal.SIGXCPU, -signal.SIGKILL):
         spent = usage.cpu_s > 0.95 * limits["cpu_s"] or code == -signal.SIGXCPU
         reason = "cpu" if spent else "killed"
-    if not reason and sum(sizes(at.out)) > limits["output"]:
+    if not reason and at.written() > limits["output"]:
         reason = "output"
     return {
         "exit": code,
@@ -82,9 +87,8 @@ def finish(
 def answer(header: dict[str, Any], at: Opened, outputs: list[str], limits: dict[str, Any]) -> bytes:
     """The encoded answer: the header, the streams, and the files that match `outputs`."""
     out, room = [], limits["output"]
-    for name in STREAMS[1:]:
-        with open(os.open(name, os.O_RDONLY, dir_fd=at.out), "rb") as file:
-            out.append(file.read(room))
+    for fd in at.streams:
+        out.append(os.pread(fd, room, 0))
         room -= len(out[-1])
     files = []
     for path, mode, data in _collect(at.box, outputs, limits["disk"]):

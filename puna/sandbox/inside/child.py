@@ -56,7 +56,7 @@ class Walls:
 
 def become(
     request: dict[str, Any],
-    streams: dict[str, int],
+    streams: list[int],
     connection: socket.socket,
     walls: Walls | None,
     work: str,
@@ -67,14 +67,14 @@ def become(
         if walls:
             walls.enter()
         # above all that is used, so that no dup2 closes one that is still needed
-        names = ["stdin", "stdout", "stderr"] + ["report"] * request["report"]
-        high = [fcntl.fcntl(streams[name], fcntl.F_DUPFD_CLOEXEC, 100) for name in names]
+        wanted = streams if request["report"] else streams[:REPORT]
+        high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 100) for each in wanted]
         fd = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, 200)
         connection.detach()
         connection = socket.socket(fileno=fd)
         for number, each in enumerate(high):
             os.dup2(each, number)
-        os.closerange(len(names), fd)
+        os.closerange(len(high), fd)
         os.closerange(fd + 1, 1 << 20)
         os.chdir(work)
         for signum in (signal.SIGPIPE, signal.SIGXFSZ):

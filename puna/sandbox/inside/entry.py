@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from puna.sandbox.inside import box, child, linux, wire
 
 BOX = "/box"  # the job's only writable file system
-NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS | linux.NEW_NET
+NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS
 REQUEST_LIMIT = 4 << 30
 
 
@@ -27,21 +27,27 @@ class Builder:
     proc: int
     count: int = 0
 
-    def run(self, connection: socket.socket, tie: socket.socket) -> NoReturn:
-        """In the fork: `connection` goes to whoever waits for the job, `tie` to the keeper."""
+    def run(self, connection: socket.socket, tie: socket.socket, network: int) -> NoReturn:
+        """In the fork: `connection` goes to whoever waits for the job, `tie` to the keeper.
+
+        `network`: a network namespace, open, that no other job is in.
+        """
         try:
-            connection.send(b"s")
             request, blobs = wire.receive(connection.recv, REQUEST_LIMIT)
             walls = self.walls()
-            self.mount(request["limits"], len(blobs[len(request["files"])]))
-            if request["loopback"]:
+            self.mount(request["limits"])
+            if request["command"]:
+                flags, options = linux.NO_SUID | linux.NO_EXEC, "newinstance,ptmxmode=0666,mode=620"
+                linux.mount("devpts", "/dev/pts", "devpts", flags, options)
+            if request["loopback"]:  # with an interface it has a state, so nobody uses it again
+                linux.unshare(linux.NEW_NET, "a network namespace")
                 linux.loopback_up()
+            else:
+                linux.setns(network, linux.NEW_NET)
             streams = box.fill(BOX, request, blobs, walls.owner)
             del blobs
-            shown = [
-                os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (BOX, f"{BOX}/out", "/proc")
-            ]
-            socket.send_fds(tie, [b"r"], shown)
+            box_fd, proc_fd = (os.open(p, os.O_RDONLY | os.O_DIRECTORY) for p in (BOX, "/proc"))
+            socket.send_fds(tie, [b"r"], [box_fd, *streams[1:], proc_fd])
             if request["command"]:
                 wait_for_child(tie)
             child.become(request, streams, connection, walls, f"{BOX}/work")
@@ -60,21 +66,15 @@ class Builder:
             owner = (uid, gid)
         return child.Walls(uid, gid, owner, self.program, self.proc)
 
-    def mount(self, limits: dict[str, Any], extra: int) -> None:
-        """The namespaces and mounts of one job, whose standard input has `extra` bytes."""
-        linux.unshare(NAMESPACES, "mount, IPC, host name and network namespaces")
+    def mount(self, limits: dict[str, Any]) -> None:
+        """The namespaces and mounts of one job."""
+        linux.unshare(NAMESPACES, "mount, IPC and host name namespaces")
         safe = linux.NO_SUID | linux.NO_DEV
         inodes = limits["files"] + 1 + len(box.FOLDERS)
         options = f"size={limits['disk']},nr_inodes={inodes},mode=755"
         linux.mount("tmpfs", BOX, "tmpfs", safe, options)
         for name in box.FOLDERS:
             os.mkdir(f"{BOX}/{name}")
-        # apart, so that a full disk does not silence the job; too large is told from full
-        size = 2 * limits["output"] + extra
-        linux.mount("tmpfs", f"{BOX}/out", "tmpfs", safe, f"size={size},mode=700")
-        linux.mount(f"{BOX}/shm", "/dev/shm", "", linux.BIND)
-        terminals = "newinstance,ptmxmode=0666,mode=620"
-        linux.mount("devpts", "/dev/pts", "devpts", linux.NO_SUID | linux.NO_EXEC, terminals)
         flags = safe | linux.NO_EXEC | linux.READ_ONLY
         linux.mount("proc", "/proc", "proc", flags, "hidepid=2")  # a job sees its own processes
 

@@ -40,6 +40,7 @@ class Running:
     connection: socket.socket
     tie: socket.socket  # to its process, until that becomes the job
     order: dict[str, Any]
+    network: int
     began: float = 0.0
     at: usage.Opened | None = None
     used: usage.Usage = field(default_factory=usage.Usage)
@@ -61,6 +62,8 @@ class Keeper:
         self.builder = entry.Builder(config, program, os.open("/proc", os.O_RDONLY))
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self.porter = porter.start(control)
+        self.network = os.open("/proc/self/ns/net", os.O_RDONLY)
+        self.networks: list[int] = []  # that no job is in; making one costs more than a fork
         self.waiting: deque[tuple[dict[str, Any], int]] = deque()
         self.jobs: list[Running] = []
         self.polled: dict[int, Running] = {}  # by descriptor
@@ -87,18 +90,29 @@ class Keeper:
             while self.waiting and len(self.jobs) < self.config["at_once"]:
                 self.start(*self.waiting.popleft())
 
+    def free_network(self) -> int:
+        """A network namespace without interfaces; no job could change anything in it."""
+        if self.networks:
+            return self.networks.pop()
+        linux.unshare(linux.NEW_NET, "a network namespace")
+        try:
+            return os.open("/proc/self/ns/net", os.O_RDONLY)
+        finally:
+            linux.setns(self.network, linux.NEW_NET)
+
     def start(self, order: dict[str, Any], fd: int) -> None:
         """Fork the first process of a job; a failure is told on the job's own socket."""
         self.builder.count += 1
         connection = socket.socket(fileno=fd)
         tie, theirs = socket.socketpair()
         try:
+            network = self.free_network()
             linux.unshare(linux.NEW_PID, "a process namespace")
             try:
                 pid = os.fork()
                 if pid == 0:
                     self.control.close()
-                    self.builder.run(connection, theirs)
+                    self.builder.run(connection, theirs, network)
             finally:
                 linux.setns(self.pid_namespace, linux.NEW_PID)
             pidfd = os.pidfd_open(pid)
@@ -109,7 +123,7 @@ class Keeper:
             return
         finally:
             theirs.close()
-        job = Running(pid, pidfd, connection, tie, order)
+        job = Running(pid, pidfd, connection, tie, order, network)
         self.poll.register(pidfd, select.POLLIN)
         self.poll.register(tie, select.POLLIN)
         self.poll.register(connection, 0)  # its end cancels the job
@@ -130,9 +144,9 @@ class Keeper:
 
     def tied(self, job: Running) -> None:
         """Its process is about to become the job, or ended before."""
-        data, fds, _, _ = socket.recv_fds(job.tie, 1, 3)
+        data, fds, _, _ = socket.recv_fds(job.tie, 1, 5)
         if data:
-            job.at = usage.Opened(*fds)
+            job.at = usage.Opened(fds[0], fds[1:4], fds[4])
             job.began = time.monotonic()
 
     def forget(self, job: Running, fd: int) -> None:
@@ -168,10 +182,11 @@ class Keeper:
                 header = box.finish(job.used, status, spent, job.order["limits"], job.at)
                 header["wall_s"] = wall_s
                 task = json.dumps({**job.order, "header": header}).encode()
-                fds = [job.connection.fileno(), job.at.box, job.at.out]
+                fds = [job.connection.fileno(), job.at.box, *job.at.streams]
                 socket.send_fds(self.porter, [task], fds)
         except OSError as error:
             wire.tell(job.connection, error)
+        self.networks.append(job.network)
         self.jobs.remove(job)
         job.close()
 

@@ -33,7 +33,7 @@ def unshare(flags: int, step: str) -> None:
 
 def setns(fd: int, flag: int) -> None:
     """Join the namespace that `fd` is open on."""
-    _check(libc.setns(fd, flag), "back into the own namespace")
+    _check(libc.setns(fd, flag), "enter a namespace")
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

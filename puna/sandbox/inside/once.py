@@ -44,10 +44,9 @@ def main(folder: str) -> bytes:
     connection.close()
     if walls:
         linux.dumpable(False)
-    for fd in streams.values():
-        os.close(fd)
+    os.close(streams[0])
     proc = _open("/proc") if os.getpid() == 1 else -1  # then every other process is the job's
-    at = usage.Opened(_open(folder), _open(f"{folder}/out"), proc)
+    at = usage.Opened(_open(folder), streams[1:], proc)
     limits, used = request["limits"], usage.Usage()
     status = _watch(pid, incoming, at, limits, used, began)
     if data := told.recv(1 << 16):

@@ -31,11 +31,11 @@ def start(control: socket.socket) -> socket.socket:
 
 def _serve(orders: socket.socket) -> None:
     while True:
-        data, fds, _, _ = socket.recv_fds(orders, 1 << 18, 3)
+        data, fds, _, _ = socket.recv_fds(orders, 1 << 18, 5)
         if not data:
             return
         connection = socket.socket(fileno=fds[0])
-        at = usage.Opened(*fds[1:])
+        at = usage.Opened(fds[1], fds[2:])
         try:
             order = json.loads(data)
             message = box.answer(order["header"], at, order["outputs"], order["limits"])

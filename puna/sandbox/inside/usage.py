@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-STREAMS = ("stdin", "stdout", "stderr", "report")
-SPARE_FILES = 9  # the folders and streams that are there before the job
+SPARE_FILES = 4  # the folders that are there before the job
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CLOCK = os.sysconf("SC_CLK_TCK")
 FREE_SOCKETS, SOCKET_BUFFERS = 16, 425_984  # twice net.core.wmem_max, as Linux has it
@@ -29,15 +29,19 @@ class Usage:
 
 @dataclass(frozen=True)
 class Opened:
-    """A job's folder, the one of its streams, and its /proc, open."""
+    """A job's folder, its output, error and report, and its /proc, open."""
 
     box: int
-    out: int
+    streams: Sequence[int]
     proc: int = -1
+
+    def written(self) -> int:
+        """Bytes in the streams."""
+        return sum(os.fstat(fd).st_size for fd in self.streams)
 
     def close(self) -> None:
         """Give the descriptors back."""
-        for fd in (self.box, self.out, self.proc):
+        for fd in (self.box, *self.streams, self.proc):
             if fd >= 0:
                 os.close(fd)
 
@@ -48,7 +52,7 @@ def look(at: Opened, reaped_s: float, limits: dict[str, Any], usage: Usage) -> N
     `at.proc` is -1 where others than the job's processes stand there: then only output counts.
     `reaped_s`: processor time of its processes that have ended already, where that is known.
     """
-    if sum(sizes(at.out)) > limits["output"]:
+    if at.written() > limits["output"]:
         usage.reason = "output"
     if at.proc < 0:
         return
@@ -163,8 +167,3 @@ def _sockets(proc: int, processes: dict[str, list[bytes]]) -> int:
         except (OSError, IndexError):
             continue
     return 0
-
-
-def sizes(out: int) -> list[int]:
-    """Bytes in standard output, standard error and report."""
-    return [os.stat(name, dir_fd=out).st_size for name in STREAMS[1:]]
