@@ -98,8 +98,14 @@ def test_nothing_is_left(count: int) -> None:
     async def lives(n: int) -> Counter[str]:
         return Counter(await asyncio.gather(*(live(own_jail, rng) for _ in range(n))))
 
+    async def eight_at_once() -> None:
+        """So that everything that is kept for use again exists."""
+        nap = Job.python("import time\ntime.sleep(1)")
+        await asyncio.gather(*(own_jail.run(nap) for _ in range(8)))
+
     asyncio.run(lives(30))
-    time.sleep(2)  # what has been cancelled last
+    asyncio.run(eight_at_once())
+    time.sleep(1)  # what has been cancelled last
     before = census(own_jail)
     ends = asyncio.run(lives(count))
     after = census(own_jail)
