@@ -17,7 +17,7 @@ from puna.core.errors import UserError
 from puna.core.files import sha256_json
 from puna.core.outcome import Infra, Invalid, Outcome, Scored, to_json
 from puna.gym.environment import Environment, say
-from puna.gym.loop import Context, play_scripts
+from puna.gym.loop import Context, play_scripts, refuse_less_isolation
 from puna.gym.registry import load_environment
 from puna.gym.task import SPLITS, Script, Task
 from puna.gym.verify import judge_group
@@ -71,6 +71,7 @@ def audit(
     if n < 1:
         raise UserError(f"n is {n}", "probe at least one task")
     env = load_environment(name, settings, seed)
+    refuse_less_isolation(env)
     findings = asyncio.run(_Auditor(env, _tasks(env, n)).probe_all())
     findings += [_determinism(env, name, n, settings or {}), _overlap(env)]
     identity = {"name": env.name, "version": env.version, "hash": _hash(env)}

@@ -15,7 +15,7 @@ from puna.core.files import write_text
 from puna.core.messages import Message, Text, ToolCall, ToolResult
 from puna.core.printable import printable
 from puna.gym.environment import Environment
-from puna.gym.loop import Context, play_scripts
+from puna.gym.loop import Context, play_scripts, refuse_less_isolation
 from puna.gym.registry import known_environments, load_environment
 from puna.gym.verify import judge_group
 from puna.gym.workers import Workers
@@ -92,6 +92,7 @@ def show_environment(name: str) -> None:
 def try_environment(name: str, index: int) -> None:
     """A person plays the agent on one test task and sees the verdict."""
     env = load_environment(name)
+    refuse_less_isolation(env)
     if not 0 <= index < env.count("test"):
         what = f"{name} has {env.count('test')} test tasks and no number {index}"
         raise UserError(what, "choose --index from 0 on")

@@ -78,7 +78,7 @@ class Context:
         return dict(verdict)
 
 
-def _refuse_less_isolation(env: Environment) -> None:
+def refuse_less_isolation(env: Environment) -> None:
     """Raises UserError where the environment needs more isolation than there is."""
     if env.tier == "jail":
         shared()
@@ -142,7 +142,7 @@ class Rollout:
         judge_policy: ChatPolicy | None = None,
         resources: Any = None,
     ) -> None:
-        _refuse_less_isolation(env)
+        refuse_less_isolation(env)
         missing = [role for role in env.roles if role not in policies]
         assert not missing, f"no policy for {missing}"
         self.env, self.policies, self.meet = env, policies, meet
