@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 
 from puna.core.threads import default_threads
 from puna.sandbox import Job, Mounts
-from puna.sandbox.bubblewrap import Bubblewrap, _python, arguments
+from puna.sandbox.bubblewrap import Bubblewrap
+from puna.sandbox.outer import arguments, python
 
 
 def fresh_command() -> list[str]:
@@ -29,7 +30,7 @@ def fresh_command() -> list[str]:
             continue
         kept.append(word)
     kept += ["--tmpfs", "/box", "--chdir", "/box", "--die-with-parent"]
-    return ["bwrap", *kept, "--", _python(), "-I", "-S", "-c", "print(1)"]
+    return ["bwrap", *kept, "--", python(), "-I", "-S", "-c", "print(1)"]
 
 
 async def rate(job: Callable[[], Awaitable[bytes]], seconds: float, lanes: int) -> float:

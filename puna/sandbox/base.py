@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from puna.sandbox.job import Job, Limits, Result, SandboxError
@@ -183,13 +183,21 @@ def _judgement(
     for path, data in (hidden or {}).items():
         files[f"judge/{path}"] = data
     room = sum(map(len, files.values())) + 4096 * len(files)
-    folders = {str(p) for path in files for p in PurePosixPath(path).parents}
     limits = replace(  # beside what it brings itself it has what it was given
         limits,
-        files=limits.files + len(files) + len(folders),
+        files=limits.files + len(files) + _folders(files),
         disk_mb=limits.disk_mb + room // 2**20 + 1,
     )
     return Job.python(JUDGE + source, files=files, report=True, limits=limits)
+
+
+def _folders(paths: Iterable[str]) -> int:
+    """How many folders files of these paths need."""
+    found: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return len(found)
 
 
 def _verdict(result: Result) -> Any:

@@ -9,44 +9,29 @@ import asyncio
 import json
 import os
 import platform
-import shutil
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 from puna.core.errors import UserError
 from puna.core.threads import default_threads
-from puna.sandbox import seccomp
+from puna.sandbox import outer, seccomp
 from puna.sandbox.base import Mounts, Sandbox
 from puna.sandbox.inside import wire
 from puna.sandbox.job import Job, Result, SandboxError
 
-INSIDE = Path(__file__).parent / "inside"
-KEEPER = "/run/puna/puna/sandbox/inside"
-PACKAGES, LIBRARY = "/run/packages", "/run/library"
-HIDDEN_ROOMS = ("envs", "papers", "recipes")
-START_S, QUEUE_S = 30.0, 630.0
+START_S, SUBMIT_S, QUEUE_S = 30.0, 30.0, 600.0
 # Not `threading`, not `random`: what they do after each fork costs as much as the fork.
 PRELOAD = (
     "bisect collections copy enum functools heapq itertools json math operator re string typing"
 )
-SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
-DEVICES = ("null", "zero", "full", "random", "urandom")
-DEVICE_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-    "shm": "/box/shm",
-    "ptmx": "pts/ptmx",
-}
-FROM_ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 
 
 class Bubblewrap(Sandbox):
@@ -68,42 +53,65 @@ class Bubblewrap(Sandbox):
         self.preload = list(preload) or PRELOAD.split()
         self.lock = threading.Lock()
         self.keeper: _Keeper | None = None
+        self.ahead_s = 0.0
         self.gates: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self.path = f"{sys.base_prefix}/bin:/usr/bin:/bin"
         _living.add(self)
 
     async def run(self, job: Job) -> Result:
-        """Run a job in fresh namespaces. Raises SandboxError where the machinery failed."""
+        """Run a job in fresh namespaces, once more where the keeper died meanwhile.
+
+        Raises SandboxError where the machinery failed.
+        """
         loop = asyncio.get_running_loop()
         if loop not in self.gates:
             self.gates[loop] = asyncio.Semaphore(max(64, 4 * self.at_once))
         async with self.gates[loop]:
-            keeper = self.keeper
-            if keeper is None or not keeper.usable():
-                keeper = await asyncio.to_thread(self._keeper)
-            incoming = wire.Incoming(job.room_for_answer())
-            with keeper.submit(job) as connection:
-                connection.setblocking(False)
+            for last in (False, True):
+                if self.keeper is None or not self.keeper.usable():
+                    await asyncio.to_thread(self._keeper)
+                keeper, connection = self._submit(job)
                 try:
-                    async with asyncio.timeout(QUEUE_S + job.limits.wall_s):
-                        await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
-                        while not incoming.done:
-                            data = await loop.sock_recv(connection, 1 << 20)
-                            if not data:
-                                break
-                            incoming.feed(data)
-                except (OSError, ValueError) as error:
-                    raise _lost(error, job) from error
-                finally:
-                    _hang_up(connection)
+                    return await self._answer(job, connection)
+                except _KeeperLostError:
+                    if last or keeper.dismissed:
+                        raise
+        raise AssertionError
+
+    async def _answer(self, job: Job, connection: socket.socket) -> Result:
+        loop, incoming = asyncio.get_running_loop(), wire.Incoming(job.room_for_answer())
+        with connection, self._deadline(job) as seconds:
+            connection.setblocking(False)
+            try:
+                async with asyncio.timeout(seconds):
+                    await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
+                    while not incoming.done:
+                        data = await loop.sock_recv(connection, 1 << 20)
+                        if not data:
+                            break
+                        incoming.feed(data)
+            except (OSError, ValueError) as error:
+                raise _lost(error, seconds) from error
+            finally:
+                _hang_up(connection)
         return _result(incoming)
 
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
-        incoming = wire.Incoming(job.room_for_answer())
-        with self._keeper().submit(job) as connection:
+        for last in (False, True):
+            keeper, connection = self._submit(job)
             try:
-                connection.settimeout(QUEUE_S + job.limits.wall_s)
+                return self._answer_now(job, connection)
+            except _KeeperLostError:
+                if last or keeper.dismissed:
+                    raise
+        raise AssertionError
+
+    def _answer_now(self, job: Job, connection: socket.socket) -> Result:
+        incoming = wire.Incoming(job.room_for_answer())
+        with connection, self._deadline(job) as seconds:
+            try:
+                connection.settimeout(seconds)
                 connection.sendall(wire.encode(*job.to_wire(self.path)))
                 while not incoming.done:
                     data = connection.recv(1 << 20)
@@ -111,10 +119,31 @@ class Bubblewrap(Sandbox):
                         break
                     incoming.feed(data)
             except (OSError, ValueError) as error:
-                raise _lost(error, job) from error
+                raise _lost(error, seconds) from error
             finally:
                 _hang_up(connection)
         return _result(incoming)
+
+    def _submit(self, job: Job) -> tuple[_Keeper, socket.socket]:
+        """The keeper and the job's connection; where it has died, a new one is asked, once."""
+        try:
+            keeper = self._keeper()
+            return keeper, keeper.submit(job)
+        except BrokenPipeError:
+            keeper = self._keeper()
+            return keeper, keeper.submit(job)
+
+    @contextmanager
+    def _deadline(self, job: Job) -> Iterator[float]:
+        """Seconds to wait for a job: its own, and those of the jobs before it."""
+        with self.lock:
+            seconds = QUEUE_S + job.limits.wall_s + self.ahead_s / self.at_once
+            self.ahead_s += job.limits.wall_s
+        try:
+            yield seconds
+        finally:
+            with self.lock:
+                self.ahead_s -= job.limits.wall_s
 
     def _keeper(self) -> _Keeper:
         with self.lock:
@@ -135,6 +164,7 @@ class Bubblewrap(Sandbox):
         """End the keeper, and with it every job."""
         with self.lock:
             if self.keeper is not None:
+                self.keeper.dismissed = True
                 self.keeper.close()
             self.keeper = None
 
@@ -158,16 +188,21 @@ def _hang_up(connection: socket.socket) -> None:
         pass
 
 
-def _lost(error: Exception, job: Job) -> SandboxError:
+class _KeeperLostError(SandboxError):
+    """The keeper ended before the job: nothing of the job is left, it may run again."""
+
+
+def _lost(error: Exception, seconds: float) -> SandboxError:
     if isinstance(error, TimeoutError):
-        waited = f"{QUEUE_S:g} s for its turn, {job.limits.wall_s:g} s for its end"
-        return SandboxError(f"the sandbox did not answer a job in time: waited {waited}")
-    return SandboxError(f"the sandbox's keeper went away: {error}")
+        return SandboxError(f"waited {seconds:g} s for the sandbox's answer to a job")
+    if isinstance(error, ConnectionError):
+        return _KeeperLostError(f"the sandbox's keeper went away: {error}")
+    return SandboxError(f"the sandbox's answer to a job cannot be read: {error}")
 
 
 def _result(incoming: wire.Incoming) -> Result:
     if not incoming.done:
-        raise SandboxError("the sandbox's keeper went away before the job ended")
+        raise _KeeperLostError("the sandbox's keeper went away before the job ended")
     return Result.from_wire(*incoming.message())
 
 
@@ -175,22 +210,32 @@ class _Keeper:
     """The process under bubblewrap, and the socket that carries jobs to it."""
 
     def __init__(self, sandbox: Bubblewrap) -> None:
-        _refuse_unless_possible()
-        self.owner = os.getpid()
+        outer.refuse_unless_possible()
+        self.owner, self.ended, self.dismissed = os.getpid(), False, False
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = os.geteuid() == 0
         config = {
             "at_once": sandbox.at_once,
             "preload": sandbox.preload,
             "root": root,
-            "uid": _free_users() if root else 0,
+            "uid": outer.free_users() if root else 0,
             "gid": 0,
-            "filter": seccomp.program(platform.machine()).hex(),
+            "filter": seccomp.program(platform.machine(), sockets=False).hex(),
+            "filter with sockets": seccomp.program(platform.machine(), sockets=True).hex(),
         }
-        with theirs, _pipe_of(arguments(sandbox.mounts, root)) as args, _scratch() as errors:
-            command = ["bwrap", "--args", str(args.fileno()), "--", _python(), "-s", "-S", "-P"]
+        with theirs, _pipe_of(outer.arguments(sandbox.mounts, root)) as args, _scratch() as errors:
+            command = [
+                "bwrap",
+                "--args",
+                str(args.fileno()),
+                "--",
+                outer.python(),
+                "-s",
+                "-S",
+                "-P",
+            ]
             self.process = subprocess.Popen(
-                [*command, f"{KEEPER}/keeper.py", str(theirs.fileno())],
+                [*command, f"{outer.KEEPER}/keeper.py", str(theirs.fileno())],
                 pass_fds=(args.fileno(), theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -209,27 +254,35 @@ class _Keeper:
                 problem = errors.read().decode(errors="replace").strip() or str(error)
             if problem:
                 self.close()
-                raise UserError(f"bubblewrap cannot hold a job here: {problem}", _advice(problem))
-            self.control.settimeout(QUEUE_S)
+                raise UserError(
+                    f"bubblewrap cannot hold a job here: {problem}", outer.advice(problem)
+                )
+            self.control.settimeout(SUBMIT_S)
 
     def usable(self) -> bool:
         """Whether it lives, and belongs to this process (a fork must not share it)."""
-        return self.owner == os.getpid() and self.process.poll() is None
+        return self.owner == os.getpid() and not self.ended and self.process.poll() is None
 
     def submit(self, job: Job) -> socket.socket:
-        """A connection on which the job's request may be sent."""
-        order = {"limits": job.limits.to_wire(), "outputs": list(job.outputs)}
-        message = json.dumps({**order, "command": bool(job.command)}).encode()
+        """A connection on which the job's request may be sent.
+
+        Raises BrokenPipeError where the keeper has ended, SandboxError where it takes no job.
+        """
+        _refuse_descriptors(job)
+        order = {"limits": job.limits.to_wire(), "command": bool(job.command)}
         ours = None
         try:
             ours, theirs = socket.socketpair()
             with theirs:
-                socket.send_fds(self.control, [message], [theirs.fileno()])
+                socket.send_fds(self.control, [json.dumps(order).encode()], [theirs.fileno()])
+            return ours
         except OSError as error:
             if ours:
                 ours.close()
-            raise SandboxError(f"the sandbox's keeper went away: {error}") from error
-        return ours
+            if isinstance(error, ConnectionError):
+                self.ended = True
+                raise BrokenPipeError(f"the sandbox's keeper went away: {error}") from error
+            raise SandboxError(f"the sandbox's keeper takes no job: {error}") from error
 
     def close(self) -> None:
         """End it: it ends when the socket does."""
@@ -257,131 +310,11 @@ def _pipe_of(words: list[str]) -> IO[bytes]:
     return file
 
 
-def _python() -> str:
-    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-
-
-def _free_users() -> int:
-    """The first of 60,000 user ids that belong to nobody; fewer are mapped in some containers."""
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        first, _, count = map(int, line.split())
-        if first <= 1_000_000 and first + count >= 1_060_000:
-            return 1_000_000
-    return 4_000
-
-
-def arguments(mounts: Mounts, root: bool) -> list[str]:
-    """The arguments of bubblewrap for the outer jail."""
-    out = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-    out += ["--unshare-cgroup-try", "--as-pid-1", "--cap-add", "ALL", "--hostname", "jail"]
-    if not root:
-        out += ["--unshare-user", "--uid", "0", "--gid", "0"]
-    shown: dict[str, Path] = {"/usr": Path("/usr")}
-    for name in SYSTEM:
-        path = Path(name)
-        if path.is_symlink():
-            out += ["--symlink", os.readlink(path), name]
-        elif path.is_dir():
-            shown[name] = path
-    out += ["--dir", "/etc"]
-    for name in FROM_ETC:
-        out += ["--ro-bind-try", name, name]
-    for path in sorted((INSIDE / "etc").iterdir()):
-        out += ["--ro-bind", str(path), f"/etc/{path.name}"]
-    prefix = Path(sys.base_prefix)
-    if not prefix.is_relative_to("/usr") or prefix.is_relative_to("/usr/local"):
-        shown[str(prefix)] = prefix
-    if not Path(_python()).is_relative_to(prefix):
-        shown[str(Path(_python()).parent)] = Path(_python()).parent
-    if mounts.packages:
-        import numpy
-
-        shown[PACKAGES] = Path(numpy.__file__).parent.parent
-    for name, folder in mounts.folders.items():
-        if not Path(folder).exists():
-            raise UserError(f"no {folder} to show as {name}", "name a folder that exists")
-        shown[name] = Path(folder).resolve()
-    library = Path(__file__).resolve().parent.parent
-    empty = []
-    installed = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    for name, path in shown.items():
-        if root:
-            _refuse_unreadable(path)
-        out += [*_parents(name), "--ro-bind", str(path), name]
-        if name == "/usr" and Path("/usr/local").is_dir():
-            empty.append("/usr/local")
-            out += ["--tmpfs", "/usr/local"]
-        if path == prefix and (prefix / installed).is_dir():
-            empty.append(f"{name}/{installed}")
-            out += ["--tmpfs", empty[-1]]
-        elif library.is_relative_to(path):  # also where a folder above it is shown
-            empty.append(f"{name}/{library.relative_to(path)}")
-            out += ["--tmpfs", empty[-1]]
-    if mounts.library:
-        for path in sorted(library.iterdir()):
-            if path.name not in (*HIDDEN_ROOMS, "__pycache__"):
-                inside = f"{LIBRARY}/puna/{path.name}"
-                out += [*_parents(inside), "--ro-bind", str(path), inside]
-    out += [*_parents(KEEPER), "--ro-bind", str(INSIDE), KEEPER]
-    out += ["--dir", "/box", "--symlink", "box/tmp", "/tmp", "--proc", "/proc"]
-    out += ["--dir", "/dev"]
-    for name in DEVICES:
-        out += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    for name, target in DEVICE_LINKS.items():
-        out += ["--symlink", target, f"/dev/{name}"]
-    out += ["--dir", "/dev/pts"]
-    for name in (*empty, "/"):
-        out += ["--remount-ro", name]
-    return out
-
-
-def _parents(name: str) -> list[str]:
-    """Folders above a mount, as everybody may enter them: bubblewrap's own are for root alone."""
-    above = [str(p) for p in reversed(Path(name).parents) if p != Path("/")]
-    return [word for folder in above for word in ("--dir", folder)]
-
-
-def _refuse_unreadable(path: Path) -> None:
-    mode = path.stat().st_mode
-    if mode & 0o004 == 0 or (path.is_dir() and mode & 0o001 == 0):
+def _refuse_descriptors(job: Job) -> None:
+    """Started by an ordinary user, jobs share what that user may have in flight between sockets."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    if os.geteuid() != 0 and job.limits.open_files > most:
         raise UserError(
-            f"{path} is closed to other users, and started by root a job is one of them",
-            f"chmod o+rX {path}",
+            f"limit open_files is {job.limits.open_files}, a job of this user may have {most}",
+            "raise `ulimit -n`",
         )
-
-
-def _refuse_unless_possible() -> None:
-    """Raises UserError naming the first thing that is missing."""
-    if sys.platform != "linux":
-        raise UserError(
-            f"bubblewrap needs Linux, this is {sys.platform}",
-            "use a container backend (docker or podman)",
-        )
-    if not shutil.which("bwrap"):
-        raise UserError("bubblewrap (the program bwrap) is not installed", "apt install bubblewrap")
-    if platform.machine() not in seccomp.ARCHITECTURES:
-        known = ", ".join(seccomp.ARCHITECTURES)
-        raise UserError(
-            f"no system call filter is known for {platform.machine()}", f"known are {known}"
-        )
-
-
-SWITCHES = {
-    "kernel.unprivileged_userns_clone": "0",
-    "user.max_user_namespaces": "0",
-    "kernel.apparmor_restrict_unprivileged_userns": "1",
-}
-
-
-def _advice(problem: str) -> str:
-    """What to do about a wall that could not be built."""
-    for name, bad in SWITCHES.items():
-        try:
-            value = Path("/proc/sys", *name.split(".")).read_text().strip()
-        except OSError:
-            continue
-        if value == bad:
-            return f"the setting {name} is {bad}, which forbids user namespaces (sysctl changes it)"
-    if "permission" in problem.lower() or "not permitted" in problem.lower():
-        return "inside a container? it must allow namespaces (docker: --privileged)"
-    return "`puna doctor` tells which backends work here"

@@ -58,14 +58,27 @@ class Limits:
         }
 
 
+def _refuse_path(path: str) -> None:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in ("", "."):
+        raise ValueError(f"the path of a file must be plain and relative, not {path!r:.300}")
+    try:
+        data = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {path!r:.300} cannot be written to a file system") from None
+    if len(data) > 2000 or max(map(len, data.split(b"/"))) > 255 or len(pure.parts) > 100:
+        raise ValueError(f"the path {path!r:.300} is too long")
+
+
 @dataclass(frozen=True)
 class Job:
     """A program to run in an empty folder that holds `files`.
 
     `files`: relative path to content; content may be `(bytes, mode)`. `outputs`: patterns
     (fnmatch, `*` also matches `/`) of the files to bring back. `report`: give the program
-    descriptor 3, whose bytes come back apart from its output. `loopback`: let it reach itself over
-    127.0.0.1. Raises ValueError where a path leads outside or the files are beyond the limits.
+    descriptor 3, whose bytes come back apart from its output. `loopback`: let it make sockets
+    and reach itself over 127.0.0.1. Raises ValueError where a path leads outside or the files are
+    beyond the limits.
     """
 
     command: Sequence[str] = ()
@@ -87,25 +100,36 @@ class Job:
         if isinstance(self.outputs, str | bytes):
             raise ValueError("outputs is a list of patterns: ['out/*']")
         for path in self.files:
-            pure = PurePosixPath(path)
-            if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in ("", "."):
-                raise ValueError(f"the path of a file must be plain and relative, not {path!r}")
+            _refuse_path(path)
         self._refuse_too_much()
         texts = (*self.command, *self.args, *self.files, *self.env, *self.env.values())
         if any("\0" in text for text in texts):
             raise ValueError("a zero byte in a command, path or variable")
 
     def _refuse_too_much(self) -> None:
-        paths = {str(p) for path in self.files for p in (path, *PurePosixPath(path).parents)}
-        if len(paths) > self.limits.files:
-            raise ValueError(f"{len(paths)} files and folders, the limit is {self.limits.files}")
-        size = sum(len(c[0] if isinstance(c, tuple) else c) for c in self.files.values())
+        folders: set[str] = set()
+        for path in self.files:
+            while (path := path.rpartition("/")[0]) and path not in folders:
+                folders.add(path)
+        if both := folders.intersection(self.files):
+            raise ValueError(f"{min(both)} is a file and a folder")
+        count = len(self.files) + len(folders)
+        if count > self.limits.files:
+            raise ValueError(f"{count} files and folders, the limit is {self.limits.files}")
+        contents = (c[0] if isinstance(c, tuple) else c for c in self.files.values())
+        size = sum(-(-len(data) // 4096) * 4096 for data in contents)  # as a file system counts
         if size > self.limits.disk_mb * 2**20:
             raise ValueError(f"files of {size:,} bytes, the limit is {self.limits.disk_mb} MB")
+        if sum(map(len, self.outputs)) > 100_000:
+            raise ValueError("the patterns of outputs are longer than 100,000 characters")
 
     @classmethod
     def python(cls, source: str, *args: str, **fields: Any) -> Job:
-        """Python source, run as `__main__` in a fork of a loaded interpreter."""
+        """Python source, run as `__main__` in a fork of a loaded interpreter.
+
+        It is the first process of its namespace: signals it sends itself do nothing without a
+        handler. Without `loopback` it makes no sockets but connected pairs.
+        """
         return cls(source=source or "pass", args=args, **fields)
 
     def to_wire(self, path: str, box: str = "/box") -> tuple[dict[str, Any], list[bytes]]:

@@ -37,6 +37,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(30)
         code = "import sys; from puna.sandbox import calls; calls.main(int(sys.argv[1]))"
         root = str(Path(__file__).resolve().parents[2])
         with theirs:

@@ -24,9 +24,9 @@ from puna.core.errors import UserError
 from puna.core.threads import default_threads
 from puna.sandbox import seccomp
 from puna.sandbox.base import Mounts, Sandbox
-from puna.sandbox.bubblewrap import INSIDE, KEEPER, LIBRARY, PACKAGES
 from puna.sandbox.inside import wire
 from puna.sandbox.job import Job, Result, SandboxError
+from puna.sandbox.outer import INSIDE, KEEPER, LIBRARY, PACKAGES
 
 Started = tuple[asyncio.subprocess.Process, bytes]
 USER = 1000
@@ -126,7 +126,7 @@ class Container(OneProcess):
             stderr=subprocess.PIPE,
         )
         header, blobs = job.to_wire("/usr/local/bin:/usr/bin:/bin")
-        blobs.append(seccomp.program(platform.machine()))
+        blobs.append(seccomp.program(platform.machine(), job.loopback))
         try:
             yield process, wire.encode({**header, "user": USER}, blobs)
         finally:

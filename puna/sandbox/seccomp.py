@@ -87,6 +87,7 @@ CALLS = {  # those looked at by their arguments
     "clone3": (435, 435),
     "socket": (41, 198),
     "socketpair": (53, 199),
+    "bind": (49, 200),
     "ioctl": (16, 29),
     "personality": (135, 92),
     "prlimit64": (302, 261),
@@ -142,10 +143,11 @@ def _search(blocks: dict[int, list[Instruction]]) -> list[Instruction]:
     return [(AT_LEAST, 0, 1, middle), (JUMP, 0, 0, len(below)), *below, *above]
 
 
-def program(machine: str) -> bytes:
+def program(machine: str, sockets: bool) -> bytes:
     """The filter for an architecture as `platform.machine()` names it.
 
-    Raises KeyError for one that has no table.
+    Without `sockets` a job has pairs of connected ones only, and cannot give one a name: then it
+    can change nothing in its network namespace. Raises KeyError for an unknown architecture.
     """
     column, audit = ARCHITECTURES[machine]
     call = {name: numbers[column] for name, numbers in CALLS.items()}
@@ -154,7 +156,11 @@ def program(machine: str) -> bytes:
     blocks[call["clone3"]] = [_refuse(NOSYS)]  # its flags are out of a filter's sight
     flags = [_argument(0), (BITS, 0, 1, NAMESPACES), _refuse(PERM), (RETURN, 0, 0, ALLOW)]
     blocks[call["clone"]] = flags
-    blocks[call["socket"]] = _only(0, (1, 2, 10), NO_FAMILY)  # unix, inet, inet6
+    if sockets:
+        blocks[call["socket"]] = _only(0, (1, 2, 10), NO_FAMILY)  # unix, inet, inet6
+    else:
+        blocks[call["socket"]] = [_refuse(NO_FAMILY)]
+        blocks[call["bind"]] = [_refuse(PERM)]
     blocks[call["socketpair"]] = _only(0, (1,), NO_FAMILY)
     blocks[call["ioctl"]] = _never(1, TERMINAL_TRICKS, PERM)
     blocks[call["personality"]] = _only(0, (0, 0xFFFFFFFF), PERM)

@@ -167,6 +167,32 @@ def test_python_as_programs_expect_it(backend: Sandbox) -> None:
     assert backend.run_now(command).stdout == first.stdout.split()[0] + b"\n"
 
 
+def test_a_large_program_may_start_others(backend: Sandbox) -> None:
+    """Between vfork and exec a child is in its parent's memory, which counts once."""
+    source = "import subprocess\nb = bytearray(b'1' * (300 << 20))\n"
+    source += "for i in range(100): subprocess.run(['true'])\nprint('done')"
+    result = backend.run_now(Job.python(source, limits=Limits(memory_mb=700)))
+    assert (result.reason, result.stdout) == ("", b"done\n")
+
+
+def test_interrupts_reach_programs(backend: Sandbox) -> None:
+    shell = Job(["sh", "-c", "trap 'echo caught' INT; kill -INT $$; echo end"])
+    assert backend.run_now(shell).stdout == b"caught\nend\n"
+    source = "import signal\ntry:\n    signal.raise_signal(2)\nexcept KeyboardInterrupt:\n"
+    source += "    print('interrupted')"
+    assert backend.run_now(Job.python(source)).stdout == b"interrupted\n"
+
+
+def test_a_deep_tree_is_judged_quickly(backend: Sandbox) -> None:
+    source = "import os\nfor _ in range(90):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    source += "for i in range(850): open(f'{i}', 'w')"
+    result = backend.run_now(Job.python(source, outputs=["*"]))
+    assert len(result.files) == 850
+    began = time.monotonic()
+    assert backend.judge_now("report(1)", result) == 1
+    assert time.monotonic() - began < 3
+
+
 def test_orphans_do_not_use_up_the_processes(backend: Sandbox) -> None:
     script = "i=0; while [ $i -lt 100 ]; do (true &); i=$((i+1)); sleep 0.002; done; echo finished"
     assert backend.run_now(Job(["sh", "-c", script])).stdout == b"finished\n"

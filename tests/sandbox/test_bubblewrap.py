@@ -32,7 +32,7 @@ def test_memory_of_all_processes_together_is_limited(jail: Bubblewrap) -> None:
     source = FAMILY.format(each="x = bytearray(b'1' * (60 << 20)); time.sleep(30)")
     result = jail.run_now(Job.python(source, limits=Limits(memory_mb=200)))
     assert result.reason == "memory"
-    assert 200 < result.memory_mb < 450
+    assert 200 < result.memory_mb < 700
     assert result.wall_s < 5
     assert jail.run_now(Job.python(source, limits=Limits(memory_mb=990, wall_s=1))).reason == "wall"
 
@@ -133,10 +133,27 @@ def test_a_folder_above_the_library_does_not_show_it() -> None:
     assert b"cli.py" not in result.stdout
 
 
-def test_a_keeper_that_dies_is_replaced(own_jail: Bubblewrap) -> None:
+def test_a_keeper_that_dies_is_replaced_and_its_jobs_run_again(own_jail: Bubblewrap) -> None:
     assert own_jail.run_now(Job(["true"])).ok
     first = own_jail.keeper
     assert first is not None
+    done: list[object] = []
+    nap = Job(["sh", "-c", "sleep 1; echo slept"])
+    threads = [
+        threading.Thread(target=lambda: done.append(own_jail.run_now(nap).stdout)),
+        threading.Thread(target=lambda: done.append(asyncio.run(own_jail.run(nap)).stdout)),
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    os.killpg(first.process.pid, signal.SIGKILL)  # bwrap began a session: the keeper is in it
+    for thread in threads:
+        thread.join(10)
+    assert done == [b"slept\n"] * 2
+    assert own_jail.keeper is not first
+
+
+def test_closing_does_not_run_jobs_again(own_jail: Bubblewrap) -> None:
     lost: list[object] = []
 
     def wait() -> None:
@@ -148,19 +165,10 @@ def test_a_keeper_that_dies_is_replaced(own_jail: Bubblewrap) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     time.sleep(0.5)
-    os.kill(first.process.pid, signal.SIGKILL)
-    _kill_group_of(first.process.pid)
+    own_jail.close()
     thread.join(10)
     assert "keeper went away" in str(lost[0])
-    assert own_jail.run_now(Job(["true"])).ok
-    assert own_jail.keeper is not first
-
-
-def _kill_group_of(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)  # bwrap began a session: keeper and supervisors are in it
-    except ProcessLookupError:
-        pass
+    assert own_jail.keeper is None
 
 
 def test_threads_and_event_loops_share_a_keeper(jail: Bubblewrap) -> None:
@@ -266,6 +274,35 @@ def test_a_fork_holds_nothing_up(own_jail: Bubblewrap) -> None:
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
+
+
+def _inside(keeper: object) -> list[int]:
+    """The keeper and its porter: the children of bwrap, and theirs."""
+    pid = keeper.process.pid  # type: ignore[attr-defined]
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    first = int(text.split()[0])
+    return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_after_a_crash_inside_no_further_job_is_lost(own_jail: Bubblewrap, which: int) -> None:
+    for _ in range(5):
+        assert own_jail.run_now(Job(["true"])).ok
+        os.kill(_inside(own_jail.keeper)[which], signal.SIGKILL)
+        if which == 1:
+            time.sleep(0.1)  # the keeper notices and ends; a job in between would be lost
+        assert own_jail.run_now(Job(["true"])).ok
+
+
+def test_waiting_for_ones_turn_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.sandbox.bubblewrap.QUEUE_S", 1.0)
+
+    async def six() -> list[str]:
+        nap = Job(["sleep", "9"], limits=Limits(wall_s=0.5))
+        return [r.reason for r in await asyncio.gather(*(jail.run(nap) for _ in range(6)))]
+
+    with Bubblewrap(at_once=1) as jail:
+        assert asyncio.run(six()) == ["wall"] * 6
 
 
 def test_a_keeper_that_was_stopped_is_closed(own_jail: Bubblewrap) -> None:

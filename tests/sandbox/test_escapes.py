@@ -223,41 +223,164 @@ def _memory_free() -> int:
     raise AssertionError
 
 
-def test_a_job_cannot_reach_its_neighbour(jail: Bubblewrap) -> None:
-    """Two at the same time look for each other everywhere."""
-    leave = """
-import os, socket, time
+LEAVE = """
+import os, socket, sys, time
 for folder in ("/tmp", "/dev/shm", "."):
     open(f"{folder}/neighbour", "w").write("secret")
-server = socket.socket(socket.AF_UNIX)
-server.bind("\\0neighbour")
-server.listen()
-tcp = socket.create_server(("127.0.0.1", 4444))
+if sys.argv[1] == "sockets":
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("\\0neighbour")
+    server.listen()
+    tcp = socket.create_server(("127.0.0.1", 4444))
 controller, terminal = os.openpty()
 os.chmod(os.ttyname(terminal), 0o666)
 time.sleep(1.5)
+print("lived")
 """
-    look = """
-import glob, os, socket, time
+LOOK = """
+import glob, os, socket, sys, time
 deadline = time.time() + 1
 while time.time() < deadline:
     found = glob.glob("/tmp/*") + glob.glob("/dev/shm/*") + glob.glob("/box/*/neighbour")
     if found: print("ESCAPED", found)
     for family, address in ((1, "\\0neighbour"), (2, ("127.0.0.1", 4444))):
-        with socket.socket(family) as s:
-            if s.connect_ex(address) == 0: print("ESCAPED", address)
+        if sys.argv[1] == "sockets":
+            with socket.socket(family) as s:
+                if s.connect_ex(address) == 0: print("ESCAPED", address)
     if os.path.exists("/dev/pts/0"): print("ESCAPED", "a terminal")
     time.sleep(0.02)
 print("done")
 """
 
-    async def both() -> bytes:
-        _, result = await asyncio.gather(
-            jail.run(Job.python(leave, loopback=True)), jail.run(Job.python(look, loopback=True))
+
+@pytest.mark.parametrize("sockets", ["sockets", "none"])
+def test_a_job_cannot_reach_its_neighbour(jail: Bubblewrap, sockets: str) -> None:
+    """Two at the same time look for each other everywhere."""
+
+    async def both() -> list[bytes]:
+        jobs = (
+            program("command", source, sockets, loopback=sockets == "sockets")
+            for source in (LEAVE, LOOK)
         )
+        return [r.stdout for r in await asyncio.gather(*map(jail.run, jobs))]
+
+    assert asyncio.run(both()) == [b"lived\n", b"done\n"]
+
+
+def test_an_earlier_job_leaves_nothing_in_the_network(own_jail: Bubblewrap) -> None:
+    """Names, counters and flow labels of a network namespace; and the attempts that leave some."""
+    leave = """
+import array, os, socket
+def attempt(function):
+    try:
+        return function()
+    except OSError:
+        print("refused")
+attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)))
+attempt(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+attempt(lambda: socket.socket(socket.AF_UNIX))
+for _ in range(60):
+    a, b = socket.socketpair()
+    attempt(lambda: a.bind("\\0the-hidden-answer"))
+    rights = array.array("i", [a.fileno(), b.fileno()])
+    a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+"""
+    look = """
+print([line for line in open("/proc/self/net/unix") if "@" in line])
+print([line for line in open("/proc/self/net/ip6_flowlabel")][1:])
+print([line.split()[2:4] for line in open("/proc/self/net/snmp") if line.startswith("Udp:")][1])
+"""
+    for _ in range(10):
+        left = own_jail.run_now(Job.python(leave))
+        assert left.stdout == b"refused\n" * 63, left
+        seen = own_jail.run_now(Job.python(look)).stdout.decode().split("\n")
+        assert seen[:3] == ["[]", "[]", "['0', '0']"]
+
+
+def test_orders_of_others_are_not_in_a_jobs_memory(own_jail: Bubblewrap) -> None:
+    walk = """
+import sys
+frame, seen = sys._getframe(), []
+while frame:
+    seen.append(repr(frame.f_locals))
+    frame = frame.f_back
+print(sum("hidden-" + "pattern" in each for each in seen))
+"""
+
+    async def both() -> bytes:
+        nap = Job(["sleep", "0.5"], outputs=["hidden-pattern*"])
+        naps = [asyncio.create_task(own_jail.run(nap)) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        result = await own_jail.run(Job.python(walk))
+        await asyncio.gather(*naps)
         return result.stdout
 
-    assert asyncio.run(both()) == b"done\n"
+    assert asyncio.run(both()) == b"0\n"
+
+
+def test_what_waits_for_a_command_holds_no_descriptors_of_others(own_jail: Bubblewrap) -> None:
+    async def look() -> list[int]:
+        naps = [asyncio.create_task(own_jail.run(Job(["sleep", "1"]))) for _ in range(2)]
+        await asyncio.sleep(0.5)
+        keeper = own_jail.keeper
+        assert keeper is not None
+        parents = _children(keeper.process.pid)
+        waiting = [p for one in parents for p in _children(one) if _children(p)]
+        counts = [len(os.listdir(f"/proc/{pid}/fd")) for pid in waiting]
+        await asyncio.gather(*naps)
+        return counts
+
+    assert asyncio.run(look()) == [1, 1]  # the socket that ties it to the keeper
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+STALL = """
+import mmap, os, time
+size = 40_000 * 4096
+m = mmap.mmap(-1, size)
+import ctypes
+libc = ctypes.CDLL(None)
+start = ctypes.addressof(ctypes.c_char.from_buffer(m))
+for at in range(0, size, 8192):
+    libc.mprotect(ctypes.c_void_p(start + at), 4096, 1)
+for _ in range(25):
+    if os.fork() == 0: break
+time.sleep(30)
+"""
+
+
+def test_a_job_does_not_hold_up_its_neighbours(own_jail: Bubblewrap) -> None:
+    """Many mappings in many processes make looking at it dear."""
+
+    async def beside() -> tuple[float, float]:
+        limits = Limits(wall_s=4, memory_mb=512)
+        stall = asyncio.create_task(own_jail.run(Job.python(STALL, limits=limits)))
+        slowest, until = 0.0, time.monotonic() + 4
+        while time.monotonic() < until:
+            began = time.monotonic()
+            assert (await own_jail.run(Job.python("pass"))).ok
+            slowest = max(slowest, time.monotonic() - began)
+        return slowest, (await stall).wall_s
+
+    slowest, wall_s = asyncio.run(beside())
+    assert slowest < 0.6
+    assert wall_s < 5
+
+
+def test_terminals_of_the_machine_are_not_used_up(jail: Bubblewrap) -> None:
+    source = "import os\nfds = []\ntry:\n    while True: fds.append(os.open('/dev/ptmx', 2))\n"
+    source += "except OSError:\n    print(len(fds))"
+    assert jail.run_now(program("command", source)).stdout == b"16\n"
+
+
+def test_room_reserved_in_streams_is_counted(jail: Bubblewrap) -> None:
+    source = "import ctypes, time\nfor fd in (1, 2):\n"
+    source += "    ctypes.CDLL(None).fallocate(fd, 1, ctypes.c_long(0), ctypes.c_long(60 << 20))\n"
+    source += "time.sleep(5)"
+    assert jail.run_now(Job.python(source, stdin=b"x")).reason == "output"
 
 
 FORGER = """

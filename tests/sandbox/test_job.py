@@ -22,6 +22,22 @@ def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
         Job(["true"], files={path: b""})
 
 
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"a" * 256: b""}, "is too long"),
+        ({"/".join(["b" * 100] * 21): b""}, "is too long"),
+        ({"/".join(["c"] * 101): b""}, "is too long"),
+        ({"\ud800": b""}, "cannot be written"),
+        ({"a": b"", "a/b": b""}, "a is a file and a folder"),
+        ({str(i): b"x" for i in range(300)}, "1,228,800 bytes, the limit is 1 MB"),
+    ],
+)
+def test_files_that_no_disk_takes_are_refused(files: dict[str, bytes], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Job(["true"], files=files, limits=Limits(disk_mb=1))
+
+
 def test_a_job_is_a_list_of_words_or_source() -> None:
     with pytest.raises(ValueError, match="list of words"):
         Job("rm -rf /")
@@ -44,9 +60,9 @@ def test_a_limit_is_positive(value: float) -> None:
 
 
 def test_more_than_the_limits_allow_is_refused_before_it_is_sent() -> None:
-    with pytest.raises(ValueError, match="12 files and folders, the limit is 10"):
+    with pytest.raises(ValueError, match="11 files and folders, the limit is 10"):
         Job(["true"], files={f"d/{i}": b"" for i in range(10)}, limits=Limits(files=10))
-    with pytest.raises(ValueError, match="2,000,000 bytes, the limit is 1 MB"):
+    with pytest.raises(ValueError, match="2,002,944 bytes, the limit is 1 MB"):
         Job(["true"], files={"a": bytes(2_000_000)}, limits=Limits(disk_mb=1))
 
 

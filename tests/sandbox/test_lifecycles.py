@@ -26,6 +26,7 @@ DEEDS = (
     "import os, time\nfor _ in range({n} % 5):\n    os.fork() or time.sleep(60)\ntime.sleep(60)",
     "import socket\nk = [socket.socketpair() for _ in range({n} % 30)]\nraise SystemExit({n})",
     "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    "import ctypes\nctypes.string_at(0)",
     "import os\nos.symlink('/', 'r'); os.mkfifo('p'); os.mkdir('d'); os.chmod('d', 0)",
     "while True: pass",
     "import subprocess\nsubprocess.Popen(['sleep', '60'])\nprint(1)",

@@ -18,7 +18,7 @@ from puna.sandbox.inside import wire
 from puna.sandbox.inside.usage import Opened, Usage
 
 FOLDERS = ("work", "tmp", "shm")
-LONGEST_PATH = 3000
+DEEPEST = 100
 Owner = tuple[int, int] | None
 
 
@@ -31,37 +31,45 @@ def fill(box: str, request: dict[str, Any], blobs: list[bytes], owner: Owner) ->
     if owner:
         for name in FOLDERS:
             os.chown(f"{box}/{name}", *owner)
+    made = {""}
     for (path, mode), data in zip(request["files"], blobs, strict=False):
-        _write(f"{box}/work", path, mode, data, owner)
+        _make_folder(f"{box}/work", path.rpartition("/")[0], made, owner)
+        fd = os.open(f"{box}/work/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(fd, "wb") as file:
+            file.write(data)
+            if owner:
+                os.fchown(fd, *owner)
     given = blobs[len(request["files"])]
-    streams = [os.memfd_create("stdin") if given else os.open(os.devnull, os.O_RDONLY)]
-    left = memoryview(given)
-    while left:
-        left = left[os.write(streams[0], left) :]
-    if given:
-        os.lseek(streams[0], 0, os.SEEK_SET)
+    streams = [in_memory("stdin", given) if given else os.open(os.devnull, os.O_RDONLY)]
     for name in ("stdout", "stderr", "report"):
-        streams.append(os.memfd_create(name))
+        streams.append(in_memory(name, b""))
         fcntl.fcntl(streams[-1], fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
-    if owner:
-        for fd in streams[0 if given else 1 :]:
-            os.fchown(fd, *owner)
+        if owner:
+            os.fchown(streams[-1], *owner)
     return streams
 
 
-def _write(work: str, path: str, mode: int, data: bytes, owner: Owner) -> None:
-    parts = path.split("/")
-    for depth in range(1, len(parts)):
-        folder = os.path.join(work, *parts[:depth])
-        if not os.path.isdir(folder):
-            os.mkdir(folder, 0o755)
-            if owner:
-                os.chown(folder, *owner)
-    fd = os.open(os.path.join(work, path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(fd, "wb") as file:
-        file.write(data)
+def in_memory(name: str, data: bytes) -> int:
+    """A file that is only a descriptor, with `data`, open at its start."""
+    fd = os.memfd_create(name)
+    os.fchmod(fd, 0o600)
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _make_folder(work: str, path: str, made: set[str], owner: Owner) -> None:
+    missing = []
+    while path not in made:
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    for folder in reversed(missing):
+        os.mkdir(f"{work}/{folder}", 0o755)
         if owner:
-            os.fchown(fd, *owner)
+            os.chown(f"{work}/{folder}", *owner)
+        made.add(folder)
 
 
 def finish(
@@ -103,8 +111,8 @@ def answer(header: dict[str, Any], at: Opened, outputs: list[str], limits: dict[
 def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, int, bytes | None]]:
     """Regular files of `work` that match, as (path, mode, bytes); bytes are None past the limit.
 
-    Every process of the job is dead, so nothing changes on the way. Paths count too; below a path
-    of 3,000 bytes nothing is looked for.
+    Every process of the job is dead, so nothing changes on the way. Paths count too; folders are
+    followed to a depth of 100.
     """
     total, todo = 0, ["work"] if patterns else []
     while todo:
@@ -117,7 +125,7 @@ def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, i
             found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
         os.close(fd)
         inside = [f"{folder}/{name}" for name, is_folder in found if is_folder]
-        todo += [path for path in reversed(inside) if len(os.fsencode(path)) < LONGEST_PATH]
+        todo += [path for path in reversed(inside) if path.count("/") <= DEEPEST]
         for name in [name for name, is_folder in found if not is_folder]:
             path = f"{folder}/{name}"[len("work/") :]
             if not any(fnmatch.fnmatchcase(path, p) for p in patterns):

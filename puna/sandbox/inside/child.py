@@ -79,6 +79,7 @@ def become(
         os.chdir(work)
         for signum in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(signum, signal.SIG_DFL if request["command"] else signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if request["command"] else _interrupt)
         _limit(request["limits"], walls is not None and walls.proc >= 0)
         if walls:
             linux.install_filter(walls.filter)

@@ -6,6 +6,7 @@ which this process waits for and whose end ends every other.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ class Builder:
     """What every job's walls are made of; `proc`: a writable /proc, open."""
 
     config: dict[str, Any]
-    program: bytes
     proc: int
     count: int = 0
 
@@ -34,10 +34,13 @@ class Builder:
         """
         try:
             request, blobs = wire.receive(connection.recv, REQUEST_LIMIT)
-            walls = self.walls()
+            walls = self.walls(request["loopback"])
             self.mount(request["limits"])
             if request["command"]:
-                flags, options = linux.NO_SUID | linux.NO_EXEC, "newinstance,ptmxmode=0666,mode=620"
+                flags, options = (
+                    linux.NO_SUID | linux.NO_EXEC,
+                    "newinstance,ptmxmode=0666,mode=620,max=16",
+                )
                 linux.mount("devpts", "/dev/pts", "devpts", flags, options)
             if request["loopback"]:  # with an interface it has a state, so nobody uses it again
                 linux.unshare(linux.NEW_NET, "a network namespace")
@@ -47,7 +50,8 @@ class Builder:
             streams = box.fill(BOX, request, blobs, walls.owner)
             del blobs
             box_fd, proc_fd = (os.open(p, os.O_RDONLY | os.O_DIRECTORY) for p in (BOX, "/proc"))
-            socket.send_fds(tie, [b"r"], [box_fd, *streams[1:], proc_fd])
+            outputs = box.in_memory("outputs", json.dumps(request["outputs"]).encode())
+            socket.send_fds(tie, [b"r"], [box_fd, proc_fd, outputs, *streams[1:]])
             if request["command"]:
                 wait_for_child(tie)
             child.become(request, streams, connection, walls, f"{BOX}/work")
@@ -58,13 +62,14 @@ class Builder:
         finally:
             os._exit(1)
 
-    def walls(self) -> child.Walls:
+    def walls(self, sockets: bool) -> child.Walls:
         """Who the job is; started by root, each is somebody else, also to its neighbours."""
         uid, gid, owner = self.config["uid"], self.config["gid"], None
         if self.config["root"]:
             uid = gid = uid + self.count % 60_000
             owner = (uid, gid)
-        return child.Walls(uid, gid, owner, self.program, self.proc)
+        program = bytes.fromhex(self.config["filter with sockets" if sockets else "filter"])
+        return child.Walls(uid, gid, owner, program, self.proc)
 
     def mount(self, limits: dict[str, Any]) -> None:
         """The namespaces and mounts of one job."""
@@ -85,6 +90,9 @@ def wait_for_child(tie: socket.socket) -> None:
     if pid == 0:
         return
     linux.dumpable(False)  # nobody looks into this process
+    kept = tie.fileno()
+    os.closerange(0, kept)
+    os.closerange(kept + 1, 1 << 20)
     while True:
         ended, status = os.wait()
         if ended == pid:

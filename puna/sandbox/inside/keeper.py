@@ -29,6 +29,7 @@ sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/
 from puna.sandbox.inside import box, entry, linux, porter, usage, wire
 
 TICK_MS = 20
+PATIENCE_S = 30.0
 
 
 @dataclass(eq=False)
@@ -42,6 +43,8 @@ class Running:
     order: dict[str, Any]
     network: int
     began: float = 0.0
+    next_look: float = 0.0
+    outputs: int = -1
     at: usage.Opened | None = None
     used: usage.Usage = field(default_factory=usage.Usage)
 
@@ -52,16 +55,18 @@ class Running:
         os.close(self.pidfd)
         if self.at:
             self.at.close()
+            os.close(self.outputs)
 
 
 class Keeper:
     """Jobs waiting, jobs running."""
 
-    def __init__(self, control: socket.socket, config: dict[str, Any], program: bytes) -> None:
+    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
         self.control, self.config = control, config
-        self.builder = entry.Builder(config, program, os.open("/proc", os.O_RDONLY))
+        self.builder = entry.Builder(config, os.open("/proc", os.O_RDONLY))
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self.porter = porter.start(control)
+        self.porter.settimeout(PATIENCE_S)
         self.network = os.open("/proc/self/ns/net", os.O_RDONLY)
         self.networks: list[int] = []  # that no job is in; making one costs more than a fork
         self.waiting: deque[tuple[dict[str, Any], int]] = deque()
@@ -69,29 +74,35 @@ class Keeper:
         self.polled: dict[int, Running] = {}  # by descriptor
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
+        self.poll.register(self.porter, 0)
 
     def run(self) -> None:
-        """Until the control socket ends."""
-        next_look = 0.0
+        """Until the control socket or the porter ends."""
         while True:
             for fd, _ in self.poll.poll(TICK_MS if self.jobs else None):
                 if fd == self.control.fileno():
-                    data, fds, _, _ = socket.recv_fds(self.control, 1 << 18, 1)
+                    data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
                     if not data:
                         return
-                    self.waiting.append((json.loads(data), fds[0]))
+                    if fds:  # none where there was no descriptor left for it
+                        self.waiting.append((json.loads(data), fds[0]))
+                elif fd == self.porter.fileno():
+                    return
                 elif fd in self.polled:
                     self.happened(self.polled[fd], fd)
             now = time.monotonic()
-            if now >= next_look:
-                next_look = now + TICK_MS / 1000
-                for job in self.jobs:
+            for job in self.jobs:
+                if now >= job.next_look:
                     self.look(job, now)
             while self.waiting and len(self.jobs) < self.config["at_once"]:
                 self.start(*self.waiting.popleft())
 
     def free_network(self) -> int:
-        """A network namespace without interfaces; no job could change anything in it."""
+        """A network namespace without interfaces.
+
+        Jobs without a loopback make no sockets but pairs without a name, so they leave nothing in
+        it for the next.
+        """
         if self.networks:
             return self.networks.pop()
         linux.unshare(linux.NEW_NET, "a network namespace")
@@ -104,31 +115,31 @@ class Keeper:
         """Fork the first process of a job; a failure is told on the job's own socket."""
         self.builder.count += 1
         connection = socket.socket(fileno=fd)
-        tie, theirs = socket.socketpair()
+        made: list[socket.socket] = []
         try:
+            made += socket.socketpair()
             network = self.free_network()
             linux.unshare(linux.NEW_PID, "a process namespace")
             try:
                 pid = os.fork()
                 if pid == 0:
                     self.control.close()
-                    self.builder.run(connection, theirs, network)
+                    self.builder.run(connection, made[1], network)
             finally:
                 linux.setns(self.pid_namespace, linux.NEW_PID)
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             wire.tell(connection, error)
-            connection.close()
-            tie.close()
+            for each in (connection, *made):
+                each.close()
             return
-        finally:
-            theirs.close()
-        job = Running(pid, pidfd, connection, tie, order, network)
+        made[1].close()
+        job = Running(pid, pidfd, connection, made[0], order, network)
         self.poll.register(pidfd, select.POLLIN)
-        self.poll.register(tie, select.POLLIN)
+        self.poll.register(job.tie, select.POLLIN)
         self.poll.register(connection, 0)  # its end cancels the job
         self.jobs.append(job)
-        self.polled.update(dict.fromkeys((pidfd, tie.fileno(), connection.fileno()), job))
+        self.polled.update(dict.fromkeys((pidfd, job.tie.fileno(), connection.fileno()), job))
 
     def happened(self, job: Running, fd: int) -> None:
         """One of a job's descriptors has something to say."""
@@ -144,10 +155,14 @@ class Keeper:
 
     def tied(self, job: Running) -> None:
         """Its process is about to become the job, or ended before."""
-        data, fds, _, _ = socket.recv_fds(job.tie, 1, 5)
-        if data:
-            job.at = usage.Opened(fds[0], fds[1:4], fds[4])
+        data, fds, _, _ = socket.recv_fds(job.tie, 1, 6)
+        if len(fds) == 6:
+            job.at, job.outputs = usage.Opened(fds[0], fds[3:], fds[1]), fds[2]
             job.began = time.monotonic()
+        elif data:  # there was no descriptor left for them
+            for each in fds:
+                os.close(each)
+            signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
 
     def forget(self, job: Running, fd: int) -> None:
         """Do not listen to a descriptor any more."""
@@ -161,6 +176,8 @@ class Keeper:
         usage.look(job.at, 0.0, job.order["limits"], job.used)
         if now - job.began > job.order["limits"]["wall_s"]:
             job.used.reason = "wall"
+        cost = time.monotonic() - now
+        job.next_look = now + max(TICK_MS / 1000, 20 * cost)  # others wait meanwhile
         if job.used.reason:
             signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
 
@@ -181,9 +198,11 @@ class Keeper:
                     status = int(said)
                 header = box.finish(job.used, status, spent, job.order["limits"], job.at)
                 header["wall_s"] = wall_s
-                task = json.dumps({**job.order, "header": header}).encode()
-                fds = [job.connection.fileno(), job.at.box, *job.at.streams]
+                task = json.dumps({"limits": job.order["limits"], "header": header}).encode()
+                fds = [job.connection.fileno(), job.at.box, job.outputs, *job.at.streams]
                 socket.send_fds(self.porter, [task], fds)
+        except TimeoutError:
+            raise SystemExit("the porter does not take an order") from None
         except OSError as error:
             wire.tell(job.connection, error)
         self.networks.append(job.network)
@@ -204,7 +223,7 @@ def main() -> None:
             importlib.import_module(name)
         atexit._clear()
         linux.mount("", "/", "", linux.PRIVATE | linux.REC)
-        keeper = Keeper(control, config, bytes.fromhex(config.pop("filter")))
+        keeper = Keeper(control, config)
     except Exception as error:
         control.send(json.dumps({"error": f"{error}" or repr(error)}).encode())
         return

@@ -31,14 +31,16 @@ def start(control: socket.socket) -> socket.socket:
 
 def _serve(orders: socket.socket) -> None:
     while True:
-        data, fds, _, _ = socket.recv_fds(orders, 1 << 18, 5)
+        data, fds, _, _ = socket.recv_fds(orders, 1 << 16, 6)
         if not data:
             return
         connection = socket.socket(fileno=fds[0])
-        at = usage.Opened(fds[1], fds[2:])
+        at = usage.Opened(fds[1], fds[3:])
         try:
             order = json.loads(data)
-            message = box.answer(order["header"], at, order["outputs"], order["limits"])
+            with open(fds[2], "rb") as file:
+                outputs = json.load(file)
+            message = box.answer(order["header"], at, outputs, order["limits"])
         except Exception as error:
             message = wire.encode({"error": f"{error}" or repr(error)})
         at.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 SPARE_FILES = 4  # the folders that are there before the job
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CLOCK = os.sysconf("SC_CLK_TCK")
+PATIENCE_S = 0.05  # for one job's shared pages
+MOST_MAPS = 2 << 20  # bytes of /proc/PID/maps of all its processes
 FREE_SOCKETS, SOCKET_BUFFERS = 16, 425_984  # twice net.core.wmem_max, as Linux has it
 
 
@@ -36,8 +39,9 @@ class Opened:
     proc: int = -1
 
     def written(self) -> int:
-        """Bytes in the streams."""
-        return sum(os.fstat(fd).st_size for fd in self.streams)
+        """Bytes in the streams, or reserved for them."""
+        about = [os.fstat(fd) for fd in self.streams]
+        return sum(max(a.st_size, 512 * a.st_blocks - PAGE) for a in about)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -71,19 +75,14 @@ def look(at: Opened, reaped_s: float, limits: dict[str, Any], usage: Usage) -> N
 
 def _stat(proc: int, pid: str) -> list[bytes]:
     """The fields of /proc/PID/stat behind the name (proc(5): the first is number 3)."""
-    if not pid.isdigit():
-        return []
-    try:
-        with open(os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=proc), "rb") as file:
-            return file.read().rsplit(b")", 1)[1].split()
-    except OSError:
-        return []  # it has just ended
+    return _read(f"{pid}/stat", proc, 4000).rpartition(b")")[2].split() if pid.isdigit() else []
 
 
 def _processor_time(processes: dict[str, list[bytes]], reaped_s: float, usage: Usage) -> float:
     """Of all processes, those that ended included: as their parents count them, or as seen here.
 
-    A parent that ignores SIGCHLD does not count its children, so what was seen of them is added up.
+    A parent that ignores SIGCHLD does not count its children, so what was seen of them is added up;
+    of those that nobody saw, nothing is known.
     """
     alive, counted = {}, reaped_s
     for pid, fields in processes.items():
@@ -99,18 +98,29 @@ def _processor_time(processes: dict[str, list[bytes]], reaped_s: float, usage: U
 def _memory(proc: int, processes: dict[str, list[bytes]], limit: int) -> int:
     """Bytes of all processes: what is resident, what is shared and unmapped, what sockets may hold.
 
-    Shared pages count once where they would make the difference.
+    Shared pages count once where they would make the difference, as far as that is told quickly.
     """
     resident, addresses = {}, 0
     for pid, fields in processes.items():
-        resident[pid] = int(fields[21]) * PAGE or _of_threads(proc, pid, fields)
-        addresses += int(fields[20])
+        if not _borrows(fields, processes):
+            resident[pid] = int(fields[21]) * PAGE or _of_threads(proc, pid, fields)
+            addresses += int(fields[20])
     memory = sum(resident.values())
     if memory > limit:
-        memory = sum(_proportional(proc, pid) or size for pid, size in resident.items())
+        until = time.monotonic() + PATIENCE_S
+        for pid, size in resident.items():
+            memory += (_proportional(proc, pid) or size) - size
+            if time.monotonic() > until:
+                break
     if memory <= limit and addresses > limit:
-        memory = max(memory, _shared(proc, processes))
+        memory = max(memory, _shared(proc, resident, limit))
     return memory + _sockets(proc, processes)
+
+
+def _borrows(fields: list[bytes], processes: dict[str, list[bytes]]) -> bool:
+    """Whether a process runs in its parent's memory: between vfork and exec, which stops that."""
+    parent = processes.get(fields[1].decode())
+    return parent is not None and parent[0] == b"D" and parent[20] == fields[20]
 
 
 def _of_threads(proc: int, pid: str, fields: list[bytes]) -> int:
@@ -118,52 +128,71 @@ def _of_threads(proc: int, pid: str, fields: list[bytes]) -> int:
     if int(fields[17]) < 2:
         return 0
     try:
-        for thread in os.listdir(task := os.open(f"{pid}/task", os.O_RDONLY, dir_fd=proc)):
-            with open(os.open(f"{thread}/statm", os.O_RDONLY, dir_fd=task), "rb") as file:
-                if pages := int(file.read().split()[1]):
-                    os.close(task)
-                    return pages * PAGE
-        os.close(task)
+        task = os.open(f"{pid}/task", os.O_RDONLY, dir_fd=proc)
+    except OSError:
+        return 0
+    try:
+        for thread in os.listdir(task):
+            pages = _read(f"{thread}/statm", task, 200).split()[1:2]
+            if pages and int(pages[0]):
+                return int(pages[0]) * PAGE
     except OSError:
         pass
+    finally:
+        os.close(task)
     return 0
+
+
+def _read(name: str, folder: int, most: int) -> bytes:
+    """At most so many bytes of a file in /proc; none where it is gone or closed to this process."""
+    try:
+        fd = os.open(name, os.O_RDONLY, dir_fd=folder)
+    except OSError:
+        return b""
+    try:
+        parts = []
+        while most > 0 and (part := os.read(fd, min(most, 1 << 16))):
+            parts.append(part)
+            most -= len(part)
+        return b"".join(parts)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _proportional(proc: int, pid: str) -> int:
     """Bytes of a process, shared pages in part; 0 where this process may not know."""
-    try:
-        with open(os.open(f"{pid}/smaps_rollup", os.O_RDONLY, dir_fd=proc), "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    for line in _read(f"{pid}/smaps_rollup", proc, 4000).split(b"\n"):
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
     return 0
 
 
-def _shared(proc: int, processes: dict[str, list[bytes]]) -> int:
-    """Bytes of anonymous memory mapped as shared: its pages stay when a process lets them go."""
+def _shared(proc: int, pids: Iterable[str], limit: int) -> int:
+    """Bytes of anonymous memory mapped as shared: its pages stay when a process lets them go.
+
+    More than the limit where a job has more mappings than can be read quickly.
+    """
     found: dict[bytes, int] = {}
-    for pid in processes:
-        try:
-            with open(os.open(f"{pid}/maps", os.O_RDONLY, dir_fd=proc), "rb") as file:
-                for line in file:
-                    if line.endswith(b"/dev/zero (deleted)\n"):
-                        span, _, _, _, inode = line.split()[:5]
-                        low, high = (int(x, 16) for x in span.split(b"-"))
-                        found[inode] = max(found.get(inode, 0), high - low)
-        except OSError:
-            pass
+    room = MOST_MAPS
+    for pid in pids:
+        maps = _read(f"{pid}/maps", proc, room)
+        room -= len(maps)
+        if room <= 0:
+            return limit + 1
+        for line in maps.split(b"\n"):
+            if line.endswith(b"/dev/zero (deleted)"):
+                span, _, _, _, inode = line.split()[:5]
+                low, high = (int(x, 16) for x in span.split(b"-"))
+                found[inode] = max(found.get(inode, 0), high - low)
     return sum(found.values())
 
 
 def _sockets(proc: int, processes: dict[str, list[bytes]]) -> int:
     """The most that the buffers of a job's sockets can hold, beyond those of a few."""
     for pid in processes:
-        try:
-            with open(os.open(f"{pid}/net/sockstat", os.O_RDONLY, dir_fd=proc), "rb") as file:
-                used = int(file.readline().split()[2])
-            return max(0, used - FREE_SOCKETS) * SOCKET_BUFFERS
-        except (OSError, IndexError):
-            continue
+        words = _read(f"{pid}/net/sockstat", proc, 100).split()
+        if words[:2] == [b"sockets:", b"used"]:
+            return max(0, int(words[2]) - FREE_SOCKETS) * SOCKET_BUFFERS
     return 0
