@@ -24,10 +24,12 @@ from puna.core.errors import UserError
 from puna.core.threads import default_threads
 from puna.sandbox import outer, seccomp
 from puna.sandbox.base import Mounts, Sandbox
-from puna.sandbox.inside import wire
+from puna.sandbox.inside import box, wire
+from puna.sandbox.inside.usage import Opened
 from puna.sandbox.job import Job, Result, SandboxError
 
 START_S, SUBMIT_S, QUEUE_S = 30.0, 30.0, 600.0
+ANSWER_BYTES = 1 << 16
 # Not `threading`, not `random`: what they do after each fork costs as much as the fork.
 PRELOAD = (
     "bisect collections copy enum functools heapq itertools json math operator re string typing"
@@ -79,22 +81,22 @@ class Bubblewrap(Sandbox):
         raise AssertionError
 
     async def _answer(self, job: Job, connection: socket.socket) -> Result:
-        loop, incoming = asyncio.get_running_loop(), wire.Incoming(job.room_for_answer())
+        loop = asyncio.get_running_loop()
         with connection, self._deadline(job) as seconds:
             connection.setblocking(False)
             try:
                 async with asyncio.timeout(seconds):
                     await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
-                    while not incoming.done:
-                        data = await loop.sock_recv(connection, 1 << 20)
-                        if not data:
-                            break
-                        incoming.feed(data)
-            except (OSError, ValueError) as error:
+                    await _readable(connection)
+            except OSError as error:
                 raise _lost(error, seconds) from error
             finally:
-                _hang_up(connection)
-        return _result(incoming)
+                if sys.exc_info()[0]:
+                    _hang_up(connection)
+            answered = _Answered(connection)
+        if job.outputs:  # many files may take a while
+            return await asyncio.to_thread(answered.result, job)
+        return answered.result(job)
 
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
@@ -108,21 +110,15 @@ class Bubblewrap(Sandbox):
         raise AssertionError
 
     def _answer_now(self, job: Job, connection: socket.socket) -> Result:
-        incoming = wire.Incoming(job.room_for_answer())
         with connection, self._deadline(job) as seconds:
             try:
                 connection.settimeout(seconds)
                 connection.sendall(wire.encode(*job.to_wire(self.path)))
-                while not incoming.done:
-                    data = connection.recv(1 << 20)
-                    if not data:
-                        break
-                    incoming.feed(data)
-            except (OSError, ValueError) as error:
-                raise _lost(error, seconds) from error
-            finally:
+                answered = _Answered(connection)
+            except OSError as error:
                 _hang_up(connection)
-        return _result(incoming)
+                raise _lost(error, seconds) from error
+        return answered.result(job)
 
     def _submit(self, job: Job) -> tuple[_Keeper, socket.socket]:
         """The keeper and the job's connection; where it has died, a new one is asked, once."""
@@ -200,10 +196,55 @@ def _lost(error: Exception, seconds: float) -> SandboxError:
     return SandboxError(f"the sandbox's answer to a job cannot be read: {error}")
 
 
-def _result(incoming: wire.Incoming) -> Result:
-    if not incoming.done:
-        raise _KeeperLostError("the sandbox's keeper went away before the job ended")
-    return Result.from_wire(*incoming.message())
+async def _readable(connection: socket.socket) -> None:
+    """Until there is something to read, or the other side is gone."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(connection, tell)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(connection)
+
+
+class _Answered:
+    """The keeper's answer: how the job ended, and what it left, as open descriptors."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        # not to be inherited by what this process starts
+        got = socket.recv_fds(connection, ANSWER_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+        data, fds = got[:2]
+        self.at = Opened(fds[0], fds[1:]) if len(fds) == 4 else None
+        incoming = wire.Incoming(ANSWER_BYTES)
+        try:
+            incoming.feed(data)
+        except ValueError as error:
+            raise SandboxError(f"the sandbox's answer to a job cannot be read: {error}") from error
+        if not incoming.done:
+            raise _KeeperLostError("the sandbox's keeper went away before the job ended")
+        self.header, _ = incoming.message()
+        if self.at is None and "error" not in self.header:
+            for fd in fds:
+                os.close(fd)
+            raise SandboxError("no descriptors left to take a job's files: Too many open files")
+
+    def result(self, job: Job) -> Result:
+        """Read what was left, and give it back."""
+        if self.at is None:
+            return Result.from_wire(self.header, [])
+        try:
+            left = box.left(self.at, job.outputs, job.limits.to_wire())
+        finally:
+            self.at.close()
+        if left.too_much:
+            self.header["reason"] = self.header["reason"] or "disk"
+        self.header["files"] = [(path, mode) for path, mode, _ in left.files]
+        return Result.from_wire(self.header, [*left.streams, *(data for _, _, data in left.files)])
 
 
 class _Keeper:

@@ -95,7 +95,7 @@ CALLS = {  # those looked at by their arguments
 NAMESPACES = 0x7E020080  # every CLONE_NEW flag
 TERMINAL_TRICKS = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 PERM, NOSYS, NO_FAMILY = 1, 38, 97
-LOAD, JUMP, EQUAL, GREATER, AT_LEAST, BITS, RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
+LOAD, EQUAL, GREATER, AT_LEAST, BITS, RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 
@@ -104,11 +104,6 @@ Instruction = tuple[int, int, int, int]
 
 def _refuse(code: int) -> Instruction:
     return (RETURN, 0, 0, ERRNO | code)
-
-
-def _when(number: int, body: list[Instruction]) -> list[Instruction]:
-    """`body` where the accumulator holds `number`; the body must end in a return."""
-    return [(EQUAL, 0, len(body), number), *body]
 
 
 def _argument(index: int) -> Instruction:
@@ -127,20 +122,33 @@ def _never(index: int, values: tuple[int, ...], code: int) -> list[Instruction]:
     return [_argument(index), *tests, (RETURN, 0, 0, ALLOW), _refuse(code)]
 
 
-def _search(blocks: dict[int, list[Instruction]]) -> list[Instruction]:
+def _ranges(blocks: dict[int, list[Instruction]]) -> list[tuple[int, int, list[Instruction]]]:
+    """Neighbouring numbers with the same block, as (first, last, block)."""
+    found: list[tuple[int, int, list[Instruction]]] = []
+    for number in sorted(blocks):
+        if found and found[-1][1] == number - 1 and found[-1][2] == blocks[number]:
+            found[-1] = (found[-1][0], number, blocks[number])
+        else:
+            found.append((number, number, blocks[number]))
+    return found
+
+
+def _search(ranges: list[tuple[int, int, list[Instruction]]]) -> list[Instruction]:
     """Jump to the block of the number in the accumulator; allow where it has none.
 
-    A search by halves: the kernel runs the filter once for every number when it is installed, and
-    a list of tests would make that the most expensive step of a job.
+    A search by halves and short: the kernel compiles the filter for each job, and runs it once for
+    every number.
     """
-    numbers = sorted(blocks)
-    if len(numbers) <= 2:
-        code = [each for n in numbers for each in _when(n, blocks[n])]
-        return [*code, (RETURN, 0, 0, ALLOW)]
-    middle = numbers[len(numbers) // 2]
-    below = _search({n: block for n, block in blocks.items() if n < middle})
-    above = _search({n: block for n, block in blocks.items() if n >= middle})
-    return [(AT_LEAST, 0, 1, middle), (JUMP, 0, 0, len(below)), *below, *above]
+    if not ranges:
+        return [(RETURN, 0, 0, ALLOW)]
+    middle = len(ranges) // 2
+    first, last, block = ranges[middle]
+    below, above = _search(ranges[:middle]), _search(ranges[middle + 1 :])
+    if first == last:
+        own = [(EQUAL, 0, len(block), first), *block]
+    else:
+        own = [(GREATER, len(block), 0, last), *block]
+    return [(AT_LEAST, 0, len(own) + len(above), first), *own, *above, *below]
 
 
 def program(machine: str, sockets: bool) -> bytes:
@@ -172,6 +180,6 @@ def program(machine: str, sockets: bool) -> bytes:
         (LOAD, 0, 0, NUMBER_AT),
         (GREATER, 0, 1, NEWEST),  # also every call of the x32 interface
         _refuse(NOSYS),
-        *_search(blocks),
+        *_search(_ranges(blocks)),
     ]
     return b"".join(struct.pack("HBBI", *each) for each in code)

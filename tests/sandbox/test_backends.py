@@ -112,6 +112,12 @@ def test_the_size_of_a_file_is_limited(backend: Sandbox) -> None:
     assert backend.run_now(Job.python(caught, limits=Limits(file_mb=1))).stdout == b"27\n"  # EFBIG
 
 
+def test_closed_files_and_folders_come_back(backend: Sandbox) -> None:
+    script = "mkdir d; echo 1 > d/a; echo 2 > b; chmod 0 b d/a d; mkfifo p; chmod 0 p"
+    result = backend.run_now(Job(["sh", "-c", script], outputs=["*"]))
+    assert dict(result.files) == {"d/a": b"1\n", "b": b"2\n"}
+
+
 def test_hard_links_do_not_multiply_what_comes_back(backend: Sandbox) -> None:
     source = "import os\nopen('a', 'wb').write(bytes(1 << 20))\n"
     source += "for i in range(200):\n    os.link('a', f'b{i:03}')"

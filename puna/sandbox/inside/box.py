@@ -11,10 +11,10 @@ import os
 import resource
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from puna.sandbox.inside import wire
 from puna.sandbox.inside.usage import Opened, Usage
 
 FOLDERS = ("work", "tmp", "shm")
@@ -92,23 +92,32 @@ def finish(
     }
 
 
-def answer(header: dict[str, Any], at: Opened, outputs: list[str], limits: dict[str, Any]) -> bytes:
-    """The encoded answer: the header, the streams, and the files that match `outputs`."""
-    out, room = [], limits["output"]
+@dataclass(frozen=True)
+class Left:
+    """What a job has left: its output, error and report; its files as (path, mode, content)."""
+
+    streams: list[bytes]
+    files: list[tuple[str, int, bytes]]
+    too_much: bool
+
+
+def left(at: Opened, outputs: Sequence[str], limits: dict[str, Any]) -> Left:
+    """Read the streams, and the files that match `outputs`, as far as the limits go."""
+    streams, room = [], limits["output"]
     for fd in at.streams:
-        out.append(os.pread(fd, room, 0))
-        room -= len(out[-1])
-    files = []
+        streams.append(os.pread(fd, room, 0))
+        room -= len(streams[-1])
+    files: list[tuple[str, int, bytes]] = []
     for path, mode, data in _collect(at.box, outputs, limits["disk"]):
         if data is None:
-            header["reason"] = header["reason"] or "disk"
-            break
-        files.append([path, mode])
-        out.append(data)
-    return wire.encode({**header, "files": files}, out)
+            return Left(streams, files, True)
+        files.append((path, mode, data))
+    return Left(streams, files, False)
 
 
-def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, int, bytes | None]]:
+def _collect(
+    box: int, patterns: Sequence[str], limit: int
+) -> Iterator[tuple[str, int, bytes | None]]:
     """Regular files of `work` that match, as (path, mode, bytes); bytes are None past the limit.
 
     Every process of the job is dead, so nothing changes on the way. Paths count too; folders are
@@ -117,9 +126,8 @@ def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, i
     total, todo = 0, ["work"] if patterns else []
     while todo:
         folder = todo.pop()
-        try:
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=box)
-        except OSError:
+        fd = _open(box, folder, os.O_DIRECTORY)
+        if fd < 0:
             continue
         with os.scandir(fd) as entries:
             found = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
@@ -130,11 +138,9 @@ def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, i
             path = f"{folder}/{name}"[len("work/") :]
             if not any(fnmatch.fnmatchcase(path, p) for p in patterns):
                 continue
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            try:
-                fd = os.open(f"{folder}/{name}", flags, dir_fd=box)
-            except OSError:
-                continue  # a symbolic link, a socket, or unreadable
+            fd = _open(box, f"{folder}/{name}", os.O_NONBLOCK)
+            if fd < 0:
+                continue  # a symbolic link or a socket
             with open(fd, "rb") as file:
                 about = os.fstat(fd)
                 if not stat.S_ISREG(about.st_mode):
@@ -144,3 +150,18 @@ def _collect(box: int, patterns: list[str], limit: int) -> Iterator[tuple[str, i
                     yield path, 0, None
                     return
                 yield path, stat.S_IMODE(about.st_mode) & 0o777, file.read(about.st_size)
+
+
+def _open(box: int, path: str, flags: int) -> int:
+    """A descriptor to read with, -1 where there is none; a job may have closed its own files."""
+    for last in (False, True):
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | flags, dir_fd=box)
+        except PermissionError:
+            about = os.stat(path, dir_fd=box, follow_symlinks=False)
+            if last or not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+                return -1
+            os.chmod(path, stat.S_IMODE(about.st_mode) | 0o700, dir_fd=box)
+        except OSError:
+            return -1
+    return -1

@@ -24,6 +24,15 @@ from puna.sandbox.inside import linux, wire
 
 REPORT = 3  # the descriptor of the report, where the job has one
 USER = 1000  # of the job, in its own user namespace
+OWN: list[str] = []  # modules of this package, which a job does not find
+
+
+def prepare() -> None:
+    """What every job finds done: `exit` and `quit`, which a start without `site` lacks."""
+    builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")
+    builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
+    atexit._clear()
+    OWN[:] = [name for name in sys.modules if name.split(".")[0] == "puna"]
 
 
 @dataclass
@@ -49,7 +58,6 @@ class Walls:
             os.setresuid(self.uid, self.uid, self.uid)
             linux.dumpable(True)  # what the kernel took away with the change of user
         if self.proc >= 0:
-            linux.first_to_go(self.proc)
             linux.own_user(self.proc, self.uid, self.gid, USER)
         linux.drop_capabilities()
 
@@ -127,22 +135,20 @@ def _interpret(request: dict[str, Any], work: str) -> NoReturn:
         os.environ.update(request["env"])
         sys.argv = ["main.py", *request["args"]]
         sys.path[0] = work  # where this package was found; a job has its own
-        for name in [n for n in sys.modules if n.split(".")[0] == "puna"]:
-            del sys.modules[name]
-        builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")
-        builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
+        for name in OWN:
+            sys.modules.pop(name, None)
         main = ModuleType("__main__")
         main.__dict__["__file__"] = "main.py"
         sys.modules["__main__"] = main
         source = request["source"]
-        lines = source.splitlines(keepends=True)
-        linecache.cache["main.py"] = (len(source), None, lines, "main.py")
         try:
             exec(compile(source, "main.py", "exec"), main.__dict__)
             code = 0
         except SystemExit as stop:
             code = _status(stop.code)
         except BaseException:
+            lines = source.splitlines(keepends=True)
+            linecache.cache["main.py"] = (len(source), None, lines, "main.py")
             traceback.print_exc()
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()

@@ -6,7 +6,6 @@ which this process waits for and whose end ends every other.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from puna.sandbox.inside import box, child, linux, wire
 BOX = "/box"  # the job's only writable file system
 NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS
 REQUEST_LIMIT = 4 << 30
+TERMINALS = "newinstance,ptmxmode=0666,mode=620,max=16"  # of the machine's few thousand
 
 
 @dataclass
@@ -37,11 +37,8 @@ class Builder:
             walls = self.walls(request["loopback"])
             self.mount(request["limits"])
             if request["command"]:
-                flags, options = (
-                    linux.NO_SUID | linux.NO_EXEC,
-                    "newinstance,ptmxmode=0666,mode=620,max=16",
-                )
-                linux.mount("devpts", "/dev/pts", "devpts", flags, options)
+                safe = linux.NO_SUID | linux.NO_EXEC
+                linux.mount("devpts", "/dev/pts", "devpts", safe, TERMINALS)
             if request["loopback"]:  # with an interface it has a state, so nobody uses it again
                 linux.unshare(linux.NEW_NET, "a network namespace")
                 linux.loopback_up()
@@ -50,8 +47,7 @@ class Builder:
             streams = box.fill(BOX, request, blobs, walls.owner)
             del blobs
             box_fd, proc_fd = (os.open(p, os.O_RDONLY | os.O_DIRECTORY) for p in (BOX, "/proc"))
-            outputs = box.in_memory("outputs", json.dumps(request["outputs"]).encode())
-            socket.send_fds(tie, [b"r"], [box_fd, proc_fd, outputs, *streams[1:]])
+            socket.send_fds(tie, [b"r"], [box_fd, proc_fd, *streams[1:]])
             if request["command"]:
                 wait_for_child(tie)
             child.become(request, streams, connection, walls, f"{BOX}/work")

@@ -4,12 +4,12 @@
 configuration, the answer to it `{"ready": true}` or `{"error": ...}`; then each message is the
 limits of a job and carries that job's socket. The jobs that run at once are bounded, the others
 wait here. The end of FD is the end of all. No content of a job ever enters this process, since
-every later job begins as a copy of its memory: `entry.py` reads the request, `porter.py` the files.
+every later job begins as a copy of its memory: `entry.py` reads the request, and what the job has
+left goes to whoever waits for it as open descriptors.
 """
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import json
@@ -26,10 +26,9 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/keeper.py"))
 
-from puna.sandbox.inside import box, entry, linux, porter, usage, wire
+from puna.sandbox.inside import box, child, entry, linux, usage, wire
 
 TICK_MS = 20
-PATIENCE_S = 30.0
 
 
 @dataclass(eq=False)
@@ -44,7 +43,6 @@ class Running:
     network: int
     began: float = 0.0
     next_look: float = 0.0
-    outputs: int = -1
     at: usage.Opened | None = None
     used: usage.Usage = field(default_factory=usage.Usage)
 
@@ -55,7 +53,6 @@ class Running:
         os.close(self.pidfd)
         if self.at:
             self.at.close()
-            os.close(self.outputs)
 
 
 class Keeper:
@@ -65,8 +62,6 @@ class Keeper:
         self.control, self.config = control, config
         self.builder = entry.Builder(config, os.open("/proc", os.O_RDONLY))
         self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
-        self.porter = porter.start(control)
-        self.porter.settimeout(PATIENCE_S)
         self.network = os.open("/proc/self/ns/net", os.O_RDONLY)
         self.networks: list[int] = []  # that no job is in; making one costs more than a fork
         self.waiting: deque[tuple[dict[str, Any], int]] = deque()
@@ -74,10 +69,9 @@ class Keeper:
         self.polled: dict[int, Running] = {}  # by descriptor
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
-        self.poll.register(self.porter, 0)
 
     def run(self) -> None:
-        """Until the control socket or the porter ends."""
+        """Until the control socket ends."""
         while True:
             for fd, _ in self.poll.poll(TICK_MS if self.jobs else None):
                 if fd == self.control.fileno():
@@ -86,8 +80,6 @@ class Keeper:
                         return
                     if fds:  # none where there was no descriptor left for it
                         self.waiting.append((json.loads(data), fds[0]))
-                elif fd == self.porter.fileno():
-                    return
                 elif fd in self.polled:
                     self.happened(self.polled[fd], fd)
             now = time.monotonic()
@@ -155,9 +147,9 @@ class Keeper:
 
     def tied(self, job: Running) -> None:
         """Its process is about to become the job, or ended before."""
-        data, fds, _, _ = socket.recv_fds(job.tie, 1, 6)
-        if len(fds) == 6:
-            job.at, job.outputs = usage.Opened(fds[0], fds[3:], fds[1]), fds[2]
+        data, fds, _, _ = socket.recv_fds(job.tie, 1, 5)
+        if len(fds) == 5:
+            job.at = usage.Opened(fds[0], fds[2:], fds[1])
             job.began = time.monotonic()
         elif data:  # there was no descriptor left for them
             for each in fds:
@@ -182,7 +174,7 @@ class Keeper:
             signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
 
     def ended(self, job: Running) -> None:
-        """The first process is gone and with it all others: let the porter answer."""
+        """The first process is gone and with it all others: answer."""
         if job.at is None:
             self.tied(job)
         wall_s = time.monotonic() - job.began
@@ -198,11 +190,9 @@ class Keeper:
                     status = int(said)
                 header = box.finish(job.used, status, spent, job.order["limits"], job.at)
                 header["wall_s"] = wall_s
-                task = json.dumps({"limits": job.order["limits"], "header": header}).encode()
-                fds = [job.connection.fileno(), job.at.box, job.outputs, *job.at.streams]
-                socket.send_fds(self.porter, [task], fds)
-        except TimeoutError:
-            raise SystemExit("the porter does not take an order") from None
+                job.connection.setblocking(False)  # so few bytes always find room
+                fds = [job.at.box, *job.at.streams]
+                socket.send_fds(job.connection, [wire.encode(header)], fds)
         except OSError as error:
             wire.tell(job.connection, error)
         self.networks.append(job.network)
@@ -221,7 +211,8 @@ def main() -> None:
         config = json.loads(control.recv(1 << 18))
         for name in config["preload"]:
             importlib.import_module(name)
-        atexit._clear()
+        child.prepare()
+        linux.first_to_go()
         linux.mount("", "/", "", linux.PRIVATE | linux.REC)
         keeper = Keeper(control, config)
     except Exception as error:

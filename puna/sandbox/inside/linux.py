@@ -66,13 +66,10 @@ def die_with_parent() -> None:
     _check(libc.prctl(SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
 
 
-def first_to_go(proc: int) -> None:
-    """Should the machine run out of memory, the kernel ends this process before others."""
-    fd = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
-    try:
-        os.write(fd, b"1000")
-    finally:
-        os.close(fd)
+def first_to_go() -> None:
+    """Should the machine run out of memory, the kernel ends this process and its forks first."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def own_user(proc: int, uid: int, gid: int, inside: int) -> None:

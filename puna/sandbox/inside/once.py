@@ -40,6 +40,7 @@ def main(folder: str) -> bytes:
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
+        child.prepare()
         child.become(request, streams, connection, walls, f"{folder}/work")
     connection.close()
     if walls:
@@ -54,7 +55,11 @@ def main(folder: str) -> bytes:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     header = box.finish(used, status, spent, limits, at)
     header["wall_s"] = time.monotonic() - began
-    return box.answer(header, at, request["outputs"], limits)
+    left = box.left(at, request["outputs"], limits)
+    if left.too_much:
+        header["reason"] = header["reason"] or "disk"
+    header["files"] = [[path, mode] for path, mode, _ in left.files]
+    return wire.encode(header, [*left.streams, *(data for _, _, data in left.files)])
 
 
 def _open(folder: str) -> int:
