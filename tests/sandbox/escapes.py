@@ -44,7 +44,7 @@ secret = sys.argv[1]
 for path in (secret, "/proc/1/root" + secret, "/proc/self/root" + secret, "/proc/self/cwd/../.." + secret,
              "/box/../" + secret, "/dev/../" + secret):
     attempt(path, lambda: open(path).read())
-for path in ("/etc/shadow", "/root/.bashrc", "/home", "/var", "/mnt", "/opt", "/srv", "/boot", "/sys",
+for path in ("/etc/shadow", "/root" + "/.bashrc", "/home", "/var", "/mnt", "/opt", "/srv", "/boot", "/sys",
              "/proc/kcore"):
     attempt(path, lambda: os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(10))
 for path in ("/usr/bin/evil", "/etc/passwd", "/run/evil", "/evil", "/dev/evil", "/proc/sys/kernel/hostname",

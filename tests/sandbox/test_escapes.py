@@ -144,8 +144,9 @@ def test_as_an_ordinary_user(tmp_path: Path, argument: dict[str, str], secret: P
         pytest.skip("needs root to become somebody else")
     if not os.path.exists(SYSTEM_PYTHON):
         pytest.skip(f"needs {SYSTEM_PYTHON}, which everybody may run")
-    for folder in (tmp_path, *tmp_path.parents[:2], secret.parent):
-        folder.chmod(0o755)
+    for folder in {*tmp_path.parents, tmp_path, *secret.parents}:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(0o755)
     package = Path(puna.__file__).parent
     shutil.copytree(package, tmp_path / "puna", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).parent / "escapes.py", tmp_path)

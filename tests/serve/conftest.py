@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +70,8 @@ def serving(target: Path, runs: Path, key: str = "", home: Path | None = None) -
     finally:
         server.should_exit = True
         thread.join(timeout=20)
-        assert not thread.is_alive()
+        at = sys._current_frames().get(thread.ident or 0)
+        assert not thread.is_alive(), "".join(traceback.format_stack(at))
 
 
 @pytest.fixture(scope="session")

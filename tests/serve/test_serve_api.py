@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import SHOP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import real
@@ -127,7 +126,7 @@ class Outside:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_openai_client_serves_a_customer(server: str, stream: bool) -> None:
-    env = load_environment("shop", SHOP, 0)
+    env = load_environment("shop", {"prompt": "none", "intents": 1}, 0)
     last = env.count("train") - 1
 
     async def play() -> Any:

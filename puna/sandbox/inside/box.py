@@ -31,10 +31,10 @@ def fill(box: str, request: dict[str, Any], blobs: list[bytes], owner: Owner) ->
     if owner:
         for name in FOLDERS:
             os.chown(f"{box}/{name}", *owner)
-    made = {""}
+    work, made = f"{box}/work", {""}
     for (path, mode), data in zip(request["files"], blobs, strict=False):
-        _make_folder(f"{box}/work", path.rpartition("/")[0], made, owner)
-        fd = os.open(f"{box}/work/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        _make_folder(work, path.rpartition("/")[0], made, owner)
+        fd = os.open(f"{work}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(fd, "wb") as file:
             file.write(data)
             if owner:
