@@ -99,7 +99,7 @@ def test_kill_9_of_parent_and_child_leaves_no_process_and_loses_nothing(alone, t
     pretrained(alone, directory)
     process = begin(recipe, directory)
     until(lambda: len(children(directory)) == 2)
-    time.sleep(random.Random(time.time_ns()).uniform(0, 3))  # whenever it is, the end is the same
+    time.sleep(random.Random(time.time_ns()).uniform(0, 1))  # whenever it is, the end is the same
     process.kill()
     process.wait()
     process = begin(recipe, directory)  # at once: it waits for the last of the killed ones to go
