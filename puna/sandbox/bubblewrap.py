@@ -88,15 +88,18 @@ class Bubblewrap(Sandbox):
                 async with asyncio.timeout(seconds):
                     await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
                     await _readable(connection)
+                answered = _Answered(connection)
             except OSError as error:
                 raise _lost(error, seconds) from error
             finally:
-                if sys.exc_info()[0]:
-                    _hang_up(connection)
-            answered = _Answered(connection)
-        if job.outputs:  # many files may take a while
-            return await asyncio.to_thread(answered.result, job)
-        return answered.result(job)
+                _hang_up(connection)
+        if not job.outputs:
+            return answered.result(job)
+        try:
+            return await asyncio.to_thread(answered.result, job)  # many files may take a while
+        except asyncio.CancelledError:
+            answered.abandon()
+            raise
 
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
@@ -116,8 +119,9 @@ class Bubblewrap(Sandbox):
                 connection.sendall(wire.encode(*job.to_wire(self.path)))
                 answered = _Answered(connection)
             except OSError as error:
-                _hang_up(connection)
                 raise _lost(error, seconds) from error
+            finally:
+                _hang_up(connection)
         return answered.result(job)
 
     def _submit(self, job: Job) -> tuple[_Keeper, socket.socket]:
@@ -151,7 +155,7 @@ class Bubblewrap(Sandbox):
 
     def in_a_fork(self) -> None:
         """A fork of this process starts anew: a lock may be held by a thread that it lacks."""
-        self.lock = threading.Lock()
+        self.lock, self.ahead_s = threading.Lock(), 0.0
         if self.keeper is not None:
             self.keeper.close()
         self.keeper = None
@@ -220,6 +224,7 @@ class _Answered:
         got = socket.recv_fds(connection, ANSWER_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
         data, fds = got[:2]
         self.at = Opened(fds[0], fds[1:]) if len(fds) == 4 else None
+        self.begun = threading.Lock()
         incoming = wire.Incoming(ANSWER_BYTES)
         try:
             incoming.feed(data)
@@ -237,6 +242,7 @@ class _Answered:
         """Read what was left, and give it back."""
         if self.at is None:
             return Result.from_wire(self.header, [])
+        self.begun.acquire()
         try:
             left = box.left(self.at, job.outputs, job.limits.to_wire())
         finally:
@@ -245,6 +251,11 @@ class _Answered:
             self.header["reason"] = self.header["reason"] or "disk"
         self.header["files"] = [(path, mode) for path, mode, _ in left.files]
         return Result.from_wire(self.header, [*left.streams, *(data for _, _, data in left.files)])
+
+    def abandon(self) -> None:
+        """Give back what nobody will read; a thread that reads already does so itself."""
+        if self.at is not None and self.begun.acquire(blocking=False):
+            self.at.close()
 
 
 class _Keeper:
