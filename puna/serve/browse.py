@@ -30,20 +30,24 @@ _LOST = "nothing of that name"
 
 @dataclass
 class Index:
-    """Where each episode of a journal stands and how it ended; read on where the file grew."""
+    """Where each episode of a journal stands and how it ended; read on where the file grew.
+
+    An episode that a resumed run wrote once more takes the place of the first.
+    """
 
     path: Path
     end: int = 0
     broken: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     head: bytes = b""
+    known: dict[str, int] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Take in whole lines that are new; a shorter or other file is read from its start."""
         with open(self.path, "rb") as file:
             head = file.read(256)
             if file.seek(0, os.SEEK_END) < self.end or not head.startswith(self.head):
-                self.end, self.broken, self.rows = 0, 0, []
+                self.end, self.broken, self.rows, self.known = 0, 0, [], {}
             self.head = head
             file.seek(self.end)
             for line in file:
@@ -54,13 +58,18 @@ class Index:
 
     def _add(self, offset: int, line: bytes) -> None:
         try:
-            shots = _shots(json.loads(line))
+            record = json.loads(line)
+            shots = _shots(record)
         except (ValueError, RecursionError, AttributeError, TypeError, LookupError, OverflowError):
             self.broken += 1
             return
         for place, shot in enumerate(shots):
             row = {key: shot[key] for key in ("task", "step", "outcome", "value", "turns")}
-            self.rows.append(row | {"n": len(self.rows), "offset": offset, "place": place})
+            name = json.dumps([record.get(key) for key in ("step", "key", "task")] + [place])
+            n = self.known.setdefault(name, len(self.rows))
+            if n == len(self.rows):
+                self.rows.append({})
+            self.rows[n] = row | {"n": n, "offset": offset, "place": place}
 
     def episode(self, n: int) -> dict[str, Any]:
         """Episode `n` in full. Raises IndexError where there is none."""
