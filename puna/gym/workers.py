@@ -33,8 +33,12 @@ class Workers:
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
-            if job():
-                return  # this thread was abandoned and another has taken its place
+            try:
+                abandoned = job()
+            except SystemExit:  # the interruption came when the work was just done
+                abandoned = True
+            if abandoned:
+                return  # another has taken the place of this thread
 
     async def run(self, function: Callable[..., T], *args: Any, deadline_s: float, what: str) -> T:
         """Run `function(*args)` on a worker; the deadline counts from its actual start.

@@ -192,8 +192,8 @@ def test_leaving_before_the_whole_answer_frees_it_too(server: str) -> None:
 
     body = {"messages": HELLO, "temperature": 2, "max_tokens": 900, "n": 16}
     first = generated()
+    patience = httpx.Timeout(30, read=0.03)
     with pytest.raises(httpx.ReadTimeout):
-        patience = httpx.Timeout(30, read=0.03)
         httpx.post(f"{server}/v1/chat/completions", json=body, timeout=patience)
     time.sleep(3)
     drawn = generated() - first
