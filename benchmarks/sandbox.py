@@ -23,7 +23,7 @@ def fresh_command() -> list[str]:
     kept, words = [], arguments(Mounts(), root=False)
     skip = iter(words)
     for word in skip:
-        if word in ("--as-pid-1",):
+        if word == "--as-pid-1":
             continue
         if word == "--cap-add":
             next(skip)

@@ -18,7 +18,6 @@ from puna.core.outcome import Outcome, Scored
 from puna.core.rng import derive, stream
 from puna.gym.task import SPLITS, Script, Task
 from puna.gym.trajectory import Episode
-from puna.sandbox import Sandbox
 
 TIERS = ("process", "worker", "jail", "container", "remote")
 
@@ -70,11 +69,6 @@ class JudgeContext(Protocol):
 
     async def judge(self, rubric: str, parts: Sequence[str]) -> Mapping[str, Any]:
         """Ask the model that serves as judge (raises EndpointError; the outcome is then Infra)."""
-        ...
-
-    @property
-    def sandbox(self) -> Sandbox:
-        """Where code that a policy wrote runs; an environment that uses it has `tier = "jail"`."""
         ...
 
 

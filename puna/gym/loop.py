@@ -24,7 +24,7 @@ from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode, Trajectory
 from puna.gym.verify import OUTSIDE, judge_group
 from puna.gym.workers import Workers
-from puna.sandbox import Sandbox, shared
+from puna.sandbox import shared
 
 JUDGE_PROMPT = """{rubric}
 
@@ -50,14 +50,6 @@ class Context:
     def policy(self, role: str) -> Seat:
         """The seat of `role` in this episode."""
         return self.seats[role]
-
-    @property
-    def sandbox(self) -> Sandbox:
-        """Where code that a policy wrote runs (`call_now`, `run_now`, `judge_now` block).
-
-        Its SandboxError makes the outcome `Infra`. Raises UserError where no backend works here.
-        """
-        return shared()
 
     async def judge(self, rubric: str, parts: Sequence[str]) -> Mapping[str, Any]:
         """The judge model's JSON object on `parts`: "score" (0 to 1) and "reason".

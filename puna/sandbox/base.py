@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from puna.sandbox.job import Job, Limits, Result, SandboxError
+from puna.sandbox.job import Job, Limits, Result, SandboxError, folders_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Sandbox(ABC):
     """A place that runs jobs. Safe to use from several threads and event loops at once."""
 
     name: str
-    isolates: bool
 
     @abstractmethod
     async def run(self, job: Job) -> Result:
@@ -57,7 +56,7 @@ class Sandbox(ABC):
     def close(self) -> None:
         """Kill what runs and give everything back; a later job starts anew."""
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -185,19 +184,10 @@ def _judgement(
     room = sum(map(len, files.values())) + 4096 * len(files)
     limits = replace(  # beside what it brings itself it has what it was given
         limits,
-        files=limits.files + len(files) + _folders(files),
+        files=limits.files + len(files) + len(folders_of(files)),
         disk_mb=limits.disk_mb + room // 2**20 + 1,
     )
     return Job.python(JUDGE + source, files=files, report=True, limits=limits)
-
-
-def _folders(paths: Iterable[str]) -> int:
-    """How many folders files of these paths need."""
-    found: set[str] = set()
-    for path in paths:
-        while (path := path.rpartition("/")[0]) and path not in found:
-            found.add(path)
-    return len(found)
 
 
 def _verdict(result: Result) -> Any:

@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -45,7 +44,6 @@ class Bubblewrap(Sandbox):
     """
 
     name = "bubblewrap"
-    isolates = True
 
     def __init__(
         self, mounts: Mounts = Mounts(), *, at_once: int = 0, preload: Sequence[str] = ()
@@ -57,7 +55,6 @@ class Bubblewrap(Sandbox):
         self.keeper: _Keeper | None = None
         self.ahead_s = 0.0
         self.gates: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
-        self.path = f"{sys.base_prefix}/bin:/usr/bin:/bin"
         _living.add(self)
 
     async def run(self, job: Job) -> Result:
@@ -72,10 +69,11 @@ class Bubblewrap(Sandbox):
             for last in (False, True):
                 if self.keeper is None or not self.keeper.usable():
                     await asyncio.to_thread(self._keeper)
-                keeper, connection = self._submit(job)
+                keeper = self._keeper()
                 try:
-                    return await self._answer(job, connection)
+                    return await self._answer(job, keeper.submit(job))
                 except _KeeperLostError:
+                    keeper.ended = True
                     if last or keeper.dismissed:
                         raise
         raise AssertionError
@@ -86,7 +84,7 @@ class Bubblewrap(Sandbox):
             connection.setblocking(False)
             try:
                 async with asyncio.timeout(seconds):
-                    await loop.sock_sendall(connection, wire.encode(*job.to_wire(self.path)))
+                    await loop.sock_sendall(connection, wire.encode(*job.to_wire(outer.PATH)))
                     await _readable(connection)
                 answered = _Answered(connection)
             except OSError as error:
@@ -104,10 +102,11 @@ class Bubblewrap(Sandbox):
     def run_now(self, job: Job) -> Result:
         """`run` for callers without an event loop."""
         for last in (False, True):
-            keeper, connection = self._submit(job)
+            keeper = self._keeper()
             try:
-                return self._answer_now(job, connection)
+                return self._answer_now(job, keeper.submit(job))
             except _KeeperLostError:
+                keeper.ended = True
                 if last or keeper.dismissed:
                     raise
         raise AssertionError
@@ -116,22 +115,13 @@ class Bubblewrap(Sandbox):
         with connection, self._deadline(job) as seconds:
             try:
                 connection.settimeout(seconds)
-                connection.sendall(wire.encode(*job.to_wire(self.path)))
+                connection.sendall(wire.encode(*job.to_wire(outer.PATH)))
                 answered = _Answered(connection)
             except OSError as error:
                 raise _lost(error, seconds) from error
             finally:
                 _hang_up(connection)
         return answered.result(job)
-
-    def _submit(self, job: Job) -> tuple[_Keeper, socket.socket]:
-        """The keeper and the job's connection; where it has died, a new one is asked, once."""
-        try:
-            keeper = self._keeper()
-            return keeper, keeper.submit(job)
-        except BrokenPipeError:
-            keeper = self._keeper()
-            return keeper, keeper.submit(job)
 
     @contextmanager
     def _deadline(self, job: Job) -> Iterator[float]:
@@ -244,13 +234,10 @@ class _Answered:
             return Result.from_wire(self.header, [])
         self.begun.acquire()
         try:
-            left = box.left(self.at, job.outputs, job.limits.to_wire())
+            whole = box.left(self.header, self.at, job.outputs, job.limits.to_wire())
         finally:
             self.at.close()
-        if left.too_much:
-            self.header["reason"] = self.header["reason"] or "disk"
-        self.header["files"] = [(path, mode) for path, mode, _ in left.files]
-        return Result.from_wire(self.header, [*left.streams, *(data for _, _, data in left.files)])
+        return Result.from_wire(*whole)
 
     def abandon(self) -> None:
         """Give back what nobody will read; a thread that reads already does so itself."""
@@ -275,19 +262,11 @@ class _Keeper:
             "filter": seccomp.program(platform.machine(), sockets=False).hex(),
             "filter with sockets": seccomp.program(platform.machine(), sockets=True).hex(),
         }
-        with theirs, _pipe_of(outer.arguments(sandbox.mounts, root)) as args, _scratch() as errors:
-            command = [
-                "bwrap",
-                "--args",
-                str(args.fileno()),
-                "--",
-                outer.python(),
-                "-s",
-                "-S",
-                "-P",
-            ]
+        words = outer.arguments(sandbox.mounts, root)
+        keeper = [outer.python(), "-s", "-S", "-P", f"{outer.KEEPER}/keeper.py"]
+        with theirs, _pipe_of(words) as args, _scratch() as errors:
             self.process = subprocess.Popen(
-                [*command, f"{outer.KEEPER}/keeper.py", str(theirs.fileno())],
+                ["bwrap", "--args", str(args.fileno()), "--", *keeper, str(theirs.fileno())],
                 pass_fds=(args.fileno(), theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -318,7 +297,7 @@ class _Keeper:
     def submit(self, job: Job) -> socket.socket:
         """A connection on which the job's request may be sent.
 
-        Raises BrokenPipeError where the keeper has ended, SandboxError where it takes no job.
+        Raises SandboxError where the keeper has ended, or takes no job.
         """
         _refuse_descriptors(job)
         order = {"limits": job.limits.to_wire(), "command": bool(job.command)}
@@ -332,8 +311,7 @@ class _Keeper:
             if ours:
                 ours.close()
             if isinstance(error, ConnectionError):
-                self.ended = True
-                raise BrokenPipeError(f"the sandbox's keeper went away: {error}") from error
+                raise _KeeperLostError(f"the sandbox's keeper went away: {error}") from error
             raise SandboxError(f"the sandbox's keeper takes no job: {error}") from error
 
     def close(self) -> None:

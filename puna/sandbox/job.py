@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,6 +58,15 @@ class Limits:
         }
 
 
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """The folders that files of these paths need."""
+    found: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
+
+
 def _refuse_path(path: str) -> None:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in ("", "."):
@@ -107,10 +116,7 @@ class Job:
             raise ValueError("a zero byte in a command, path or variable")
 
     def _refuse_too_much(self) -> None:
-        folders: set[str] = set()
-        for path in self.files:
-            while (path := path.rpartition("/")[0]) and path not in folders:
-                folders.add(path)
+        folders = folders_of(self.files)
         if both := folders.intersection(self.files):
             raise ValueError(f"{min(both)} is a file and a folder")
         count = len(self.files) + len(folders)

@@ -18,6 +18,7 @@ from puna.sandbox.base import Mounts
 INSIDE = Path(__file__).parent / "inside"
 KEEPER = "/run/puna/puna/sandbox/inside"
 PACKAGES, LIBRARY = "/run/packages", "/run/library"
+PATH = f"{sys.base_prefix}/bin:/usr/bin:/bin"  # of a job
 HIDDEN_ROOMS = ("envs", "papers", "recipes")
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 DEVICES = ("null", "zero", "full", "random", "urandom")

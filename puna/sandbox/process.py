@@ -26,7 +26,7 @@ from puna.sandbox import seccomp
 from puna.sandbox.base import Mounts, Sandbox
 from puna.sandbox.inside import wire
 from puna.sandbox.job import Job, Result, SandboxError
-from puna.sandbox.outer import INSIDE, KEEPER, LIBRARY, PACKAGES
+from puna.sandbox.outer import INSIDE, KEEPER, LIBRARY, PACKAGES, PATH
 
 Started = tuple[asyncio.subprocess.Process, bytes]
 USER = 1000
@@ -85,8 +85,6 @@ class Container(OneProcess):
     The image needs `python3` (3.11 or newer). Raises UserError where the engine cannot run it.
     """
 
-    isolates = True
-
     def __init__(
         self,
         engine: str = "docker",
@@ -117,10 +115,17 @@ class Container(OneProcess):
     @asynccontextmanager
     async def started(self, job: Job) -> AsyncIterator[Started]:
         """A container that is removed on leaving."""
+        with tempfile.TemporaryDirectory() as folder:  # Podman's monitor leaves notes where it runs
+            async with self._container(job, folder) as started:
+                yield started
+
+    @asynccontextmanager
+    async def _container(self, job: Job, folder: str) -> AsyncIterator[Started]:
         name = f"puna-{secrets.token_hex(8)}"
         process = await asyncio.create_subprocess_exec(
             *(self.name, "run", "--name", name, *self.options(job), self.image),
             *("python3", "-s", "-S", "-P", f"{KEEPER}/once.py", "/box"),
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -150,19 +155,20 @@ class Container(OneProcess):
     def options(self, job: Job) -> list[str]:
         """The engine's options for one job."""
         limits = job.limits
-        disk = f"size={limits.disk_mb << 20}"  # the supervisor counts the files
+        sizes = limits.to_wire()
+        memory, disk = sizes["memory"] + (64 << 20), sizes["disk"]
         out = ["--rm", "--interactive", "--pull=never", "--network=none", "--read-only"]
         out += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=0:0"]
         out += [f"--cap-add={c}" for c in ("SETUID", "SETGID", "CHOWN", "KILL", "DAC_OVERRIDE")]
-        out += [f"--pids-limit={limits.processes + 2}", f"--memory={limits.memory_mb + 64}m"]
-        out += ["--env=PYTHONHASHSEED=0", f"--shm-size={limits.disk_mb}m"]
+        out += [f"--pids-limit={limits.processes + 2}", f"--memory={memory}"]
+        out += ["--env=PYTHONHASHSEED=0", f"--shm-size={disk}"]
         if self.name == "podman":
             out.append("--read-only-tmpfs=false")  # or /var/tmp could be written without bounds
-        out += [f"--memory-swap={limits.memory_mb + 64}m", "--ipc=private"]
+        out += [f"--memory-swap={memory}", "--ipc=private"]
         # Podman would raise these above what the user may; --pids-limit is what counts
         most = 4096 + limits.processes
         out += [f"--ulimit=nofile={limits.open_files + 32}", f"--ulimit=nproc={most}"]
-        out += [f"--tmpfs=/box:rw,exec,nosuid,nodev,mode=755,{disk}"]
+        out += [f"--tmpfs=/box:rw,exec,nosuid,nodev,mode=755,size={disk}"]  # files are counted
         out += [f"--volume={INSIDE}:{KEEPER}:ro"]
         out += [f"--volume={Path(p).resolve()}:{at}:ro" for at, p in self.mounts.folders.items()]
         return out
@@ -176,7 +182,6 @@ class Unsafe(OneProcess):
     """
 
     name = "unsafe"
-    isolates = False
 
     def __init__(self, at_once: int = 0) -> None:
         super().__init__(at_once)
@@ -196,8 +201,7 @@ class Unsafe(OneProcess):
                 env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
             )
             try:
-                path = f"{sys.base_prefix}/bin:/usr/bin:/bin"
-                yield process, wire.encode(*job.to_wire(path, box))
+                yield process, wire.encode(*job.to_wire(PATH, box))
             finally:
                 await asyncio.shield(_end(process))
         finally:  # a program, because folders may be deeper than Python's own function can go

@@ -192,12 +192,13 @@ def test_what_waits_for_a_command_is_not_reached(jail: Bubblewrap) -> None:
     assert (result.exit, result.reason) == (0, ""), result
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize(
+    ("form", "name"),
+    # the first process of a namespace cannot stop itself
+    [(form, name) for form in FORMS for name in BOMBS if (form, name) != ("fork", "stopped")],
+)
 def test_a_bomb_goes_off_in_the_jail(own_jail: Bubblewrap, form: str, name: str) -> None:
     """It ends within its limits, others' jobs go on beside it, and nothing is left."""
-    if (form, name) == ("fork", "stopped"):
-        return  # the first process of a namespace cannot stop itself
     before = _memory_free()
 
     async def beside() -> tuple[object, list[bool], float]:

@@ -12,7 +12,6 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from puna.sandbox.inside.usage import Opened, Usage
@@ -92,27 +91,22 @@ def finish(
     }
 
 
-@dataclass(frozen=True)
-class Left:
-    """What a job has left: its output, error and report; its files as (path, mode, content)."""
-
-    streams: list[bytes]
-    files: list[tuple[str, int, bytes]]
-    too_much: bool
-
-
-def left(at: Opened, outputs: Sequence[str], limits: dict[str, Any]) -> Left:
-    """Read the streams, and the files that match `outputs`, as far as the limits go."""
-    streams, room = [], limits["output"]
+def left(
+    header: dict[str, Any], at: Opened, outputs: Sequence[str], limits: dict[str, Any]
+) -> tuple[dict[str, Any], list[bytes]]:
+    """The whole answer: `header` with the files' names, and as blobs the streams and the files."""
+    blobs, room = [], limits["output"]
     for fd in at.streams:
-        streams.append(os.pread(fd, room, 0))
-        room -= len(streams[-1])
-    files: list[tuple[str, int, bytes]] = []
+        blobs.append(os.pread(fd, room, 0))
+        room -= len(blobs[-1])
+    reason, files = header["reason"], []
     for path, mode, data in _collect(at.box, outputs, limits["disk"]):
         if data is None:
-            return Left(streams, files, True)
-        files.append((path, mode, data))
-    return Left(streams, files, False)
+            reason = reason or "disk"
+            break
+        files.append((path, mode))
+        blobs.append(data)
+    return {**header, "reason": reason, "files": files}, blobs
 
 
 def _collect(

@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from puna.sandbox.inside import box, child, linux, wire
+from puna.sandbox.inside import box, child, linux, usage, wire
 
 BOX = "/box"  # the job's only writable file system
 NAMESPACES = linux.NEW_NS | linux.NEW_IPC | linux.NEW_UTS
@@ -71,7 +71,7 @@ class Builder:
         """The namespaces and mounts of one job."""
         linux.unshare(NAMESPACES, "mount, IPC and host name namespaces")
         safe = linux.NO_SUID | linux.NO_DEV
-        inodes = limits["files"] + 1 + len(box.FOLDERS)
+        inodes = limits["files"] + usage.SPARE_FILES
         options = f"size={limits['disk']},nr_inodes={inodes},mode=755"
         linux.mount("tmpfs", BOX, "tmpfs", safe, options)
         for name in box.FOLDERS:

@@ -28,8 +28,6 @@ sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/
 
 from puna.sandbox.inside import box, child, entry, linux, usage, wire
 
-TICK_MS = 20
-
 
 @dataclass(eq=False)
 class Running:
@@ -73,7 +71,7 @@ class Keeper:
     def run(self) -> None:
         """Until the control socket ends."""
         while True:
-            for fd, _ in self.poll.poll(TICK_MS if self.jobs else None):
+            for fd, _ in self.poll.poll(usage.TICK_S * 1000 if self.jobs else None):
                 if fd == self.control.fileno():
                     data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
                     if not data:
@@ -163,13 +161,13 @@ class Keeper:
 
     def look(self, job: Running, now: float) -> None:
         """End a job that has met a limit."""
-        if job.at is None or job.used.reason or now - job.began < TICK_MS / 1000:
+        if job.at is None or job.used.reason or now - job.began < usage.TICK_S:
             return
         usage.look(job.at, 0.0, job.order["limits"], job.used)
         if now - job.began > job.order["limits"]["wall_s"]:
             job.used.reason = "wall"
         cost = time.monotonic() - now
-        job.next_look = now + max(TICK_MS / 1000, 20 * cost)  # others wait meanwhile
+        job.next_look = now + max(usage.TICK_S, 20 * cost)  # others wait meanwhile
         if job.used.reason:
             signal.pidfd_send_signal(job.pidfd, signal.SIGKILL)
 

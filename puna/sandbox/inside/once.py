@@ -19,8 +19,6 @@ sys.path.insert(0, os.path.abspath(__file__).removesuffix("/puna/sandbox/inside/
 
 from puna.sandbox.inside import box, child, linux, usage, wire
 
-TICK_S = 0.02
-
 
 def main(folder: str) -> bytes:
     """Read, run; the encoded answer."""
@@ -55,11 +53,7 @@ def main(folder: str) -> bytes:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     header = box.finish(used, status, spent, limits, at)
     header["wall_s"] = time.monotonic() - began
-    left = box.left(at, request["outputs"], limits)
-    if left.too_much:
-        header["reason"] = header["reason"] or "disk"
-    header["files"] = [[path, mode] for path, mode, _ in left.files]
-    return wire.encode(header, [*left.streams, *(data for _, _, data in left.files)])
+    return wire.encode(*box.left(header, at, request["outputs"], limits))
 
 
 def _open(folder: str) -> int:
@@ -80,7 +74,7 @@ def _watch(
     poll.register(done, select.POLLIN)
     poll.register(incoming, select.POLLIN)
     while not used.reason:
-        ready = [fd for fd, _ in poll.poll(TICK_S * 1000)]
+        ready = [fd for fd, _ in poll.poll(usage.TICK_S * 1000)]
         if done in ready:
             break
         _reap_others(pid)
