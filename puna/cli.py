@@ -55,6 +55,8 @@ def run(args: list[str]) -> int:
         """Write the metrics as TensorBoard events too."""
         quiet: bool = False
         """No progress lines."""
+        unaudited: bool = False
+        """Train on rewards that fail their audit."""
         unsafe: bool = False
         """Run code that a policy wrote without a sandbox: it can do whatever you can."""
 
@@ -71,15 +73,22 @@ def run(args: list[str]) -> int:
     from puna.api import run as run_recipe
 
     show = "quiet" if given.quiet else "auto"
-    done = run_recipe(
-        given.recipe, given.dir, given.set, progress=show, tensorboard=given.tensorboard
-    )
+    sets = (*given.set, *(_unaudited(given.recipe, given.set) if given.unaudited else ()))
+    done = run_recipe(given.recipe, given.dir, sets, progress=show, tensorboard=given.tensorboard)
     from rich.console import Console
 
     from puna.report.terminal import print_summary
 
     print_summary(done.directory, Console())
     return 0
+
+
+def _unaudited(recipe: str, sets: Sequence[str]) -> list[str]:
+    """The settings that let every stage with a reward train in spite of its audit."""
+    from puna.core.recipe import find_recipe, read_recipe
+
+    stages = read_recipe(find_recipe(recipe), sets).stages
+    return [f"{s['id']}.unaudited=true" for s in stages if s.get("kind") == "rl"]
 
 
 def _without_walls(unsafe: bool) -> None:
@@ -101,6 +110,19 @@ def env_settings(sets: Sequence[str]) -> dict[str, Any]:
             raise UserError(what, "env.KEY=VALUE")
         settings[keys[1]] = value
     return settings
+
+
+def _rescore(given: Any, settings: dict[str, Any]) -> int:
+    import json
+
+    from puna.evals.rescore import print_rescored, rescore
+
+    found = rescore(given.target, given.env, settings=settings, seed=given.seed)
+    if given.json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        print_rescored(found)
+    return 0
 
 
 def evaluate(args: list[str]) -> int:
@@ -137,6 +159,10 @@ def evaluate(args: list[str]) -> int:
         """Requests to the endpoint at a time."""
         out: Path | None = None
         """Where results go; next to the run if not given."""
+        rescore: bool = False
+        """Judge the episodes stored in TARGET again, without a model, and list what differs."""
+        json: bool = False
+        """With --rescore: print JSON."""
         unsafe: bool = False
         """Run code that a policy wrote without a sandbox: it can do whatever you can."""
 
@@ -145,6 +171,8 @@ def evaluate(args: list[str]) -> int:
         raise UserError("puna eval: name a run or a model", "puna eval runs/NAME or --model URL")
     settings = env_settings(given.set)
     _without_walls(given.unsafe)
+    if given.rescore:
+        return _rescore(given, settings)
     from puna.evals.api import eval as evaluate_policy
     from puna.evals.api import print_result
 
@@ -299,25 +327,60 @@ def audit(args: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Options:
-        target: tyro.conf.Positional[str]
-        """An environment's name, or ./file.py."""
-        n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 50
-        """Tasks of each split to probe."""
+        target: tyro.conf.Positional[str] = ""
+        """An environment's name, ./file.py, or a LIBRARY:NAME (LIBRARY:* for all)."""
+        n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 12
+        """Tasks of each split to probe; where luck is in question, more are drawn."""
         seed: int = 0
         """The environment's seed."""
+        set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A setting of the environment, e.g. --set env.terms=3."""
+        probe: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """Ask this probe only; may be given several times."""
+        judge: str = ""
+        """Instead of TARGET: the address of a model that judges, to be tested as a judge."""
+        rows: Path | None = None
+        """With --judge: your labelled rows (JSONL: rubric, question, answer, label)."""
+        name: str = ""
+        """With --judge: the model's name; asked for if not given."""
+        api_key_env: str = ""
+        """With --judge: the environment variable that holds the endpoint's key."""
+        out: Path | None = None
+        """Write a page (.html), a table (.md) or records (.json) there too."""
         json: bool = False
         """Print JSON instead of a table."""
         unsafe: bool = False
         """Run code that a policy wrote without a sandbox: it can do whatever you can."""
 
-    given = parse(Options, "audit", args, "Test an environment's reward before you trust it.")
+    given = parse(Options, "audit", args, "Test a reward, or a judge, before you trust it.")
+    if bool(given.target) == bool(given.judge):
+        raise UserError(
+            "puna audit: name an environment or a judge", "puna audit NAME or --judge URL"
+        )
     _without_walls(given.unsafe)
-    from puna.gym.audit import audit as run_audit
-    from puna.gym.audit import show
+    settings = env_settings(given.set)
+    if given.judge:
+        from puna.evals.judge import audit_judge
 
-    found = run_audit(given.target, n=given.n, seed=given.seed)
-    show(found, as_json=given.json)
-    return 0 if found.passed else 1
+        found = [audit_judge(given.judge, given.name, given.api_key_env, given.rows)]
+    else:
+        from puna.gym.audit.many import audit_all
+
+        found = audit_all(
+            given.target, n=given.n, seed=given.seed, settings=settings, only=given.probe
+        )
+    from puna.gym.audit import show
+    from puna.gym.audit.records import keep
+
+    show(found if given.target.endswith(":*") else found[0], as_json=given.json)
+    if given.out is not None:
+        from puna.report.audits import write
+
+        write(found, given.out)
+    if not given.probe and not given.judge:
+        for each in found:
+            keep(each)
+    return 0 if all(a.passed for a in found) else 1
 
 
 def environments(args: list[str]) -> int:

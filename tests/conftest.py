@@ -2,8 +2,14 @@
 
 import os
 import signal
+import tempfile
 
 import pytest
+
+# Audits that tests make are found again by other tests, and never land in the user's own folder.
+os.environ.setdefault(
+    "PUNA_AUDITS", os.path.join(tempfile.gettempdir(), f"puna-audits-{os.getuid()}")
+)
 
 # Started in the background, a shell leaves Ctrl-C ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -87,7 +87,7 @@ def test_every_verb_helps(verb):
         (["run", "quickstart", "--dry-rum"], "options: --dry-rum; did you mean --dry-run?"),
         (["eval", "a", "--temprature", "0"], "--temprature, 0; did you mean --temperature?"),
         (["chat", "a", "--max-token"], "did you mean --max-tokens?"),
-        (["audit"], "Missing from puna audit: STR An environment's name, or ./file.py."),
+        (["audit"], "puna audit: name an environment or a judge"),
         (["run", "quikstart"], "no recipe 'quikstart'; did you mean 'quickstart'?"),
         (["eval"], "name a run or a model"),
         (["eval", "a", "--model", "http://b"], "name a run or a model"),

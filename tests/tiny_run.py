@@ -80,6 +80,7 @@ steps = 4
 prompts = 2
 samples = 4
 refills = 1
+unaudited = true
 max_tokens = 4
 save_every = 2
 optim = {{ lr = 2e-3, warmup = 1, schedule = "constant", weight_decay = 0.0 }}
@@ -129,6 +130,7 @@ def write_stage(directory: Path, kind: str, init: Path, **settings: Any) -> Path
     table |= {"optim": {"lr": 2e-3, "warmup": 1}, "max_tokens": 4}
     if kind == "rl":
         table |= {"env": str(directory / "brief.py"), "steps": 4, "prompts": 2, "samples": 4}
+        table |= {"unaudited": True}  # its shortest answers are paid, whatever they say
     else:
         table |= {"steps": 4, "batch_tokens": 256, "row_length": 64}
     lines = [f"{k} = {_toml(v)}" for k, v in (table | settings).items() if v is not None]
@@ -182,7 +184,9 @@ class Done:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a child: this package, one thread, no crash asked for."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PUNA_")}
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith("PUNA_") or k == "PUNA_AUDITS"
+    }
     ours = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**inherited, **ours, **(extra or {})}
 

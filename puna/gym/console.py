@@ -34,6 +34,7 @@ class {cls}(SingleTurn):
 
     name = "{file}"
     version = "1.0"  # raise the first number when a prompt or a reward changes
+    chance = 0.25  # what always saying "1" earns, measured: the best answer without looking
 
     def make(self, rng: np.random.Generator) -> Problem:
         """Draw one problem: everything random comes from `rng`."""
@@ -54,7 +55,7 @@ from puna.gym.audit import audit
 
 
 def test_reward_can_be_trusted():
-    found = audit(str(Path(__file__).parent / "{file}.py"), n=20)
+    found = audit(str(Path(__file__).parent / "{file}.py"))
     assert found.passed, found.findings
 '''
 

@@ -82,6 +82,7 @@ class Environment:
 
     `version` is MAJOR.MINOR: MAJOR rises with any change of prompt or reward. `tier` is the least
     isolation its episodes need. `chance` is the measured value that the best trivial policy earns.
+    `has_oracle` is False where nobody knows a right answer (another library's environment).
     """
 
     name: ClassVar[str] = ""
@@ -91,6 +92,7 @@ class Environment:
     limits: ClassVar[Limits] = Limits()
     judge_seconds: ClassVar[float] = 10.0
     chance: ClassVar[float] = 0.0
+    has_oracle: ClassVar[bool] = True
     Config: ClassVar[type] = NoConfig
 
     def __init__(self, config: Any = None, seed: int = 0) -> None:

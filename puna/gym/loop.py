@@ -262,6 +262,15 @@ class Rollout:
             outcome = Infra(f"{self.env.name} raised {_place(error)}")
         return Episode(task.id, tuple(spoken), {}, "failed"), dict.fromkeys(self.env.roles, outcome)
 
+    async def scripted(
+        self, task: Task, scripts: Mapping[str, Script]
+    ) -> tuple[Episode, dict[str, Outcome]]:
+        """One unjudged episode by these scripts; outcomes where it could not be played to its end.
+
+        Whatever the environment does, this gives an answer.
+        """
+        return await self._episode(task, _scripted(scripts))
+
     async def _through(
         self,
         task: Task,
@@ -395,7 +404,7 @@ async def play_scripts(
     policies = {role: Scripted(s) for role, s in scripts.items()}
     rollout = Rollout(env, policies, workers=1, resources=resources)
     try:
-        episode, outcomes = await rollout._episode(task, _scripted(scripts))
+        episode, outcomes = await rollout.scripted(task, scripts)
     finally:
         rollout.close()
     if outcomes:

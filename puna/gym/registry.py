@@ -22,6 +22,12 @@ from puna.gym import GYM_VERSION
 from puna.gym.environment import Environment, SingleTurn
 
 GROUP = "puna.environments"
+
+
+class BrokenEnvironmentError(UserError):
+    """The environment is there, but its code fails when it is imported."""
+
+
 _SHIPPED = Path(__file__).parent.parent / "envs"
 
 
@@ -59,7 +65,9 @@ def _find(name: str) -> tuple[type[Environment], Path]:
                 cls = entry.load()
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
-                raise UserError(f"{name} ({entry.value}) cannot be imported: {what}") from error
+                raise BrokenEnvironmentError(
+                    f"{name} ({entry.value}) cannot be imported: {what}"
+                ) from error
             return cls, Path(inspect.getfile(cls))
     raise UserError(f"no environment '{name}'", nearest(name, known_environments()))
 
@@ -77,7 +85,8 @@ def _import_file(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        what = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise BrokenEnvironmentError(what) from error
     return module
 
 

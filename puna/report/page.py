@@ -57,9 +57,7 @@ def _top(run: Run, rows: Sequence[Row]) -> Html:
     waiting = [s for s in run.stages if s.state != "done"]
     state = Html("")
     if waiting:
-        names = ", ".join(
-            f"{s.id} ({s.state}{f': {s.error}' if s.error else ''})" for s in waiting
-        )
+        names = ", ".join(f"{s.id} ({s.state}{f': {s.error}' if s.error else ''})" for s in waiting)
         done = f"{len(run.stages) - len(waiting)} of {len(run.stages)}"
         text = f"This run is not finished: {done} stages are done; left: {names}."
         state = tag("p", text, class_="state")

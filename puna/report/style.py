@@ -30,6 +30,8 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--rule); }
 td { white-space: nowrap; }
 .verdict { display: inline-block; white-space: normal; min-width: 8rem; max-width: 11rem; }
+.say { display: inline-block; white-space: normal; min-width: 12rem; max-width: 30rem;
+  overflow-wrap: anywhere; }
 thead th { font-weight: 600; color: var(--soft); font-size: .8rem; white-space: nowrap;
   vertical-align: bottom; }
 tbody th { font-weight: 600; white-space: nowrap; }

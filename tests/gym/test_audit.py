@@ -10,6 +10,7 @@ import pytest
 
 from puna.core.errors import UserError
 from puna.gym.audit import Audit, audit, show
+from puna.gym.audit.probes import BUSY, OTHER_PROCESS, PROBES, PROCESS
 
 GOOD = '''
 import numpy as np
@@ -45,7 +46,12 @@ def failed(found: Audit) -> set[str]:
 def test_arithmetic_passes(capsys: pytest.CaptureFixture[str]) -> None:
     found = audit("arithmetic", n=8, settings={"terms": 3})
     assert found.passed, found.findings
-    assert len(found.findings) == 7
+    assert [f.probe for f in found.findings] == [
+        *(p.name for p in PROBES),
+        BUSY,
+        OTHER_PROCESS,
+        PROCESS,
+    ]
     show(found, as_json=True)
     data = json.loads(capsys.readouterr().out)
     assert data["passed"]
@@ -64,21 +70,29 @@ SCORE = "float(answer.strip() == problem.answer)"
 @pytest.mark.parametrize(
     ("score", "probes"),
     [
-        ("float(bool(answer))", {"cheats", "broken answers"}),
-        ("1.0", {"idle", "cheats", "broken answers"}),
-        ("float(answer == '0' or answer == problem.answer)", {"cheats"}),
-        ("float(problem.answer in answer)", {"cheats"}),
-        ("0.1 if answer == '' else float(answer == problem.answer)", {"idle"}),
-        ("float('reward' in answer or answer == problem.answer)", {"broken answers"}),
+        ("float(bool(answer))", {"constant answer", "own cheats", "broken answers", "echo"}),
+        ("1.0", {"idle", "empty answer", "own cheats", "broken answers", "over-long"}),
+        ("float(answer == '0' or answer == problem.answer)", {"constant answer"}),
+        ("float(problem.answer in answer)", {"many answers"}),
+        ("float(answer.split()[:1] == [problem.answer])", set()),
+        ("0.1 if answer == '' else float(answer == problem.answer)", {"idle", "empty answer"}),
+        ("float('reward' in answer or answer == problem.answer)", {"forged verdict"}),
+        ("float('passed' in answer or answer == problem.answer)", {"forged verdict"}),
+        ("0. if abs(float(answer) - int(problem.answer)) > .5 else 1.", {"wrong type"}),
+        ("float(len(answer) > 10_000 or answer == problem.answer)", {"over-long"}),
+        ("float(answer == problem.prompt or answer == problem.answer)", {"echo"}),
+        ("float(not answer.isascii() or answer == problem.answer)", {"broken answers"}),
         ("float(answer == problem.answer + '!')", {"oracle"}),
-        ("float(np.random.random() < 0.5)", {"oracle", "idle", "cheats", "same verdict"}),
-        ("{}['x']", {"oracle", "idle", "cheats", "broken answers"}),
-        ("float('nan')", {"oracle", "idle", "cheats", "broken answers"}),
+        ("float(np.random.random() < 0.5)", {"oracle", "idle", "own cheats", "same verdict"}),
+        ("{}['x']", {"oracle", "idle", "own cheats", "broken answers"}),
+        ("float('nan')", {"oracle", "idle", "own cheats", "broken answers"}),
+        ("2. * (answer == problem.answer)", {"value range"}),
+        ("None if answer != problem.answer else 1.", set()),
     ],
 )
 def test_a_planted_reward_is_found(tmp_path: Path, score: str, probes: set[str]) -> None:
     found = faulty(tmp_path, score=f"{SCORE} => {score}")
-    assert not found.passed
+    assert found.passed is not bool(probes), found.holes
     assert probes <= failed(found), found.findings
 
 
@@ -87,6 +101,7 @@ def test_an_oracle_that_is_wrong_is_found(tmp_path: Path) -> None:
     assert failed(faulty(tmp_path, wrong)) == {"oracle"}
     none = "    def oracle(self, task):\n        raise NotImplementedError\n"
     assert "oracle" in failed(faulty(tmp_path, none))
+    assert faulty(tmp_path, none + "    has_oracle = False\n").passed
 
 
 def test_calling_the_task_invalid_is_no_way_out(tmp_path: Path) -> None:
@@ -98,21 +113,22 @@ def test_calling_the_task_invalid_is_no_way_out(tmp_path: Path) -> None:
         "        return [f if f['agent'].success else bad for f in found]\n"
     )
     found = faulty(tmp_path, shrugs)
-    assert failed(found) == {"idle", "cheats", "broken answers"}
+    assert {"idle", "own cheats", "broken answers", "many answers"} <= failed(found)
     assert "not my fault" in str(found.findings)
 
 
-def test_resources_are_made_once_and_torn_down(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resources_are_made_once_a_process_and_torn_down(tmp_path: Path) -> None:
+    log = tmp_path / "log"
     counted = (
-        "    def setup(self):\n        print('made')\n        return 'db'\n"
-        "    def teardown(self, resources):\n        print('torn down', resources)\n"
+        f"    log = {str(log)!r}\n"
+        "    def setup(self):\n        open(self.log, 'a').write('made ')\n        return 'db'\n"
+        "    def teardown(self, resources):\n"
+        "        open(self.log, 'a').write('torn down ' + resources + ' ')\n"
         "    def start(self, task, resources, ctx):\n        assert resources == 'db'\n"
         "        return super().start(task, resources, ctx)\n"
     )
     assert faulty(tmp_path, counted).passed
-    assert capsys.readouterr().out == "made\ntorn down db\n"
+    assert log.read_text().count("made ") == log.read_text().count("torn down db ") == 2
 
 
 def test_a_session_that_breaks_on_hostile_answers_is_found(tmp_path: Path) -> None:
@@ -126,28 +142,35 @@ def test_a_session_that_breaks_on_hostile_answers_is_found(tmp_path: Path) -> No
         "        session.take = take\n"
         "        return session\n"
     )
-    assert failed(faulty(tmp_path, fragile)) == {"broken answers"}
+    found = faulty(tmp_path, fragile)
+    assert found.passed  # the loop scores such a message 0
+    told = {f.probe: f for f in found.findings}["forged verdict"]
+    assert told.status == "note"
+    assert "makes the environment fail" in told.seen
 
 
 def test_cheats_that_cannot_be_made_are_found(tmp_path: Path) -> None:
     broken = "    def cheats(self, task):\n        return {'x': 1 / 0}\n"
     found = faulty(tmp_path, broken)
-    assert failed(found) == {"cheats"}
+    assert failed(found) == {"own cheats"}
     assert "ZeroDivisionError" in str(found.findings)
-    assert failed(faulty(tmp_path, broken.replace("'x': 1 / 0", ""))) == {"cheats"}
+    none = faulty(tmp_path, broken.replace("'x': 1 / 0", ""))
+    assert none.passed
+    assert {f.probe: f.status for f in none.findings}["own cheats"] == "note"
 
 
 @pytest.mark.parametrize(
     ("draw", "seen"),
     [
-        ("np.random.default_rng().integers(100, 1000, 2)", "two calls gave different tasks"),
-        ("(hash(str(rng.integers(100, 1000))) % 900, 5)", "another process makes other tasks"),
+        ("np.random.default_rng().integers(100, 1000, 2)", "determinism"),
+        ("(np.random.randint(100, 1000), rng.integers(100, 1000))", "determinism"),
+        ("(hash(str(rng.integers(100, 1000))) % 900, 5)", "other process"),
     ],
 )
 def test_tasks_that_are_not_deterministic_are_found(tmp_path: Path, draw: str, seen: str) -> None:
     found = faulty(tmp_path, draw=f"rng.integers(100, 1000, 2) => {draw}")
-    assert "determinism" in failed(found)
-    assert seen in [f.seen for f in found.findings]
+    assert seen in failed(found)
+    assert "tasks differ" in {f.probe: f.seen for f in found.findings}[seen]
 
 
 def test_an_environment_that_prints_is_not_taken_for_random(tmp_path: Path) -> None:
@@ -158,37 +181,72 @@ def test_overlap_of_train_and_test_is_found(tmp_path: Path) -> None:
     overlap = "    def task(self, split, index):\n        return super().task('train', index)\n"
     found = faulty(tmp_path, overlap)
     assert failed(found) == {"train/test overlap"}
-    assert "common, e.g." in found.findings[-1].seen
+    assert "common, e.g." in found.holes[0].seen
 
 
 def test_a_declared_chance_is_held_to(tmp_path: Path) -> None:
     pays = "0.3 if answer == 'yes' else float(answer == problem.answer)"
     free = f"{SCORE} => {pays}"
-    assert failed(faulty(tmp_path, score=free)) == {"cheats"}
+    cheap = {"own cheats", "constant answer"}
+    assert failed(faulty(tmp_path, score=free)) == cheap
     assert faulty(tmp_path, "    chance = 0.3\n", score=free).passed
-    assert failed(faulty(tmp_path, "    chance = 0.01\n", score=free)) == {"cheats"}
+    assert failed(faulty(tmp_path, "    chance = 0.01\n", score=free)) == cheap
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1 / 0", "cannot be imported: ZeroDivisionError"),
-        ("import sys; sys.exit(3)", "cannot be imported: SystemExit"),
         ("x = 1", "must define one Environment class, found: none"),
         (GOOD + "class B(Sums): pass", "found: Sums, B"),
         (GOOD.replace('name = "sums"', ""), "has no name"),
-        (GOOD.replace("500", "0").replace("100}", "0}"), "sums has no tasks"),
-        (GOOD.replace("return Problem", "raise KeyError('x')\n        return Problem"),
-         "sums cannot make task train/0: KeyError"),
-        (GOOD + "    def belongs(self, prompt):\n        return 'train'\n",
-         "1,000 draws gave no problem of split test"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_audited_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
+)
+def test_what_is_no_environment_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "e.py").write_text(text)
     with pytest.raises(UserError, match=expected) as caught:
         audit(str(tmp_path / "e.py"), n=2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "probe", "expected"),
+    [
+        ("1 / 0", "load", "cannot be imported: ZeroDivisionError"),
+        ("import sys; sys.exit(3)", "load", "cannot be imported: SystemExit"),
+        ("import os; os._exit(3)", "load", "exit status 3"),
+        ("import os; os.kill(os.getpid(), 11)", "load", "signal 11"),
+        (GOOD.replace("500", "0").replace("100}", "0}"), "load", "sums has no tasks"),
+        (GOOD.replace("500", "'many'"), "load", "count('train') is 'many'"),
+        (GOOD.replace("return Problem", "raise KeyError('x')\n        return Problem"), "load",
+         "sums cannot make a task of train: KeyError"),
+        (GOOD + "    def belongs(self, prompt):\n        return 'train'\n", "load",
+         "1,000 draws gave no problem of split test"),
+        (GOOD + "    def setup(self):\n        raise OSError('no disk')\n", "load", "no disk"),
+        (GOOD + "    def judge(self, e, h, c):\n        import os; os._exit(0)\n", "load",
+         "exit status 0"),
+        (GOOD + "    def judge(self, e, h, c):\n        return [{'agent': None} for _ in e]\n",
+         "oracle", "NoneType is not an Outcome"),
+        (GOOD + "    def judge(self, e, h, c):\n        return [{'agent': 1.0} for _ in e]\n",
+         "oracle", "float is not an Outcome"),
+        (GOOD + "    def judge(self, e, h, c):\n        return 'fine'\n", "oracle", "Infra"),
+        (GOOD.replace("float(answer.strip()", "np.ones(3) * (answer.strip()"), "oracle", "Infra"),
+        ("import os, time\nif os.fork() == 0:\n    time.sleep(60)\n" + GOOD, "process",
+         "left behind"),
+        ("print('x' * 20_000_000)\n" + GOOD, "process", "MB of output"),
+        (GOOD.replace('"train": 500', '"train": 10**15'), "", ""),
+        (GOOD.replace("integers(100, 1000, 2)", "integers(100, 110, 2)"), "frequent answer",
+         "declared 0"),
+    ],
+)  # fmt: skip
+def test_whatever_it_does_is_a_finding(
+    tmp_path: Path, text: str, probe: str, expected: str
+) -> None:
+    (tmp_path / "e.py").write_text(text)
+    found = audit(str(tmp_path / "e.py"), n=4)
+    seen = {f.probe: f.seen for f in found.holes}
+    assert found.passed is not bool(probe), seen
+    if probe:
+        assert expected in seen[probe], seen
 
 
 def test_at_least_one_task() -> None:

@@ -21,10 +21,13 @@ import torch
 from torch import Tensor
 
 from puna.core.errors import UserError, nearest
+from puna.core.files import write_json
 from puna.core.journal import Journal
 from puna.core.stage import StageContext, StageError
 from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
+from puna.gym.audit import Audit
+from puna.gym.audit.records import require
 from puna.gym.environment import Environment
 from puna.gym.loop import Rollout, identity
 from puna.gym.registry import load_environment
@@ -50,6 +53,7 @@ class Config:
     `env` is an environment's name, or a table with `id` and its settings. Groups whose rewards are
     all equal are replaced, in up to `refills` rounds. `frozen` maps other roles to model
     directories. `max_failed` is the share of Infra and Invalid outcomes that stops the stage.
+    The reward is audited before the first training on it; `unaudited` goes on in spite of holes.
     """
 
     env: str | Mapping[str, Any]
@@ -75,6 +79,7 @@ class Config:
     save_every: int = 25
     max_failed: float = 0.5
     keep_episodes: int = 50
+    unaudited: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that leaves nothing to do."""
@@ -105,6 +110,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         if not Path(directory).expanduser().exists():
             raise UserError(f"{ctx.id}.frozen.{role}: no directory {directory}", "check the path")
     train_tasks(env, 1)
+    audited = _audit(ctx, name, settings, config.unaudited)
     model, tokenizer = load_model(source)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
@@ -115,7 +121,25 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         trainer.run(loop.backward, "reward", loop.after)
     finally:
         loop.close()
-    return trainer.finish() | {"env": env.name, "env_version": env.version}
+    about = {"env": env.name, "env_version": env.version, "audit": audited.id}
+    return trainer.finish() | about | {"audit_passed": audited.passed}
+
+
+def _audit(ctx: StageContext, name: str, settings: Mapping[str, Any], allow: bool) -> Audit:
+    """The record of the reward's audit, kept with the stage too; see `records.require`."""
+    said: list[str] = []
+
+    def tell(probe: str) -> None:
+        if not said:
+            ctx.progress.note(f"{ctx.id}: auditing the reward of {name} before the first training")
+        said.append(probe)
+
+    found = require(name, settings, allow=allow, progress=tell)
+    if not found.passed:
+        holes = ", ".join(f.probe for f in found.holes)
+        ctx.progress.note(f"{ctx.id}: trains on a reward whose audit failed ({holes})")
+    write_json(ctx.dir / "audit.json", found.to_json())
+    return found
 
 
 class _Loop:

@@ -1,0 +1,319 @@
+"""The bench a reward is tried on: plays scripts on tasks through the public interface, and judges.
+
+`await Bench(env, n=12).tries({"empty": lambda case: say("")})` -> what each earned, task by task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from puna.core.errors import UserError
+from puna.core.messages import Message, ToolCall
+from puna.core.outcome import Infra, Outcome, Scored
+from puna.core.stats import mean_interval
+from puna.gym.environment import Environment
+from puna.gym.loop import Context, Rollout
+from puna.gym.seat import Scripted
+from puna.gym.task import SPLITS, Script, Task
+from puna.gym.trajectory import Episode
+from puna.gym.verify import judge_group
+
+SLACK = 0.05  # above the declared chance, before an answer is tried on fresh tasks
+EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
+FRESH = 60  # tasks of the second look
+# How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
+CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task, what its oracle said in it and what that earned; the rest are other answers.
+
+    `said` are the oracle's messages in order; `answer` is the text that decides: the last speech,
+    or the longest text among the last call's arguments (`argument` names it). `wrong` are answers
+    to other tasks that differ from this one's.
+    """
+
+    task: Task
+    role: str
+    said: tuple[Message, ...] = ()
+    answer: str = ""
+    argument: str = ""
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    wrong: tuple[str, ...] = ()
+    problem: str = ""  # why there is no reference
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the role that is probed."""
+        return self.outcomes.get(self.role, Infra(self.problem or "no outcome"))
+
+    @property
+    def sound(self) -> bool:
+        """Whether the reference was scored at all: then a bad answer must be, too."""
+        return isinstance(self.outcome, Scored)
+
+    @property
+    def prompt(self) -> str:
+        """All text that the policy sees at first."""
+        return "\n".join(m.text for m in self.task.messages)
+
+    def message(self, text: str) -> Message:
+        """`text` in the place of the answer: said, or as the argument of the same call."""
+        if not self.argument:
+            return Message.assistant(text)
+        call = self.said[-1].tool_calls[-1]
+        arguments = {**json.loads(call.arguments), self.argument: text}
+        return Message("assistant", (ToolCall(call.id, call.name, json.dumps(arguments)),))
+
+    def instead(self, text: str) -> Script:
+        """Answers at once with `text`, then says nothing more."""
+        return script([self.message(text)])
+
+    def at_the_end(self, text: str) -> Script:
+        """Does all that the oracle did, but answers with `text`."""
+        return script([*self.said[:-1], self.message(text)])
+
+
+def script(messages: Sequence[Message]) -> Script:
+    """Says these in order, then nothing for ever."""
+
+    def speak(heard: Sequence[Message]) -> Message:
+        said = sum(m.role == "assistant" for m in heard)
+        return messages[said] if said < len(messages) else Message.assistant("")
+
+    return speak
+
+
+@dataclass(frozen=True)
+class Try:
+    """What one way of answering earned on one task."""
+
+    name: str
+    case: Case
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        got = self.outcome
+        what = f"earned {got.value:g}" if isinstance(got, Scored) else f"{got}"
+        return f"{self.case.task.id} {self.case.role} '{self.name}' {what}"[:300]
+
+
+Make = Callable[[Case], Script | None]
+"""A script for a task, or None where it cannot be made for this one."""
+
+
+class Bench:
+    """Tasks of both splits with their references, and the machinery to play and judge.
+
+    `note` is told what is about to be played, for whoever finds this process hanging.
+    """
+
+    def __init__(self, env: Environment, n: int, note: Note = lambda text: None) -> None:
+        self.env, self.n, self.note = env, n, note
+        self.pid = os.getpid()
+        self.counts = {split: int(min(env.count(split), 1 << 62)) for split in SPLITS}
+        self.resources = env.setup()
+        policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
+        self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
+        self.values: list[float] = []  # every value ever paid
+        self.cases: list[Case] = []
+        self.raised: list[str] = []  # what the last way of answering made raise
+
+    async def open(self) -> Bench:
+        """Play the oracle on the first tasks; what they answer is `wrong` for each other."""
+        indices = [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]
+        self.cases = await self._cases(indices)
+        return self
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.rollout.close()
+        self.env.teardown(self.resources)
+
+    async def _cases(self, indices: Sequence[tuple[str, int]]) -> list[Case]:
+        found = []
+        for split, index in indices:
+            task = self.env.task(split, index)
+            for role in self.env.roles:
+                found.append(await self._case(task, role))
+        pool = list(dict.fromkeys(c.answer for c in (*self.cases, *found) if c.answer))
+        return [replace(c, wrong=_others(c, pool)) for c in found]
+
+    async def _case(self, task: Task, role: str) -> Case:
+        heard: list[Message] = []
+        try:
+            scripts = dict(self.env.oracle(task))
+            scripts[role] = _overheard(scripts[role], heard)
+        except NotImplementedError:
+            return Case(task, role, problem="the environment has no oracle")
+        except UserError:
+            raise
+        except Exception as error:
+            return Case(task, role, problem=f"the oracle fails: {_shown(error)}")
+        outcomes, _ = await self.play(task, scripts, "the reference answer")
+        answer, argument = _slot(heard)
+        return Case(task, role, tuple(heard), answer, argument, outcomes)
+
+    @cached_property
+    def fresh_indices(self) -> list[tuple[str, int]]:
+        """Tasks that were not looked at before: half of them of each split where there are."""
+        half = FRESH // 2
+        return [
+            (split, i)
+            for split in SPLITS
+            for i in range(self.n, min(self.n + half, self.counts[split]))
+        ]
+
+    async def fresh(self) -> list[Case]:
+        """Their cases, made once."""
+        if not hasattr(self, "_fresh"):
+            self._fresh = await self._cases(self.fresh_indices)
+        return self._fresh
+
+    async def play(
+        self, task: Task, scripts: Mapping[str, Script], what: str
+    ) -> tuple[Mapping[str, Outcome], Episode]:
+        """Outcomes of an episode by these scripts, and the episode.
+
+        An environment that breaks gives Infra, which no probe accepts.
+        """
+        self.note(f"{task.id}: {what}")
+        episode, outcomes = await self.rollout.scripted(task, scripts)
+        if os.getpid() != self.pid:  # the environment forked, and this is the copy
+            os._exit(0)
+        if not outcomes:
+            outcomes = dict(await self.judge(task, episode))
+        self.values += [o.value for o in outcomes.values() if isinstance(o, Scored)]
+        return outcomes, episode
+
+    async def judge(self, task: Task, episode: Episode) -> Mapping[str, Outcome]:
+        """The verdict on one episode."""
+        found = await judge_group(
+            self.env, task, [episode], Context(), self.rollout.workers, self.resources
+        )
+        return found[0]
+
+    async def attempt(self, case: Case, attack: Script, name: str) -> Try:
+        """One try of the probed role; the others play the oracle's part."""
+        scripts = {case.role: attack}
+        if len(self.env.roles) > 1:
+            scripts = {**self.env.oracle(case.task), **scripts}
+        outcomes, _ = await self.play(case.task, scripts, f"'{name}'")
+        return Try(name, case, outcomes[case.role])
+
+    async def tries(self, make: Make, name: str, cases: Sequence[Case]) -> list[Try]:
+        """One way of answering on many tasks."""
+        found = []
+        for case in cases:
+            attack = make(case)
+            if attack is not None:
+                found.append(await self.attempt(case, attack, name))
+        return found
+
+    async def paid(self, make: Make, name: str) -> tuple[list[Try], list[Try]]:
+        """How an answer that deserves nothing fares: what it was paid for, and what broke.
+
+        It is tried on the tasks at hand, and where that looks bad on fresh ones, so that luck (a
+        constant that is right once in ten) is not taken for a hole: the first list is empty unless
+        the interval of what it earns there lies above the declared chance.
+        """
+        tried = await self.tries(make, name, self.cases)
+        self.raised = [f"'{name}': {t.outcome.evidence}" for t in tried if _raised(t)]
+        broken = [t for t in tried if _broken(t)]
+        if self._suspicious(tried):
+            again = await self.tries(make, name, await self.fresh())
+            broken += [t for t in again if _broken(t)]
+            enough = again if len(again) >= 20 else [*tried, *again]
+            if self._above_chance(enough):
+                return [t for t in enough if _value(t) > self.env.chance], broken
+        return [], broken
+
+    def _suspicious(self, tried: Sequence[Try]) -> bool:
+        values = [_value(t) for t in tried if isinstance(t.outcome, Scored)]
+        if any(isinstance(t.outcome, Scored) and t.outcome.success for t in tried):
+            return True
+        return bool(values) and sum(values) / len(values) > self.env.chance + SLACK
+
+    def _above_chance(self, tried: Sequence[Try]) -> bool:
+        values = [[_value(t)] for t in tried if isinstance(t.outcome, Scored)]
+        return bool(values) and mean_interval(values).low > self.env.chance + EDGE
+
+
+def mean_paid(tried: Sequence[Try]) -> float:
+    """The mean of what was earned, unscored tries left out."""
+    values = [_value(t) for t in tried if isinstance(t.outcome, Scored)]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _value(tried: Try) -> float:
+    return tried.outcome.value if isinstance(tried.outcome, Scored) else 0.0
+
+
+def _broken(tried: Try) -> bool:
+    """Not scored, where the reference was: a malformed answer is the agent's own fault."""
+    return not isinstance(tried.outcome, Scored) and (tried.case.sound or _infra(tried))
+
+
+def _raised(tried: Try) -> bool:
+    """Scored 0 because the environment could not take it."""
+    return isinstance(tried.outcome, Scored) and tried.outcome.evidence.startswith(CANNOT)
+
+
+def _infra(tried: Try) -> bool:
+    return isinstance(tried.outcome, Infra) and not tried.case.problem
+
+
+def _overheard(given: Script, heard: list[Message]) -> Script:
+    def speak(messages: Sequence[Message]) -> Message:
+        heard.append(given(messages))
+        return heard[-1]
+
+    return speak
+
+
+def _slot(said: Sequence[Message]) -> tuple[str, str]:
+    """The text that decides, and the argument it stands in ("" where it is spoken)."""
+    if not said:
+        return "", ""
+    last = said[-1]
+    if not last.tool_calls:
+        return last.text, ""
+    try:
+        arguments = json.loads(last.tool_calls[-1].arguments)
+        texts = {k: v for k, v in arguments.items() if isinstance(v, str)}
+    except (ValueError, AttributeError):
+        texts = {}
+    if not texts:
+        return last.tool_calls[-1].arguments, ""
+    name = max(texts, key=lambda k: len(texts[k]))
+    return texts[name], name
+
+
+def _others(case: Case, pool: Sequence[str]) -> tuple[str, ...]:
+    """Up to eleven answers to other tasks, none of which is this one's in other clothes."""
+
+    def plain(text: str) -> str:
+        return "".join(text.casefold().split())
+
+    own = plain(case.answer)
+    return tuple(x for x in pool if plain(x) != own)[:11]
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return f"{error!r:.300}"
+    except Exception:
+        return type(error).__name__
+
+
+def run(coroutine: Any) -> Any:
+    """On an event loop of its own."""
+    return asyncio.run(coroutine)

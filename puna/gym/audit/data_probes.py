@@ -1,0 +1,237 @@
+"""Probes of the tasks: made again, drawn apart, given away.
+
+`facts(env, n)` is what two processes must agree on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from puna.core.errors import UserError
+from puna.core.files import sha256_json
+from puna.gym.audit import answers
+from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.probe import Result, hole, note, nothing, ok
+from puna.gym.environment import Environment
+from puna.gym.task import SPLITS, Task
+
+OVERLAP = 400  # tasks of each split that are compared
+NGRAM = 8  # words
+_MARK = r"(?:answer|label|solution|gold|expected|target|reference|ground.?truth|key|correct)\w*"
+
+
+def digests(env: Environment, n: int) -> dict[str, str]:
+    """A hash of everything in each of the first tasks; drawn backwards, after other draws."""
+    found = {}
+    for split in SPLITS:
+        for i in reversed(range(int(min(n, env.count(split))))):
+            random.seed(i)
+            np.random.seed(i)
+            found[f"{split}/{i}"] = env.task(split, i).digest
+    return dict(sorted(found.items()))
+
+
+def compare_digests(one: Mapping[str, str], two: Mapping[str, str], where: str) -> str:
+    """What differs, "" where nothing does."""
+    bad = [task for task in one if one[task] != two.get(task)]
+    return f"{where}: {len(bad)} of {len(one)} tasks differ, e.g. {bad[0]}" if bad else ""
+
+
+async def determinism(bench: Bench) -> Result:
+    """The same seed gives the same tasks, in any order and whatever the global random state."""
+    first = {f"{c.task.id.split('/', 1)[-1]}": c.task.digest for c in bench.cases}
+    again = digests(bench.env, bench.n)
+    second = digests(bench.env, bench.n)
+    known = {k: v for k, v in first.items() if k in again}
+    bad = compare_digests(again, second, "two calls") or compare_digests(
+        known, again, "another order of calls"
+    )
+    if bad:
+        return hole(bad)
+    try:
+        other = type(bench.env)(bench.env.config, bench.env.seed + 1)
+        moved = digests(other, min(bench.n, 4))
+    except Exception:
+        return ok(f"{len(again)} tasks, the same again")
+    same = [t for t in moved if moved[t] == again.get(t) and t.startswith("train")]
+    if moved and len(same) == sum(t.startswith("train") for t in moved) and same:
+        return note(f"{len(again)} tasks, the same again; another seed gives no other tasks")
+    return ok(f"{len(again)} tasks, the same again; another seed gives others")
+
+
+async def overlap(bench: Bench) -> Result:
+    """No problem of test is in train: by key, by its text, by nearly its text."""
+    env = bench.env
+    found: dict[str, list[Task]] = {}
+    for split in SPLITS:
+        found[split] = [env.task(split, i) for i in range(int(min(OVERLAP, env.count(split))))]
+    if not all(found.values()):
+        return nothing("one of the splits has no tasks")
+    keys = {split: {t.key for t in tasks} for split, tasks in found.items()}
+    common = keys["train"] & keys["test"]
+    sizes = f"{len(keys['train'])} and {len(keys['test'])} different problems"
+    if common:
+        return hole(f"{sizes}, {len(common)} common, e.g. {sorted(common)[0]!r:.80}")
+    texts = {split: {_plain(_text(t)): t for t in tasks} for split, tasks in found.items()}
+    same = sorted(texts["train"].keys() & texts["test"].keys())
+    if same and not all(_differ(texts["train"][x], texts["test"][x]) for x in same):
+        twins = [f"{texts['test'][x].id} is {texts['train'][x].id}: {x:.60}" for x in same]
+        return hole(f"{sizes}, {len(same)} differ in case and punctuation only", twins)
+    near = _near(texts["train"], texts["test"])
+    if near:
+        share = len(near) / len(texts["test"])
+        seen = f"{sizes}, {share:.0%} of test nearly as in train: {near[0]}"
+        return hole(seen, near) if share > 0.02 else note(seen, near)
+    return ok(f"{sizes}, none common, none nearly so")
+
+
+def _text(task: Task) -> str:
+    return "\n".join(m.text for m in task.messages if m.role != "system")
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"]", text.casefold()))
+
+
+def _differ(one: Task, two: Task) -> bool:
+    """Whether what is hidden makes them different problems for all that."""
+    files = dict(one.files) != dict(two.files)
+    return files or repr(sorted(one.hidden.items())) != repr(sorted(two.hidden.items()))
+
+
+def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
+    """Test texts that hold the same n-grams as a train text and the same hidden part.
+
+    Templates share most of their words by nature, so words that occur in a fifth of all texts do
+    not count (numbers always do), and what is hidden must be the same.
+    """
+    counts = Counter(w for text in (*train, *test) for w in set(text.split()))
+    often = 0.2 * (len(train) + len(test))
+    common = {w for w, c in counts.items() if c > often and not any(map(str.isdigit, w))}
+    index: dict[tuple[str, ...], Task] = {}
+    for text, task in train.items():
+        index[_rare(text, common)] = task
+    found = []
+    for text, task in test.items():
+        twin = index.get(_rare(text, common))
+        if twin is not None and len(_rare(text, common)) >= 2 and not _other_answer(twin, task):
+            found.append(f"{task.id} is nearly {twin.id}: {text:.80}")
+    return found
+
+
+def _rare(text: str, common: set[str]) -> tuple[str, ...]:
+    return tuple(w for w in text.split() if w not in common)
+
+
+def _other_answer(one: Task, two: Task) -> bool:
+    return _answer_of(one) != _answer_of(two)
+
+
+def _answer_of(task: Task) -> str:
+    problem = task.hidden.get("problem")
+    for name in ("answer", "target", "solution", "label"):
+        value = getattr(problem, name, None) or task.hidden.get(name)
+        if value is not None:
+            return _plain(str(value))
+    return repr(sorted(task.hidden.items()))
+
+
+async def hidden_fields(bench: Bench) -> Result:
+    """The answer is not marked in what the policy sees, not encoded in it, not in its files."""
+    leaks: list[str] = []
+    asked = [c for c in bench.cases if c.answer]
+    for case in asked:
+        leaks += _leaks(case)
+    if not asked:
+        return nothing("no reference answers")
+    tasks = {leak.split(" ")[0] for leak in leaks}
+    if len(tasks) >= max(1, 0.1 * len(asked)):
+        return hole(f"{len(tasks)} of {len(asked)} tasks give it away: {leaks[0]}", leaks)
+    return ok(f"{len(asked)} tasks, none gives its answer away")
+
+
+def _leaks(case: Case) -> Iterator[str]:
+    seen = f"{case.prompt}\n{_tools(case.task.tools)}"
+    answer, decoys = case.answer.strip(), [w.strip() for w in case.wrong]
+    if not answer:
+        return
+    if _marked(seen, answer) and not any(_marked(seen, w) for w in decoys):
+        yield f"{case.task.id} names its answer as such: {_marked(seen, answer)!r:.80}"
+    for how, text in answers.disguises(answer).items():
+        taken = [answers.disguises(w).get(how, "") for w in decoys]
+        if text in seen and not any(t and t in seen for t in taken):
+            yield f"{case.task.id} holds its answer in {how}: {text!r:.60}"
+    for path, data in case.task.files.items():
+        inside = data.decode(errors="replace")
+        if re.search(_MARK, path, re.I) and answer in inside:
+            yield f"{case.task.id} has its answer in {path}"
+        elif len(answer) >= 20 and answer in inside:
+            yield f"{case.task.id} has its whole answer in {path}"
+        elif _marked(inside, answer) and not any(_marked(inside, w) for w in decoys):
+            yield f"{case.task.id} marks its answer in {path}: {_marked(inside, answer)!r:.60}"
+
+
+def _tools(schemas: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(repr(dict(s)) for s in schemas)
+
+
+def _marked(text: str, answer: str) -> str:
+    """Where `text` calls `answer` the answer, or hides it in a comment; "" where it does not."""
+    there = re.escape(answer)
+    edges = (r"(?<!\w)" if answer[:1].isalnum() else "") + there
+    edges += r"(?!\w)" if answer[-1:].isalnum() else ""
+    for pattern in (
+        rf"\b{_MARK}['\"]?\s*(?:is|was|=|:|->|=>)+\s*['\"(\[]*{edges}",
+        rf"<!--[^>]*{edges}[^>]*-->",
+        rf"(?:#|//|/\*)\s*(?:debug|hidden|internal|note|todo|{_MARK})[^\n]*{edges}",
+        rf"\((?:debug|hidden|internal|hint|{_MARK})[^()\n]*{edges}[^()\n]*\)",
+        rf"\[(?:debug|hidden|internal|hint|{_MARK})[^\]\n]*{edges}[^\]\n]*\]",
+    ):
+        found = re.search(pattern, text, re.I)
+        if found:
+            return found.group(0)
+    return ""
+
+
+async def declared(bench: Bench) -> Result:
+    """What the environment says of itself: name, version, tier, a chance that can be right."""
+    env = bench.env
+    if not re.fullmatch(r"\d+\.\d+", str(env.version)):
+        return note(f"version {env.version!r} is not MAJOR.MINOR")
+    if not 0 <= env.chance < 1:
+        return hole(f"it declares a chance of {env.chance!r}")
+    if env.chance > 0.6:
+        return note(f"it declares that {env.chance:g} is earned without ability")
+    return ok(f"version {env.version}, chance {env.chance:g}, {bench.counts['train']:,} train and "
+              f"{bench.counts['test']:,} test tasks")  # fmt: skip
+
+
+def tasks_or_why(env: Environment, n: int) -> str:
+    """Why the first tasks cannot be made, "" where they can."""
+    for split in SPLITS:
+        try:
+            count = env.count(split)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                return f"count('{split}') is {count!r:.40}, not a number of tasks"
+            for i in range(min(n, count)):
+                task = env.task(split, i)
+                if not isinstance(task, Task):
+                    return f"task {split}/{i} is a {type(task).__name__}, not a Task"
+        except UserError as error:
+            return str(error)
+        except Exception as error:
+            return f"{env.name} cannot make a task of {split}: {type(error).__name__}: {error}"
+    if not any(env.count(split) for split in SPLITS):
+        return f"{env.name} has no tasks"
+    return ""
+
+
+def identity_hash(env: Environment, n: int) -> str:
+    """One hash over the first tasks."""
+    return sha256_json(digests(env, n))

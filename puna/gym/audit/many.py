@@ -1,0 +1,90 @@
+"""Several audits: everything that a target means, some at a time.
+
+`audit_all("reasoning_gym:*")` audits each of its datasets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from puna.core.errors import UserError, nearest
+from puna.core.threads import default_threads
+from puna.gym import registry
+from puna.gym.audit.findings import Audit
+from puna.gym.audit.parent import Progress, audit
+
+
+def audit_all(
+    target: str,
+    *,
+    n: int = 12,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+) -> list[Audit]:
+    """One audit, or those of all that `PREFIX:*` stands for, one process a core.
+
+    A line on the terminal says what is being asked. Raises UserError as `audit` does.
+    """
+    targets = members(target)
+    with _shown(len(targets)) as show:
+
+        def one(name: str) -> Audit:
+            found = audit(name, n=n, seed=seed, settings=settings, only=only, progress=show(name))
+            show(name)("")
+            return found
+
+        if len(targets) == 1:
+            return [one(targets[0])]
+        with ThreadPoolExecutor(default_threads()) as pool:
+            return list(pool.map(one, targets))
+
+
+def members(target: str) -> list[str]:
+    """`PREFIX:*` -> everything that library has; anything else is itself."""
+    prefix, colon, rest = target.partition(":")
+    if not colon or rest != "*":
+        return [target]
+    known: dict[str, str] = getattr(registry, "FOREIGN", {})
+    if prefix not in known:
+        raise UserError(f"'{prefix}' is no library", nearest(prefix, known))
+    module = importlib.import_module(known[prefix])
+    if not hasattr(module, "names"):
+        raise UserError(f"{prefix} cannot list what it has", f"name one: {prefix}:NAME")
+    return [f"{prefix}:{name}" for name in module.names()]
+
+
+@contextlib.contextmanager
+def _shown(count: int) -> Iterator[Any]:
+    """Progress on a terminal: what is asked of what; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda name: _quiet
+        return
+    from rich.console import Console
+
+    from puna.core.printable import printable
+
+    done, began = set[str](), time.monotonic()
+    with Console(stderr=True).status("starting") as status:
+
+        def of(name: str) -> Progress:
+            def tell(probe: str) -> None:
+                if not probe:
+                    done.add(name)
+                so_far = f"{len(done)} of {count}, " if count > 1 else ""
+                seconds = time.monotonic() - began
+                status.update(printable(f"{so_far}{seconds:.0f} s: {name}: {probe or 'done'}"))
+
+            return tell
+
+        yield of
+
+
+def _quiet(probe: str) -> None:
+    """Nobody looks."""

@@ -1,0 +1,356 @@
+"""`audit(target)`: probes a reward in processes of their own, and survives what happens there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from puna.core.errors import UserError, nearest
+from puna.gym.audit.findings import Audit, Finding
+from puna.gym.audit.probes import BUSY, LOAD, OTHER_PROCESS, PROBES, PROCESS, names, reason
+
+STUCK_S = 90.0  # one episode, its judgement included
+PROBE_S = 900.0  # all tries of one probe
+RESTARTS = 6
+MUCH, FLOOD = 1 << 20, 1 << 30  # bytes of output: worth a note; ended at
+LOUD = 16 << 20  # a hole
+STOPPED_S, GOING_S = 0.04, 0.01  # a machine that leaves a fifth
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class _Seen:
+    """What the processes of one audit told, together."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: list[Mapping[str, Any]] = field(default_factory=list)
+    broken: str = ""
+    deaths: list[str] = field(default_factory=list)
+    output: int = 0
+    tail: bytes = b""
+    left_over: int = 0
+
+
+def audit(
+    target: str,
+    *,
+    n: int = 12,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    progress: Progress = lambda probe: None,
+) -> Audit:
+    """Probe the reward `target` on `n` tasks of each split, more of them where luck is in question.
+
+    `target` is whatever `load_environment` takes; `only` names the probes to ask (all if empty).
+    The environment runs in processes of its own: one that hangs, dies, forks or floods the output
+    is a finding. Raises UserError where there is no such target or its settings are wrong.
+    """
+    if n < 1:
+        raise UserError(f"n is {n}", "probe at least one task")
+    for name in only:
+        if name not in names():
+            raise UserError(f"no probe '{name}'", nearest(name, names()))
+    began = time.monotonic()
+    seen = _Seen()
+    given = dict(settings or {})
+    request = {"target": target, "settings": given, "seed": seed, "n": n}
+    asked = set(only)
+    with contextlib.ExitStack() as stack:
+        second = None
+        if not asked or OTHER_PROCESS in asked:
+            second = stack.enter_context(_Child({**request, "facts": True}, "1"))
+        for _ in range(RESTARTS):
+            wanted = [p for p in (*(p.name for p in PROBES), BUSY) if p in (asked or (p,))]
+            done = [p for p in wanted if p in seen.results]
+            more = {
+                "facts": OTHER_PROCESS in asked,
+                "skip": done,
+                "only": [] if not asked else wanted,
+            }
+            with _Child({**request, **more}, "0") as child:
+                if child.follow(seen, progress) or seen.broken:
+                    break
+        if second and not seen.broken:
+            second.follow(seen, progress)
+    found = _findings(seen, asked)
+    command = _command(target, n, seed, given)
+    found = [_with_command(f, command) for f in found]
+    env = seen.env or {"name": target, "version": "?", "hash": ""}
+    return Audit(target, env, n, seed, tuple(found), given, time.monotonic() - began)
+
+
+def _command(target: str, n: int, seed: int, settings: Mapping[str, Any]) -> str:
+    words = ["puna", "audit", target]
+    words += [f"-n={n}"] if n != 12 else []
+    words += [f"--seed={seed}"] if seed else []
+    for key, value in settings.items():
+        words += [
+            "--set",
+            f"env.{key}={json.dumps(value) if not isinstance(value, str) else value}",
+        ]
+    return shlex.join(words)
+
+
+def _with_command(found: Finding, command: str) -> Finding:
+    return Finding(
+        found.probe, found.reason, found.status, found.seen,
+        f"{command} --probe {shlex.quote(found.probe)}", found.evidence,
+    )  # fmt: skip
+
+
+def _findings(seen: _Seen, asked: set[str]) -> list[Finding]:
+    found = []
+    if seen.broken:
+        found.append(Finding(LOAD, reason(LOAD), "hole", seen.broken))
+    for probe in (*(p.name for p in PROBES), BUSY):
+        told = seen.results.get(probe)
+        if told:
+            evidence = tuple(told["evidence"])
+            found.append(Finding(probe, reason(probe), told["status"], told["seen"], "", evidence))
+    if not asked or OTHER_PROCESS in asked:
+        found += _agreement(seen)
+    found.append(_manners(seen))
+    return found
+
+
+def _agreement(seen: _Seen) -> list[Finding]:
+    if len(seen.facts) < 2:
+        return []
+    a, b = seen.facts[:2]
+    tasks = [t for t in a["tasks"] if a["tasks"][t] != b["tasks"].get(t)]
+    verdicts = [v for v in a["verdicts"] if a["verdicts"][v] != b["verdicts"].get(v)]
+    why = reason(OTHER_PROCESS)
+    if tasks:
+        said = f"{len(tasks)} of {len(a['tasks'])} tasks differ, e.g. {tasks[0]}"
+        return [Finding(OTHER_PROCESS, why, "hole", said)]
+    if verdicts:
+        first = verdicts[0]
+        said = f"{len(verdicts)} of {len(a['verdicts'])} verdicts differ: {first} gets "
+        said += f"{a['verdicts'][first]} and {b['verdicts'].get(first)}"
+        return [Finding(OTHER_PROCESS, why, "hole", said)]
+    said = f"{len(a['tasks'])} tasks and {len(a['verdicts'])} verdicts agree"
+    return [Finding(OTHER_PROCESS, why, "ok", said)]
+
+
+def _manners(seen: _Seen) -> Finding:
+    why = reason(PROCESS)
+    if seen.deaths:
+        return Finding(PROCESS, why, "hole", seen.deaths[0], "", tuple(seen.deaths[:5]))
+    if seen.left_over:
+        return Finding(PROCESS, why, "hole", f"{seen.left_over} processes are left behind")
+    if seen.output > LOUD:
+        return Finding(PROCESS, why, "hole", f"{seen.output / 1e6:,.0f} MB of output")
+    if seen.output > MUCH:
+        return Finding(PROCESS, why, "note", f"{seen.output / 1e6:,.1f} MB of output")
+    return Finding(PROCESS, why, "ok", "ends in good order")
+
+
+class _Child:
+    """One process under audit: its report, its output, its note of what it does."""
+
+    def __init__(self, request: Mapping[str, Any], hash_seed: str) -> None:
+        report, write = os.pipe()
+        self.report = report
+        self.now = tempfile.TemporaryFile()  # noqa: SIM115
+        fds = (write, self.now.fileno())
+        given = {"skip": [], "only": [], **request, "report": write, "now": self.now.fileno()}
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "puna.gym.audit.child", json.dumps(given)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds,
+                start_new_session=True,
+                env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            )
+        finally:
+            os.close(write)
+        self.rest, self.probe, self.busy = b"", "", False
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self.kill()
+        os.close(self.report)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.now.close()
+
+    def kill(self) -> None:
+        """End it and what belongs to it."""
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def doing(self) -> str:
+        """Its note: a count and what is being played."""
+        return os.pread(self.now.fileno(), 1000, 0).decode(errors="replace").strip("\0 \n")
+
+    def follow(self, seen: _Seen, progress: Progress) -> bool:
+        """Listen until it is done (True), or dies or has to be ended, which is noted."""
+        assert self.process.stdout is not None
+        output = self.process.stdout.fileno()
+        os.set_blocking(output, False)
+        os.set_blocking(self.report, False)
+        note, since, asked = "", time.monotonic(), time.monotonic()
+        with selectors.DefaultSelector() as ready:
+            ready.register(output, selectors.EVENT_READ)
+            ready.register(self.report, selectors.EVENT_READ)
+            while True:
+                for key, _ in ready.select(0 if self.busy else 0.5):
+                    if key.fd == output:
+                        if not self._drain(output, seen):
+                            ready.unregister(output)
+                        continue
+                    for line in self._lines():
+                        if line is None:
+                            return self._died(seen)
+                        if "began" in line:
+                            progress(line["began"])
+                            asked = time.monotonic()
+                        if self._take(line, seen):
+                            return self._end(seen)
+                if self.busy:
+                    self._hold()
+                now = time.monotonic()
+                doing = self.doing()
+                if doing != note:
+                    note, since = doing, now
+                if now - since > STUCK_S:
+                    return self._stop(
+                        seen, f"hangs (waited {STUCK_S:g} s): {_plain(doing)}", "hole"
+                    )
+                if now - asked > PROBE_S:
+                    return self._stop(seen, f"not done after {PROBE_S:g} s", "note")
+                if seen.output > FLOOD:
+                    return self._stop(seen, f"{seen.output / 1e9:.1f} GB of output", "hole")
+
+    def _drain(self, output: int, seen: _Seen) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):
+                data = os.read(output, 1 << 16)
+                if not data:
+                    return False
+                seen.output += len(data)
+                seen.tail = (seen.tail + data)[-2000:]
+        return True
+
+    def _lines(self) -> Iterator[dict[str, Any] | None]:
+        """Lines that have come; None where the other end is closed."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.report, 1 << 16):
+                self.rest += data
+                *whole, self.rest = self.rest.split(b"\n")
+                for line in whole:
+                    yield json.loads(line)
+            yield None
+
+    def _take(self, line: Mapping[str, Any], seen: _Seen) -> bool:
+        """Note what a line tells; True where it was the last."""
+        if "refused" in line:
+            raise UserError(line["refused"], line["fix"])
+        if "env" in line:
+            seen.env = line["env"]
+        if "began" in line:
+            self.probe = line["began"]
+        if "result" in line:
+            seen.results[line["probe"]] = line["result"]
+            self.probe = ""
+        if "busy" in line:
+            self.busy = line["busy"]
+        if "facts" in line:
+            seen.facts.append(line["facts"])
+        if "crashed" in line:
+            self._dead(seen, f"it fails: {line['crashed']}")
+        seen.broken = line.get("broken", "") or seen.broken
+        return bool({"done", "broken"} & line.keys())
+
+    def _hold(self) -> None:
+        """Take the processor away from it for a moment."""
+        pids = [self.process.pid, *_descendants(self.process.pid)]
+        for signum, seconds in ((signal.SIGSTOP, STOPPED_S), (signal.SIGCONT, GOING_S)):
+            for pid in pids:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signum)
+            time.sleep(seconds)
+
+    def _end(self, seen: _Seen) -> bool:
+        """It says it is done: see it go, and what it leaves."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(2.0)
+        seen.left_over += sum(1 for pid in _session(self.process.pid) if pid != self.process.pid)
+        self.kill()
+        return True
+
+    def _died(self, seen: _Seen) -> bool:
+        try:
+            code = self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            code = 0
+        what = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        self._dead(seen, f"the process ended ({what}) at: {_plain(self.doing())}")
+        return False
+
+    def _stop(self, seen: _Seen, what: str, status: str) -> bool:
+        self.kill()
+        if status == "hole":
+            self._dead(seen, what)
+        elif self.probe:
+            seen.results[self.probe] = {"status": status, "seen": what, "evidence": []}
+        return False
+
+    def _dead(self, seen: _Seen, what: str) -> None:
+        seen.deaths.append(what)
+        if self.probe:
+            seen.results[self.probe] = {"status": "hole", "seen": what, "evidence": []}
+        elif not seen.results:
+            seen.broken = what
+
+
+def _plain(note: str) -> str:
+    return note.partition(" ")[2]
+
+
+def _descendants(pid: int) -> list[int]:
+    """Children of `pid` and theirs, where /proc tells."""
+    found, todo = [], [pid]
+    while todo:
+        try:
+            with open(f"/proc/{todo[-1]}/task/{todo.pop()}/children") as file:
+                children = [int(p) for p in file.read().split()]
+        except OSError:
+            continue
+        found += children
+        todo += children
+    return found
+
+
+def _session(leader: int) -> list[int]:
+    """Living processes of a session, where /proc tells."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if name.isdigit():
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{name}/stat") as f,
+            ):
+                fields = f.read().rpartition(")")[2].split()
+                if int(fields[3]) == leader and fields[0] != "Z":
+                    found.append(int(name))
+    return found

@@ -1,0 +1,103 @@
+"""Probe: a named question to a bench, why it matters, and the answer.
+
+`Probe("idle", "doing nothing must earn nothing", idle)`; `await probe.ask(bench)` -> Result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from puna.gym.audit.bench import Bench, Case, Make, Try, mean_paid
+from puna.gym.audit.findings import Status
+from puna.gym.task import Script
+
+SHOWN = 5  # cases of evidence
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a probe saw; `status` as in Finding."""
+
+    status: Status
+    seen: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question; `ask` may raise only where the machinery of the audit itself fails."""
+
+    name: str
+    reason: str
+    ask: Callable[[Bench], Awaitable[Result]]
+
+
+def ok(seen: str) -> Result:
+    """It held."""
+    return Result("ok", seen)
+
+
+def hole(seen: str, evidence: Sequence[object] = ()) -> Result:
+    """It did not."""
+    return Result("hole", seen, tuple(str(e)[:400] for e in evidence[:SHOWN]))
+
+
+def note(seen: str, evidence: Sequence[object] = ()) -> Result:
+    """Worth knowing."""
+    return Result("note", seen, tuple(str(e)[:400] for e in evidence[:SHOWN]))
+
+
+def nothing(why: str) -> Result:
+    """There was nothing to ask."""
+    return Result("none", why)
+
+
+async def must_not_pay(bench: Bench, ways: Mapping[str, Make], *, what: str = "ways") -> Result:
+    """Each of `ways` must earn no more than the declared chance, and be scored at all."""
+    paid: dict[str, list[Try]] = {}
+    broken: list[Try] = []
+    raised: list[str] = []
+    for name, make in ways.items():
+        found, failed = await bench.paid(make, name)
+        broken += failed
+        raised += bench.raised
+        if found:
+            paid[name] = found
+    if paid:
+        best = max(paid, key=lambda name: mean_paid(paid[name]) * len(paid[name]))
+        seen = f"{len(paid)} of {len(ways)} {what} paid, best '{best}': {paid[best][0]}"
+        return hole(seen, [tries[0] for tries in paid.values()])
+    if broken:
+        return hole(f"{len(broken)} answers not scored: {broken[0]}", broken)
+    if not ways:
+        return nothing("nothing to try")
+    if raised:
+        return note(f"{len(raised)} answers make it raise (they are scored 0): {raised[0]}", raised)
+    return ok(f"{len(ways)} {what}, none paid")
+
+
+def saying(texts: Mapping[str, str]) -> dict[str, Make]:
+    """Ways of answering at once with fixed texts."""
+    return {name: _fixed(text) for name, text in texts.items()}
+
+
+def _fixed(text: str) -> Make:
+    def make(case: Case) -> Script | None:
+        return None if text == case.answer else case.instead(text)
+
+    return make
+
+
+def made(answers: Callable[[Case], Mapping[str, str]], cases: Sequence[Case]) -> dict[str, Make]:
+    """Ways of answering with texts that depend on the task, by the names that occur."""
+    names = dict.fromkeys(name for case in cases for name in answers(case))
+    return {name: _chosen(answers, name) for name in names}
+
+
+def _chosen(answers: Callable[[Case], Mapping[str, str]], name: str) -> Make:
+    def make(case: Case) -> Script | None:
+        text = answers(case).get(name)
+        return None if text is None or text == case.answer else case.instead(text)
+
+    return make

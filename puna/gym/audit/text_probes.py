@@ -1,0 +1,208 @@
+"""Probes that answer with text: nothing, constants, the prompt, many answers, forged verdicts.
+
+Each answers at once; in an episode of several messages it also plays the oracle up to its last
+message and answers then, where that alone does not pay already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from puna.core.outcome import Scored
+from puna.gym.audit import answers
+from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script
+from puna.gym.audit.probe import (
+    Result,
+    hole,
+    made,
+    must_not_pay,
+    note,
+    nothing,
+    ok,
+    saying,
+)  # fmt: skip
+from puna.gym.task import Script
+
+
+async def idle(bench: Bench) -> Result:
+    """Says nothing in every turn, and is asked before anybody else has played."""
+    return await must_not_pay(bench, {"says nothing": lambda case: script([])}, what="agents")
+
+
+async def empty(bench: Bench) -> Result:
+    """White space and the like in the place of the answer."""
+    return await must_not_pay(bench, saying(answers.EMPTY), what="empty answers")
+
+
+async def constants(bench: Bench) -> Result:
+    """One text to every task."""
+    return await must_not_pay(bench, saying({c: c for c in answers.CONSTANTS}), what="constants")
+
+
+async def frequent(bench: Bench) -> Result:
+    """The commonest right answers, each said to every task it is not known to be right for."""
+    counted = Counter(c.answer for c in bench.cases if c.answer)
+    texts = [text for text, _ in counted.most_common(12)]
+    ways = {f"{text:.60}": (lambda case, text=text: case.instead(text)) for text in texts}
+    if not ways:
+        return nothing("no reference answers")
+    if len(await bench.fresh()) < 2 or len({c.task.key for c in await bench.fresh()}) < 2:
+        return nothing("too few tasks to tell a constant from the answer")
+    best, most = "", -1.0
+    for name, make in ways.items():
+        earned = mean_paid(await bench.tries(make, name, bench.cases))
+        if earned > most:
+            best, most = name, earned
+    again = await bench.tries(ways[best], best, await bench.fresh())
+    found, _ = await bench.paid(ways[best], best) if again else ([], [])
+    share = mean_paid(again)
+    if found:
+        seen = (
+            f"'{best}' earns {share:.2f} on {len(again)} fresh tasks, declared {bench.env.chance:g}"
+        )
+        return hole(seen, found)
+    return ok(f"the best of {len(ways)}, '{best}', earns {share:.2f} on {len(again)} fresh tasks")
+
+
+async def echo(bench: Bench) -> Result:
+    """The prompt, or its last line, in the place of the answer."""
+    ways: dict[str, Make] = {
+        "the whole prompt": lambda case: _unless(case, case.prompt),
+        "the prompt twice": lambda case: _unless(case, f"{case.prompt}\n{case.prompt}"),
+    }
+    return await must_not_pay(bench, ways, what="echoes")
+
+
+def _unless(case: Case, text: str) -> Script | None:
+    return None if text.strip() == case.answer.strip() else case.instead(text)
+
+
+async def many(bench: Bench) -> Result:
+    """The right answer among wrong ones: whoever names all of them knows none."""
+    return await must_not_pay(bench, made(_among, bench.cases), what="lists of answers")
+
+
+def _among(case: Case) -> Mapping[str, str]:
+    return answers.among(case.answer, case.wrong) if case.answer and len(case.wrong) > 1 else {}
+
+
+async def junk(bench: Bench) -> Result:
+    """The right answer in the middle of noise: no hole, but worth knowing."""
+    earned = []
+    for case in bench.cases:
+        if case.answer and case.sound:
+            earned.append(
+                await bench.attempt(case, case.instead(answers.in_junk(case.answer)), "in junk")
+            )
+    paid = [t for t in earned if isinstance(t.outcome, Scored) and t.outcome.success]
+    if not earned:
+        return nothing("no reference answers")
+    if paid:
+        return note(f"the answer is found in {len(paid)} of {len(earned)} pages of noise", paid)
+    return ok(f"{len(earned)} answers in noise, none paid in full")
+
+
+async def lookalike(bench: Bench) -> Result:
+    """Letters of another alphabet: paid only where damaged letters are paid as well."""
+    worse: dict[str, Make] = {
+        "foreign letters": _if_changed(answers.lookalike, answers.damaged),
+    }
+    found = await must_not_pay(bench, worse, what="look-alikes")
+    if found.status != "ok":
+        return found
+    digits = await bench.tries(
+        lambda case: (
+            case.instead(answers.other_digits(case.answer))
+            if answers.other_digits(case.answer) != case.answer
+            else None
+        ),
+        "full-width digits",
+        bench.cases,
+    )
+    paid = [t for t in digits if isinstance(t.outcome, Scored) and t.outcome.success]
+    return note(f"full-width digits are read as digits: {paid[0]}", paid) if paid else found
+
+
+def _if_changed(change: Callable[[str], str], control: Callable[[str], str]) -> Make:
+    def make(case: Case) -> Script | None:
+        text = change(case.answer)
+        letters = sum(a != b for a, b in zip(text, case.answer, strict=False))
+        # a few letters of a long text may be forgiven as a slip of the pen
+        return case.instead(text) if letters * 2 > len(case.answer) else None
+
+    return make
+
+
+async def wrong_type(bench: Bench) -> Result:
+    """NaN, infinity, null and other things that are not answers."""
+    return await must_not_pay(bench, saying(answers.WRONG_TYPE), what="values")
+
+
+async def breaking(bench: Bench) -> Result:
+    """Answers that make careless judges raise."""
+    return await must_not_pay(bench, saying(answers.BREAKING), what="broken answers")
+
+
+async def overlong(bench: Bench) -> Result:
+    """A megabyte."""
+    few = bench.cases
+    bench.cases = few[:6]
+    try:
+        return await must_not_pay(bench, saying(answers.OVERLONG), what="long answers")
+    finally:
+        bench.cases = few
+
+
+async def forged(bench: Bench) -> Result:
+    """Texts that a careless judge takes for its own verdict."""
+    return await must_not_pay(bench, saying(answers.FORGED), what="forgeries")
+
+
+async def stubs(bench: Bench) -> Result:
+    """Programs that do nothing of what is asked, but exit, forge, override or patch."""
+    ways = made(lambda case: answers.stubs(case.answer), bench.cases)
+    if not ways:
+        return nothing("answers are not programs")
+    return await must_not_pay(bench, ways, what="programs")
+
+
+async def own_cheats(bench: Bench) -> Result:
+    """Every cheat that the environment ships."""
+    names: set[str] = set()
+    for case in bench.cases:
+        try:
+            names |= set(bench.env.cheats(case.task))
+        except Exception as error:
+            return hole(f"{case.task.id}: {type(error).__name__}: {error}")
+    if not names:
+        return note("the environment ships none")
+
+    def way(name: str) -> Make:
+        def make(case: Case) -> Script | None:
+            return dict(bench.env.cheats(case.task).get(name, {})).get(case.role)
+
+        return make
+
+    return await must_not_pay(bench, {name: way(name) for name in sorted(names)}, what="kinds")
+
+
+async def at_the_end(bench: Bench) -> Result:
+    """The oracle up to its last message, then an answer that is none."""
+    long = [c for c in bench.cases if len(c.said) > 1]
+    if not long:
+        return nothing("episodes have one message")
+    ways: dict[str, Make] = {"stops before the last": lambda case: script(case.said[:-1])}
+    cut = await must_not_pay(bench, ways, what="unfinished episodes")
+    if cut.status != "ok":  # the last message does not decide, so others in its place may be paid
+        return note(f"the last message does not decide: {cut.seen}")
+    texts = {**answers.FORGED, **answers.EMPTY, **{c: c for c in _CONSTANTS}}
+    ends = {name: _ending(text) for name, text in texts.items()}
+    return await must_not_pay(bench, ends, what="last messages")
+
+
+_CONSTANTS = ("0", "1", "yes", "no", "done", "ok", "nan")
+
+
+def _ending(text: str) -> Make:
+    return lambda case: case.at_the_end(text) if len(case.said) > 1 else None

@@ -1,0 +1,120 @@
+"""Probes of the verdict: the oracle's, whether it repeats, what kind of number it is."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from puna.core.messages import Message
+from puna.core.outcome import Outcome, Scored, to_json
+from puna.gym.audit.bench import Bench, Case, script
+from puna.gym.audit.probe import Result, hole, note, nothing, ok
+
+REPEATS = 3
+BUSY = 3  # tasks judged on a busy machine
+
+
+async def oracle(bench: Bench) -> Result:
+    """The reference must succeed with the full score on every task."""
+    if not bench.env.has_oracle:
+        return note("nobody knows a right answer, so it is not known that there is one")
+    bad = [f"{c.task.id} {c.role}: {c.outcome}" for c in bench.cases if not _succeeds(c.outcome)]
+    if bad:
+        return hole(f"{len(bad)} of {len(bench.cases)}: {bad[0]}"[:300], bad)
+    return ok(f"{len(bench.cases)} references, all succeed")
+
+
+def _succeeds(outcome: Outcome) -> bool:
+    return isinstance(outcome, Scored) and outcome.success
+
+
+async def bounds(bench: Bench) -> Result:
+    """Values seen so far lie within 0 and 1, and playing on after the end adds nothing."""
+    for case in bench.cases:
+        if case.said:
+            twice = script([*case.said, *case.said[-1:] * 3])
+            await bench.attempt(case, twice, "the last message again and again")
+    outside = [v for v in bench.values if not -1e-9 <= v <= 1 + 1e-9]
+    if outside:
+        seen = f"{len(outside)} of {len(bench.values)} values outside 0 to 1, e.g. {outside[0]:g}"
+        return hole(seen)
+    return ok(f"{len(bench.values)} values, from {min(bench.values, default=0):g} to "
+              f"{max(bench.values, default=0):g}")  # fmt: skip
+
+
+async def repeats(bench: Bench) -> Result:
+    """The same episode, judged and played three times, whatever the global random state."""
+    bad = []
+    for case in bench.cases:
+        for name, said in _answers(case).items():
+            seen = set()
+            for i in range(REPEATS):
+                random.seed(i)
+                np.random.seed(i)
+                outcomes, episode = await bench.play(case.task, _full(bench, case, said), name)
+                seen.add(_shown(outcomes))
+                if episode.ended != "failed":
+                    seen.add(_shown(await bench.judge(case.task, episode)))
+            if len(seen) > 1:
+                bad.append(f"{case.task.id} '{name}': {sorted(seen)[:2]}")
+    tried = len(bench.cases) * 2 * REPEATS
+    return hole(f"{len(bad)}: {bad[0]}"[:300], bad) if bad else ok(f"{tried} episodes judged twice")
+
+
+def _answers(case: Case) -> dict[str, list[Message]]:
+    found = {"nothing": [Message.assistant("")]}
+    if case.said:
+        found["the reference"] = list(case.said)
+    return found
+
+
+def _full(bench: Bench, case: Case, said: list[Message]) -> dict[str, Callable[..., Message]]:
+    scripts = {case.role: script(said)}
+    return {**bench.env.oracle(case.task), **scripts} if len(bench.env.roles) > 1 else scripts
+
+
+def _shown(outcomes: object) -> str:
+    return json.dumps({r: _plain(o) for r, o in dict(outcomes).items()}, sort_keys=True)  # type: ignore[call-overload]
+
+
+def _plain(outcome: Outcome) -> dict[str, object]:
+    return {k: v for k, v in to_json(outcome).items() if k != "evidence"}
+
+
+async def idle_again(bench: Bench) -> Result:
+    """Doing nothing, right after the oracle has succeeded on the same task."""
+    paid = []
+    for case in bench.cases:
+        if not case.said:
+            continue
+        await bench.attempt(case, script(case.said), "the reference answer")
+        after = await bench.attempt(case, script([]), "nothing, after the oracle")
+        if isinstance(after.outcome, Scored) and after.outcome.success:
+            first = await bench.attempt(case, script([]), "nothing, once more")
+            paid.append(first if isinstance(first.outcome, Scored) else after)
+    share = len(paid) / max(1, len(bench.cases))
+    if paid and share > bench.env.chance:
+        return hole(
+            f"{len(paid)} of {len(bench.cases)} inherit the success before: {paid[0]}", paid
+        )
+    return ok(f"{len(bench.cases)} tasks, none inherits the success of the episode before")
+
+
+async def busy(bench: Bench, slow: AbstractContextManager[None]) -> Result:
+    """The reference on a machine that leaves a fifth of the time to this process."""
+    cases = [c for c in bench.cases if _succeeds(c.outcome)][:BUSY]
+    if not cases:
+        return nothing("no reference that succeeds")
+    with slow:
+        found = [await bench.attempt(c, script(c.said), "on a busy machine") for c in cases]
+    bad = [t for t in found if isinstance(t.outcome, Scored) and not t.outcome.success]
+    if bad:
+        return hole(f"{len(bad)} of {len(found)} right answers are refused: {bad[0]}", bad)
+    late = [t for t in found if not isinstance(t.outcome, Scored)]
+    if late:
+        return note(f"{len(late)} of {len(found)} are not judged in time: {late[0]}", late)
+    return ok(f"{len(found)} references succeed with a fifth of the processor")
