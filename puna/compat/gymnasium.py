@@ -13,22 +13,27 @@ problem it is (without it, that is the seed).
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import math
+import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from puna.compat import plain_cheats
 from puna.compat.stepping import Stepper, shown
+from puna.core.config import build
 from puna.core.errors import UserError
 from puna.core.messages import Message, ToolCall
 from puna.core.outcome import Outcome, Scored, to_json
 from puna.core.rng import derive
 from puna.gym.environment import Environment, JudgeContext, Limits, Session, Turn, say
-from puna.gym.registry import import_module, load_environment
+from puna.gym.registry import foreign_hash, import_module, load_environment
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode
 
@@ -72,8 +77,6 @@ def load(rest: str, settings: Mapping[str, Any], seed: int) -> GymnasiumEnvironm
 
     Raises UserError for an unknown id, wrong settings, or a space that has no text.
     """
-    from puna.core.config import build
-
     config = build(GymnasiumConfig, settings, f"env gymnasium:{rest}")
     module, colon, name = rest.rpartition(":")
     if colon:
@@ -99,6 +102,10 @@ class GymnasiumEnvironment(Environment):
         refuse_unsayable(self._first.observation_space, f"{self.name}: the observation space")
         refuse_unsayable(self._first.action_space, f"{self.name}: the action space")
         self._lock = threading.Lock()
+        game_file = inspect.getsourcefile(type(self._first.unwrapped))
+        source = Path(game_file).read_bytes() if game_file else b""
+        facts = [game_id, self.version, repr(config), hashlib.sha256(source).hexdigest()]
+        self.content_hash = foreign_hash(sys.modules[__name__], facts)
 
     def make(self) -> Any:
         """A new game. Raises UserError where Gymnasium cannot make it."""
@@ -273,8 +280,6 @@ class _AnyText(gymnasium.spaces.Text):
 
 
 class _View(gymnasium.Env[str, str]):
-    metadata: dict[str, Any] = {"render_modes": []}
-
     def __init__(self, env: Environment, split: str) -> None:
         self.env, self.split = env, split
         self.observation_space, self.action_space = _AnyText(), _AnyText()

@@ -9,9 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-import sys
-import threading
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,11 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
+from puna.compat.alone import import_alone
+from puna.compat.reasoning_gym_jail import FORGERY, LIMITS, evaluates, harmless, score_in_jail
 from puna.core.config import build
 from puna.core.errors import UserError, nearest
 from puna.core.rng import derive
-from puna.gym.environment import Problem, SingleTurn
-from puna.gym.task import Task
+from puna.gym.environment import Problem, SingleTurn, say
+from puna.gym.task import Script, Task
 
 _PACKAGE = "reasoning_gym"
 _NAMED = re.compile(rb'^DATASET_NAME = "(\w+)"', re.MULTILINE)
@@ -73,6 +72,10 @@ class ReasoningGym(SingleTurn):
         self.name = f"{_PACKAGE}:{dataset}"  # type: ignore[misc]
         self.version = version("reasoning-gym")  # type: ignore[misc]
         self._cls = cls
+        self._evaluates = evaluates(cls)
+        if self._evaluates:
+            self.tier = "jail"  # type: ignore[misc]
+            self.judge_seconds = LIMITS.wall_s + 10  # type: ignore[misc]
         self._datasets: dict[tuple[str, int], Any] = {}
 
     def count(self, split: str) -> int:
@@ -111,9 +114,21 @@ class ReasoningGym(SingleTurn):
         return self._datasets[split, block]
 
     def score(self, answer: str, problem: Problem) -> Any:
-        """What the dataset says, whatever that is: a verifier's nonsense is for the audit to see."""
+        """What the dataset says, whatever that is: a verifier's nonsense is for the audit to see.
+
+        Where the scorer evaluates what it is given as code, that runs in the sandbox.
+        """
         dataset = self._dataset(problem.hidden["split"])
+        if self._evaluates and not harmless(answer):
+            return score_in_jail(dataset, answer, problem.hidden["entry"])
         return dataset.score_answer(answer, problem.hidden["entry"])
+
+    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
+        """The standard ones; for a scorer that evaluates, an answer that says its score too."""
+        found = dict(super().cheats(task))
+        if self._evaluates:
+            found["forges the score"] = {"agent": say(FORGERY)}
+        return found
 
 
 @cache
@@ -133,45 +148,10 @@ def _modules() -> dict[str, str]:
 
 def _registered(name: str, module: str) -> tuple[type, type]:
     """The classes of a dataset and of its config."""
-    parts = module.split(".")
-    for depth in range(1, len(parts)):
-        _postpone(".".join(parts[:depth]))
-    importlib.import_module(f"{_PACKAGE}.coaching")  # before the factory, which it imports
-    importlib.import_module(module)
+    import_alone(f"{_PACKAGE}.coaching.base_curriculum")  # before the factory, which imports it
+    import_alone(module)
     classes: tuple[type, type] = importlib.import_module(f"{_PACKAGE}.factory").DATASETS[name]
     return classes
-
-
-class _Postponed(types.ModuleType):
-    """A package that runs its `__init__`, which imports every dataset, when that is needed.
-
-    Its modules can be imported one by one before; then it is a package like any other.
-    """
-
-    _lock: ClassVar[threading.RLock] = threading.RLock()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        with self._lock:
-            if importlib.util.find_spec(f"{self.__name__}.{name}"):
-                return importlib.import_module(f"{self.__name__}.{name}")
-            if isinstance(self, _Postponed):
-                self.__class__ = types.ModuleType  # type: ignore[assignment]
-                assert self.__spec__ and self.__spec__.loader
-                self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
-
-
-def _postpone(package: str) -> None:
-    if package in sys.modules:
-        return
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    module = _Postponed(package)
-    module.__spec__, module.__loader__, module.__package__ = spec, spec.loader, package
-    module.__file__, module.__path__ = spec.origin, list(spec.submodule_search_locations or ())
-    sys.modules[package] = module
 
 
 def _enums(config: type, settings: Mapping[str, Any]) -> dict[str, Any]:
