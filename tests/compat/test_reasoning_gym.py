@@ -233,13 +233,10 @@ class Few(Nonsense):
 
 def test_a_dataset_of_one_question_has_only_one_split() -> None:
     env = reasoning_gym.ReasoningGym("few", Few, FewConfig())
-    splits = []
-    for split in ("train", "test"):
-        try:
-            splits.append(env.task(split, 0).key)
-        except UserError as error:
-            assert "32 draws gave no problem of split" in str(error)
-    assert splits == ["again?"]
+    there = env.belongs("again?")
+    assert env.task(there, 0).key == "again?"
+    with pytest.raises(UserError, match="32 draws gave no problem of split"):
+        env.task("train" if there == "test" else "test", 0)
 
 
 def test_scorers_that_evaluate_answers_are_known_and_need_a_jail() -> None:
