@@ -46,7 +46,7 @@ def load(rest: str, settings: Mapping[str, Any], seed: int) -> ReasoningGym:
     if "seed" in settings:
         raise UserError(f"{where}: 'seed' comes from the seed of the run", "leave it out")
     try:
-        made = build(config, _enums(config, settings), where)
+        made: Any = build(config, _enums(config, settings), where)
         getattr(made, "validate", bool)()
     except (AssertionError, ValueError, TypeError) as error:
         raise UserError(f"{where}: {error or 'the dataset refuses these settings'}") from error

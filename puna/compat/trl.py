@@ -171,8 +171,8 @@ class _Methods(Toolbox):
             for name, about in _described(function["description"]).items():
                 if name in function["parameters"]["properties"]:
                     function["parameters"]["properties"][name]["description"] = about
-            about = _ABOUT.match(function["description"])
-            function["description"] = about[1].strip() if about else ""
+            summary = _ABOUT.match(function["description"])
+            function["description"] = summary[1].strip() if summary else ""
 
     def run(self, call: ToolCall) -> ToolResult:
         """What the method gives, as TRL shows it; what it raises is an error result."""
