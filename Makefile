@@ -16,7 +16,7 @@ SUPPORTED := import torch; v = torch.__version__.split("."); raise SystemExit(no
 # The peer's half of a measurement runs where benchmarks/README.md has set it up.
 PEER = $(if $(wildcard .peers/trl/bin/python),--peer .peers/trl/bin/python)
 
-.PHONY: help quickstart test test-all lint bench setup system clean
+.PHONY: help quickstart test test-all lint bench setup system peers clean
 
 help:
 	@echo "make quickstart   install, then raise a small model from raw text to an agent"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-all     every test, slow ones too; a skipped test is a failure"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measurements against other libraries (see benchmarks/)"
+	@echo "make peers        install the libraries that some tests and measurements run beside Puna"
 	@echo "make clean        remove .venv and caches; runs/ stays"
 
 quickstart: .venv/.core
@@ -35,7 +36,7 @@ PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile
 test: .venv/.dev
 	@$(PYTEST) -m "not slow"
 
-test-all: .venv/.dev
+test-all: .venv/.dev peers
 	@$(MAKE) --no-print-directory system PROGRAMS='$(PROGRAMS) podman:podman runc:runc'
 	@PUNA_NO_SKIPS=1 $(PYTEST)
 
@@ -49,6 +50,16 @@ bench: .venv/.dev
 	@$(VENV_PYTHON) benchmarks/grpo_step.py benchmarks/specs/grpo_164k.json $(PEER)
 
 setup: .venv/.dev
+
+# Each in an environment of its own; some minutes, once.
+peers: .peers/trl/.done
+
+.peers/trl/.done: benchmarks/requirements-trl.txt
+	@echo "installing TRL into .peers/trl"
+	@$(PYTHON) -m venv --clear .peers/trl
+	@.peers/trl/bin/pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') 'torch==$(TORCH_VERSION)'
+	@.peers/trl/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
 
 # Programs that some tests use, as program:package. Without root, or without apt, install them by
 # other means.

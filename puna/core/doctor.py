@@ -89,6 +89,8 @@ def _packages() -> list[Check]:
         "httpx": "outside endpoints: pip install 'puna[endpoint]'",
         "pyarrow": "Parquet data: pip install 'puna[parquet]'",
         "tensorboard": "puna run --tensorboard: pip install 'puna[tensorboard]'",
+        "reasoning_gym": "environments reasoning_gym:NAME: pip install 'puna[gyms]'",
+        "gymnasium": "environments gymnasium:ID: pip install 'puna[gyms]'",
         "transformers": "the parity tests: pip install 'puna[dev]'",
     }
     out = []

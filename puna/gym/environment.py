@@ -217,6 +217,9 @@ class SingleTurn(Environment):
         """
         self._check(split, index)
         problem = self._test[index] if split == "test" else self._draw(index)
+        return self._as_task(split, index, problem)
+
+    def _as_task(self, split: str, index: int, problem: Problem) -> Task:
         return Task(
             id=f"{self.name}/{split}/{index}",
             messages=(Message.user(problem.prompt),),

@@ -324,7 +324,7 @@ class Rollout:
             if env_seconds > limits.seconds:
                 return "seconds"
             heard = shown.setdefault(turn.role, list(opening))
-            new = _unseen(turn.messages, heard)
+            new = unseen(turn.messages, heard)
             spoken += [("env", m) for m in new]
             try:
                 message = await agents.get(turn.role, plain).act(turn, ctx)
@@ -347,7 +347,7 @@ class Rollout:
         return "done" if session.next() is None else "turns"
 
 
-def _unseen(messages: Sequence[Message], seen: Sequence[Message]) -> list[Message]:
+def unseen(messages: Sequence[Message], seen: Sequence[Message]) -> list[Message]:
     """Those of `messages` that `seen` lacks, in order, each as often as it lacks it."""
     left, new = list(seen), []
     for message in messages:

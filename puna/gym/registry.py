@@ -1,6 +1,7 @@
 """Finding environments: by id (`arithmetic`), by file (`./mine.py`), by entry point of a package.
 
-`load_environment("arithmetic", {"terms": 2})`.
+`load_environment("arithmetic", {"terms": 2})`. `./mine.py:ClassName` names one of several in a
+file; `reasoning_gym:coin_flip` and the like are other libraries' environments (`FOREIGN`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ class BrokenEnvironmentError(UserError):
 
 
 _SHIPPED = Path(__file__).parent.parent / "envs"
+# PREFIX:REST is what `load(REST, settings, seed) -> Environment` of the module makes.
+FOREIGN = {
+    "reasoning_gym": "puna.compat.reasoning_gym",
+    "gymnasium": "puna.compat.gymnasium",
+    "trl": "puna.compat.trl",
+    "verifiers": "puna.compat.verifiers",
+    "openenv": "puna.compat.openenv",
+}
 
 
 def known_environments() -> dict[str, str]:
@@ -45,6 +54,9 @@ def load_environment(
 
     Raises UserError for an unknown name, a file that cannot be imported, or a wrong setting.
     """
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in FOREIGN:
+        return _load_foreign(prefix, rest, settings or {}, seed)
     cls, folder = _find(name)
     env = cls(build(cls.Config, settings or {}, where=f"env {name}"), seed)
     config_hash = sha256_json(to_dict(env.config))
@@ -52,10 +64,60 @@ def load_environment(
     return env
 
 
+def _load_foreign(prefix: str, rest: str, settings: Mapping[str, Any], seed: int) -> Environment:
+    """What the prefix's module makes of `rest`; it may have set `content_hash` by itself."""
+    module = importlib.import_module(FOREIGN[prefix])
+    env: Environment = module.load(rest, settings, seed)
+    if not getattr(env, "content_hash", ""):
+        facts = [prefix, rest, env.version, repr(env.config)]
+        env.content_hash = foreign_hash(module, facts)  # type: ignore[attr-defined]
+    return env
+
+
+def foreign_hash(adapter: Any, facts: Sequence[Any]) -> str:
+    """A content hash over the module that adapts, JSON-able `facts` and the gym's version."""
+    return _hash_folder(Path(adapter.__file__), sha256_json(list(facts)))
+
+
+def import_object(target: str) -> tuple[Any, Path]:
+    """The object that `./file.py:Name` or `package.module:Name` names, and the file it is in.
+
+    Raises UserError where there is no such module or name.
+    """
+    where, colon, wanted = target.rpartition(":")
+    if not colon or not where or not wanted:
+        raise UserError(f"'{target}' names no object", "e.g. ./file.py:Name or package.module:Name")
+    module = import_module(where)
+    if not hasattr(module, wanted):
+        raise UserError(f"{where} has no '{wanted}'", nearest(wanted, _public(module)))
+    return getattr(module, wanted), Path(module.__file__ or where)
+
+
+def import_module(where: str) -> Any:
+    """The module in file `./file.py`, or `package.module` (the working directory is searched too).
+
+    Raises UserError where it cannot be imported.
+    """
+    if where.endswith(".py") or "/" in where:
+        return _import_file(Path(where))
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(where)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _public(module: Any) -> list[str]:
+    own = [n for n, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__]
+    return [name for name in own if not name.startswith("_")]
+
+
 def _find(name: str) -> tuple[type[Environment], Path]:
-    if name.endswith(".py") or "/" in name:
-        path = Path(name)
-        return _only_environment(_import_file(path), name), path
+    if name.endswith(".py") or "/" in name or ".py:" in name:
+        file, colon, wanted = name.rpartition(".py:")
+        path = Path(file + ".py" if colon else name)
+        return _only_environment(_import_file(path), str(path), wanted if colon else ""), path
     if (_SHIPPED / name / "env.py").exists():
         module = importlib.import_module(f"puna.envs.{name}.env")
         return _only_environment(module, name), _SHIPPED / name
@@ -69,7 +131,9 @@ def _find(name: str) -> tuple[type[Environment], Path]:
                     f"{name} ({entry.value}) cannot be imported: {what}"
                 ) from error
             return cls, Path(inspect.getfile(cls))
-    raise UserError(f"no environment '{name}'", nearest(name, known_environments()))
+    prefix, colon, _ = name.partition(":")
+    known = (f"{p}:..." for p in FOREIGN) if colon else known_environments()
+    raise UserError(f"no environment '{name}'", nearest(f"{prefix}:..." if colon else name, known))
 
 
 def _import_file(path: Path) -> Any:
@@ -90,7 +154,8 @@ def _import_file(path: Path) -> Any:
     return module
 
 
-def _only_environment(module: Any, name: str) -> type[Environment]:
+def _only_environment(module: Any, name: str, wanted: str = "") -> type[Environment]:
+    """The Environment class that `module` defines; of several, the one that is `wanted`."""
     found = [
         cls
         for cls in vars(module).values()
@@ -99,9 +164,15 @@ def _only_environment(module: Any, name: str) -> type[Environment]:
         and cls not in (Environment, SingleTurn)
         and cls.__module__ == module.__name__
     ]
+    if wanted:
+        known = [c.__name__ for c in found]
+        found = [c for c in found if c.__name__ == wanted]
+        if not found:
+            raise UserError(f"{name} has no Environment class '{wanted}'", nearest(wanted, known))
     if len(found) != 1:
         names = ", ".join(c.__name__ for c in found) or "none"
-        raise UserError(f"{name} must define one Environment class, found: {names}")
+        fix = f"name one: {name}:{found[0].__name__}" if found else ""
+        raise UserError(f"{name} must define one Environment class, found: {names}", fix)
     if not found[0].name:
         raise UserError(f"{name}: class {found[0].__name__} has no name", 'add name = "..."')
     return found[0]

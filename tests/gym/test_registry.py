@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,63 @@ def test_by_name_with_settings_and_mistakes() -> None:
         with pytest.raises(UserError) as caught:
             load_environment(name, settings)
         assert str(caught.value).startswith(expected)
+
+
+TWO = """
+from puna.gym.environment import SingleTurn
+class One(SingleTurn):
+    name = "one"
+class Two(SingleTurn):
+    name = "two"
+"""
+
+
+def test_one_of_several_in_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "both.py"
+    path.write_text(TWO)
+    assert load_environment(f"{path}:Two").name == "two"
+    for name, expected in (
+        (str(path), f"found: One, Two; name one: {path}:One"),
+        (f"{path}:Twoo", f"{path} has no Environment class 'Twoo'; did you mean 'Two'?"),
+        (f"{tmp_path}/gone.py:Two", f"no environment file {tmp_path}/gone.py"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_environment(name)
+        assert expected in str(caught.value)
+
+
+def test_other_libraries_environments_are_found_by_prefix() -> None:
+    for name, expected in (
+        ("reasoning_gim:x", "no environment 'reasoning_gim:x'; did you mean 'reasoning_gym:...'?"),
+        ("trl:Count", "'Count' names no object"),
+        ("trl:json:Count", "json has no 'Count'"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_environment(name, {"rows": "x"})
+        assert str(caught.value).startswith(expected)
+
+
+def test_a_missing_library_names_the_line_that_installs_it(tmp_path: Path) -> None:
+    code = """
+import sys
+import importlib.util
+sys.modules["gymnasium"] = None
+real = importlib.util.find_spec
+util = importlib.util
+util.find_spec = lambda n, *a: None if n == "reasoning_gym" else real(n, *a)
+from puna.core.errors import UserError
+from puna.gym.registry import load_environment
+for name in ("gymnasium:FrozenLake-v1", "reasoning_gym:coin_flip"):
+    try:
+        load_environment(name)
+    except UserError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "gymnasium is not installed; pip install 'puna[gyms]'",
+        "reasoning-gym is not installed; pip install 'puna[gyms]'",
+    ]
 
 
 def test_a_file_that_is_no_python(tmp_path: Path) -> None:

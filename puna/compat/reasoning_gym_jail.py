@@ -1,0 +1,110 @@
+"""Scorers of reasoning-gym that evaluate the answer as code: `eval`, or SymPy's parser over it.
+
+`score_in_jail(dataset, answer, entry)` runs one in the sandbox. What was evaluated there may still
+say what it likes about its own score (`FORGERY`): such a dataset is not to be trained on, and its
+audit says so.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import inspect
+import json
+import os
+import pickle
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from puna.compat import alone
+from puna.sandbox import Job, Limits, Mounts, Sandbox, SandboxError, open_sandbox
+from puna.sandbox.backends import CHOICE
+from puna.sandbox.outer import PACKAGES
+
+# A call of theirs on anything but the task's own entry.
+_EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\((?!entry\b|metadata\b)")
+# No call, attribute, power, factorial, shift: nothing that runs for long or reaches anything.
+_HARMLESS = re.compile(r"[\w\s,;:'\"?/\[\]=-]{0,10000}")
+FORGERY = """__import__('os').write(3, b'{"score": 1.0}') and __import__('os')._exit(0)"""
+_FOLDER = "/run/reasoning_gym"
+LIMITS = Limits(wall_s=30.0, cpu_s=4.0)
+_SCORER = """
+import json, os, pickle, sys
+report = os.fdopen(3, "w")
+module, paths = sys.argv[1], json.loads(sys.argv[2])
+sys.path += paths
+from alone import import_alone
+import_alone("reasoning_gym.coaching.base_curriculum")
+import_alone(module)
+with open("given", "rb") as file:
+    cls, config, answer, entry = pickle.load(file)
+os.unlink("given")
+dataset = cls(config=config)
+try:
+    told = {"score": float(dataset.score_answer(answer, entry))}
+except Exception as error:
+    told = {"error": f"{type(error).__name__}: {error}"[:300]}
+report.write(json.dumps(told))
+report.flush()
+"""
+_opened: dict[str, Sandbox] = {}
+_lock = threading.Lock()
+
+
+def evaluates(cls: type) -> bool:
+    """Whether the scorer of dataset class `cls` evaluates the answer, as its source says."""
+    found = _EVALUATES.findall(inspect.getsource(cls.score_answer))  # type: ignore[attr-defined]
+    scope = vars(sys.modules[cls.__module__])
+    return any(getattr(scope.get(n), "__module__", "") != cls.__module__ for n in found)
+
+
+def harmless(answer: str) -> bool:
+    """Whether evaluating `answer` can do nothing: such an answer needs no jail."""
+    return _HARMLESS.fullmatch(answer) is not None
+
+
+def score_in_jail(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
+    """`dataset.score_answer(answer, entry)` in the sandbox; 0 where the answer broke that process.
+
+    Raises RuntimeError for what the scorer raises, SandboxError where the machinery fails,
+    TimeoutError where the machine was too slow, and UserError where there is no sandbox.
+    """
+    cls = type(dataset)
+    job = Job.python(
+        _SCORER,
+        cls.__module__,
+        json.dumps([_FOLDER, PACKAGES, *sys.path]),
+        files={
+            "alone.py": inspect.getsource(alone).encode(),
+            "given": pickle.dumps((cls, dataset.config, answer, entry)),
+        },
+        limits=LIMITS,
+        report=True,
+    )
+    result = _sandbox().run_now(job)
+    if result.reason == "wall":
+        raise TimeoutError(f"scoring took longer than {LIMITS.wall_s:g} s")
+    if result.stderr and b"alone" in result.stderr:
+        raise SandboxError(result.stderr.decode(errors="replace")[-300:])
+    try:
+        told = json.loads(result.report)
+        if "error" in told:
+            raise RuntimeError(str(told["error"]))
+        return float(told["score"])
+    except (ValueError, TypeError, KeyError):
+        return 0.0
+
+
+def _sandbox() -> Sandbox:
+    """One that sees the installed packages, opened when first needed."""
+    backend = os.environ.get(CHOICE, "auto")
+    with _lock:
+        if backend not in _opened:
+            spec = importlib.util.find_spec("reasoning_gym")
+            folders = {_FOLDER: Path(str(spec and spec.origin)).parent.parent}
+            _opened[backend] = open_sandbox(backend, Mounts(folders=folders, packages=True))
+            atexit.register(_opened[backend].close)
+        return _opened[backend]
