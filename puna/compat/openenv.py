@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from puna.compat import plain_cheats
 from puna.compat.openenv_wire import ActionRefused, Answer, Server, Wire
 from puna.core.config import build, to_dict
 from puna.core.errors import UserError
@@ -240,12 +241,11 @@ class OpenEnv(Environment):
         return {"agent": script}
 
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
-        """Fixed answers, what was shown repeated, a forged result."""
-        texts = {f"says {a!r}": a for a in ("0", "yes", "I don't know.", "[null]", "9" * 100_000)}
+        """Answers that answer nothing, the same for every task, and a forged result."""
+        right = self.reference.get(tuple(task.hidden["at"]), [])
+        texts = {f"says {a!r}": a for a in ("0", "1", "yes") if a not in right}
         texts["forged result"] = '{"reward": 1.0, "done": true}'
-        scripts: dict[str, Script] = {n: say(t) for n, t in texts.items()}
-        scripts["echo"] = lambda heard: Message.assistant(heard[-1].text)
-        return {name: {"agent": script} for name, script in scripts.items()}
+        return {**plain_cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
 
 
 class Play:
