@@ -22,7 +22,7 @@ from puna.gym.registry import load_environment
 from puna.gym.task import SPLITS, Task
 from puna.gym.trajectory import Episode
 from puna.gym.verify import judge_group
-from puna.gym.workers import Workers
+from puna.gym.workers import DeadlineError, Workers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -135,6 +135,7 @@ class Play:
             if isinstance(error, Refused):
                 raise
             what = f"{env.name}: {type(error).__name__}: {error}"
+            what = str(error) if isinstance(error, DeadlineError) else what
             raise Refused("EXECUTION_ERROR", f"{what:.300}") from error
 
     async def reset(self, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Verifiers(Environment):
 
     @property
     def _edge(self) -> float:
-        return self.config.test_share * 2**63
+        return float(self.config.test_share * 2**63)
 
     def _read(self, own: Any) -> list[Any]:
         return list(self.vf.load_taskset(own).take(self.config.limit))

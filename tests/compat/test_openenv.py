@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import socket
@@ -215,6 +216,50 @@ def test_a_silent_session_is_ended() -> None:
             wire.step({"text": "1"})
 
 
+def test_an_environment_that_hangs_or_fails_is_an_error_never_a_reward(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    with serving(openenv.app(str(tmp_path / "odd.py"))) as url, Server(url, 20).connect() as wire:
+        for said, expected in (
+            ("hang", "EXECUTION_ERROR odd took longer than 0.5 s"),
+            ("raise", "EXECUTION_ERROR odd: ValueError: no good"),
+            ("judge", "EXECUTION_ERROR no score: Infra"),
+        ):
+            wire.reset({"index": 0})
+            with pytest.raises(EndpointError, match=expected):
+                wire.step({"text": said})
+            with pytest.raises(EndpointError, match="no episode is in progress"):
+                wire.step({"text": "right"})
+        wire.reset({"index": 0})
+        assert wire.step({"text": "right"}).reward == 1.0
+
+
+ODD = """
+import time
+from puna.gym.environment import Limits, OneTurn, Problem, SingleTurn
+
+class Asked(OneTurn):
+    def take(self, turn, message):
+        super().take(turn, message)
+        if message.text == "raise":
+            raise ValueError("no good")
+        until = time.monotonic() + 20
+        while message.text == "hang" and time.monotonic() < until:
+            pass
+
+class Odd(SingleTurn):
+    name = "odd"
+    limits = Limits(seconds=0.5)
+    def make(self, rng):
+        return Problem(str(rng.integers(10**9)), "right")
+    def start(self, task, resources, ctx):
+        return Asked(task)
+    def score(self, answer, problem):
+        if answer == "judge":
+            raise ConnectionError("no database")
+        return float(answer == problem.answer)
+"""
+
+
 def test_a_page_of_another_site_is_not_answered(sums: str) -> None:
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
@@ -312,6 +357,25 @@ def test_a_malformed_action_is_told_counted_and_ends_the_episode() -> None:
         assert isinstance(outcome, Scored)
         assert (outcome.value, outcome.parts["malformed"]) == (0.0, 2.0)
         assert "bad word" in episode.transcript[3][1].text
+
+
+def test_the_audit_tells_a_server_that_ignores_its_seed() -> None:
+    def server(ignores: bool) -> FakeServer:
+        count = itertools.count()
+
+        def answer(kind: str) -> str:
+            text = str(next(count)) if kind == "reset" and ignores else "go"
+            data = {"observation": {"text": text}, "reward": 0, "done": kind == "step"}
+            return json.dumps({"type": "observation", "data": data})
+
+        return FakeServer(answer)
+
+    for ignores in (True, False):
+        with serving(server(ignores).app) as url:
+            env = openenv.load(url, {}, 0)
+            env.reference = {("train", 0): ["x"], ("test", 0): ["x"]}  # type: ignore[attr-defined]
+            findings = asyncio.run(_Auditor(env, _tasks(env, 1)).probe_all())
+            assert {f.probe: f.passed for f in findings}["same verdict"] is not ignores
 
 
 # The real library.
