@@ -7,6 +7,7 @@ agent's tools; the verifier sees the world's final state as an artifact.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -254,3 +255,15 @@ def some(rng: np.random.Generator, values: Sequence[T], count: int) -> list[T]:
 def number(rng: np.random.Generator, low: int, high: int) -> int:
     """A whole number from `low` to `high`, both included."""
     return int(rng.integers(low, high + 1))
+
+
+def whole(text: str) -> int | None:
+    """The whole number that a text is, in ASCII digits and nothing else, or None."""
+    text = text.strip(" \n\t")
+    return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else None
+
+
+def plain(text: str) -> str:
+    """A text in lower case without white space around it; "" where it is not ASCII."""
+    text = text.strip(" \n\t")
+    return text.lower() if text.isascii() else ""
