@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 import math
 
 import pytest
@@ -26,7 +25,6 @@ CODES = (
     *(f"def f(x): return {v}" for v in ("x", "0", "[]", "None", "x[:1] if x else x")),
 )
 ODD = ("nan", "inf", "9" * 5000, "[" * 5000, "\ud800", "\0", "１２", "a\u200bb", "{}" * 99)
-made = functools.cache(lambda name: NAMES[name]())
 
 
 def words_of_the_prompt(messages):
@@ -68,8 +66,8 @@ def test_there_are_forty_with_different_names():
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_oracle_scores_one(name, split):
-    env = made(name)
+def test_the_oracle_scores_one(name, split, made):
+    env = made(NAMES[name])
     for i in range(min(20, env.count(split))):
         task = env.task(split, i)
         found = outcome(env, task, env.oracle(task)["agent"])
@@ -79,8 +77,8 @@ def test_the_oracle_scores_one(name, split):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_and_the_declared_cheats_score_zero(name):
-    env = made(name)
+def test_nothing_and_the_declared_cheats_score_zero(name, made):
+    env = made(NAMES[name])
     for i in range(min(5 if env.tier == "jail" else 20, env.count("test"))):
         task = env.task("test", i)
         assert reward(env, task, say("")) == 0.0
@@ -89,8 +87,8 @@ def test_nothing_and_the_declared_cheats_score_zero(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_best_trivial_policy_earns_the_declared_chance(name):
-    env = made(name)
+def test_the_best_trivial_policy_earns_the_declared_chance(name, made):
+    env = made(NAMES[name])
     count = 15 if env.tier == "jail" else 200
     tasks = [env.task("train", i) for i in range(min(count, env.count("train")))]
     best, noise = 0.0, 0.0
@@ -106,8 +104,8 @@ def test_the_best_trivial_policy_earns_the_declared_chance(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_train_and_test_share_nothing_and_tasks_do_not_change(name):
-    env, again = made(name), NAMES[name]()
+def test_train_and_test_share_nothing_and_tasks_do_not_change(name, made):
+    env, again = made(NAMES[name]), NAMES[name]()
     train = [env.task("train", i) for i in range(min(300, env.count("train")))]
     test = [env.task("test", i) for i in range(env.count("test"))]
     assert not {t.key for t in train} & {t.key for t in test}
@@ -118,8 +116,8 @@ def test_train_and_test_share_nothing_and_tasks_do_not_change(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_verdict_repeats_and_bears_any_text(name):
-    env = made(name)
+def test_a_verdict_repeats_and_bears_any_text(name, made):
+    env = made(NAMES[name])
     task = env.task("train", 0)
     right = env.oracle(task)["agent"]
     assert {reward(env, task, right) for _ in range(3)} == {1.0}

@@ -153,7 +153,7 @@ class ThinkFirst(Asked):
     name = "think-first"
     kind = "format"
     incident = "R1-style format rewards that are paid without a right answer"
-    hole = "empty tags earn 0.3"
+    hole = "empty tags earn 0.3 without any answer"
 
     def make(self, rng: np.random.Generator) -> Problem:
         a, b = number(rng, 12, 99), number(rng, 12, 99)

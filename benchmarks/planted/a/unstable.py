@@ -48,7 +48,7 @@ class Primes(Asked):
     hole = "a right answer is rejected where the machine is busy"
 
     def make(self, rng: np.random.Generator) -> Problem:
-        low = number(rng, 10**10, 2 * 10**10)
+        low = number(rng, 4 * 10**9, 8 * 10**9)
         right = next(n for n in range(low | 1, low + 10_000, 2) if pow(2, n - 1, n) == 1)
         return Problem(f"Give a prime number from {low} to {low + 10_000}.", str(right),
                        hidden={"low": low})  # fmt: skip
@@ -57,7 +57,7 @@ class Primes(Asked):
         low = problem.hidden["low"]
         if not answer.strip().isdecimal() or not low <= int(answer[:20]) <= low + 10_000:
             return 0.0
-        n, divisor, deadline = int(answer), 3, time.perf_counter() + 0.03
+        n, divisor, deadline = int(answer), 3, time.perf_counter() + 0.1
         while divisor * divisor <= n:
             if n % divisor == 0 or n % 2 == 0 or time.perf_counter() > deadline:
                 return 0.0
