@@ -1,0 +1,47 @@
+"""Environments with known holes, twice, and sound ones: what an audit of rewards is measured by.
+
+`broken("a")` and `broken("b")` hold the same kinds of incident in different guises; `sound()` are
+honest ones that look suspicious. Each maps a name to a target: a file and a class in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+from puna.gym.environment import Environment
+
+FOLDER = Path(__file__).parent
+
+
+def broken(variant: str) -> dict[str, str]:
+    """Name -> target of the broken environments of a variant, "a" or "b"."""
+    if variant not in ("a", "b"):
+        raise ValueError(f"variant is {variant!r}, not 'a' or 'b'")
+    return {cls.name: _target(cls) for cls in classes(variant)}
+
+
+def sound() -> dict[str, str]:
+    """Name -> target of the sound environments."""
+    return {cls.name: _target(cls) for cls in classes("sound")}
+
+
+def classes(folder: str) -> list[type[Environment]]:
+    """The environments that the modules of a folder define, in order of file and line."""
+    found: list[type[Environment]] = []
+    for path in sorted((FOLDER / folder).glob("[a-z]*.py")):
+        module = importlib.import_module(f"{__name__}.{folder}.{path.stem}")
+        found += [
+            cls
+            for cls in vars(module).values()
+            if inspect.isclass(cls)
+            and issubclass(cls, Environment)
+            and cls.__module__ == module.__name__
+            and cls.name
+        ]
+    return found
+
+
+def _target(cls: type[Environment]) -> str:
+    return f"{Path(inspect.getfile(cls)).resolve()}:{cls.__name__}"

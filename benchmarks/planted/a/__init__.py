@@ -1,0 +1,1 @@
+"""Broken environments, first variant of each incident."""

@@ -1,0 +1,1 @@
+"""Broken environments, second variant of each incident: other domains, other mechanisms."""

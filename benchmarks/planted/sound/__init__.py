@@ -1,0 +1,1 @@
+"""Sound environments that look suspicious."""
