@@ -216,14 +216,19 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float], seed: int 
     if not np.isfinite(differences).all():
         raise ValueError("a task's mean is not a finite number")
     n, mean = len(common), float(differences.mean())
-    if np.ptp(differences) <= 1e-12:
-        low, high, _ = _interval(differences, 0.95, False, -1.0, 1.0)
-    else:
-        half = t_quantile(0.975, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
-        low, high = mean - half, mean + half
+    low, high = _paired_interval(differences)
     factor = 1 + t_quantile(POWER, max(n - 1, 1)) / t_quantile(0.975, max(n - 1, 1))
     detectable = factor * (high - low) / 2
     return Difference(mean, low, high, n, _sign_flip(differences, seed), detectable)
+
+
+def _paired_interval(differences: Floats) -> tuple[float, float]:
+    n = len(differences)
+    if np.ptp(differences) <= 1e-12:
+        return _interval(differences, 0.95, False, -1.0, 1.0)[:2]
+    half = t_quantile(0.975, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
+    mean = float(differences.mean())
+    return mean - half, mean + half
 
 
 def _sign_flip(differences: Floats, seed: int) -> float:
@@ -259,7 +264,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(raised, 1.0)
-    return adjusted.tolist()
+    return [float(value) for value in adjusted]
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ class Comparison:
         }
 
     def text(self, rows: int = 0) -> str:
-        """Who A and B are, then a suite at a time with up to `rows` wins and losses, then the rest."""
+        """Who A and B are, then suite by suite with up to `rows` wins and losses, then the rest."""
         lines = [f"{letter}: {name}" for letter, name in zip("AB", self.names, strict=True)]
         for suite in self.suites:
             lines += [*self._head(suite), *_listed(suite, rows)]
@@ -283,7 +283,7 @@ def _pairs(
         )
         what = f"{x.name} and {y.name} cannot be compared: {x.differs(y)}"
         raise UserError(what, "evaluate both in the same way")
-    return list(found.values()), [*_unpaired(*sides, found)]
+    return list(found.values()), list(_unpaired(sides[0], sides[1], found))
 
 
 def _unpaired(

@@ -53,9 +53,9 @@ def scatter(name: str, pairs: Sequence[Pair]) -> Html:
         for tone, sign in ((GOOD, 1), (BAD, -1), (LINE, 0)):
             mine = [(x, y, n) for (x, y), n in spots.items() if (y > x) - (y < x) == sign]
             if mine:
-                x, y, n = zip(*mine, strict=True)
-                sizes = [14 + (700 if few else 120) * v / most for v in n]
-                axes.scatter(x, y, s=sizes, color=tone, alpha=0.55, linewidths=0)
+                xs, ys, counts = zip(*mine, strict=True)
+                sizes = [14 + (700 if few else 120) * n / most for n in counts]
+                axes.scatter(xs, ys, s=sizes, color=tone, alpha=0.55, linewidths=0)
         for (x, y), n in spots.items() if few else ():
             _say(axes, x, y, f"{n:,}", ha="center", va="center")
         axes.set_xlim(low - pad, high + pad)

@@ -7,6 +7,7 @@ follow light and dark.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -39,7 +40,9 @@ def picture(
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The reader's browser has the glyphs; only their widths are guessed here.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         matplotlib.rcdefaults()  # the reader's matplotlibrc must not change the page
         settings: Any = _settings(name) | rc
         matplotlib.rcParams.update(settings)
