@@ -203,18 +203,38 @@ def compare(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         a: tyro.conf.Positional[Path]
-        """What `puna eval` left, a stage's directory in a run, or a run (its last scored stage)."""
+        """What `puna eval` left, a folder of such, a stage of a run, or a run (its last scored)."""
         b: tyro.conf.Positional[Path]
         """The other one; the difference is B minus A."""
         env: str = ""
-        """The environment, where there are several."""
+        """Keep to one environment; all that both were evaluated on if not given."""
         role: str = ""
         """Whose score; the first role's if not given."""
+        list: int = 0
+        """List so many tasks on each side, those with the largest differences."""
+        json: bool = False
+        """Print JSON instead of text."""
+        report: Path | None = None
+        """Write a page about it to this file, e.g. --report difference.html."""
 
     given = parse(Options, "compare", args, "Compare two results task by task.")
+    if given.list < 0:
+        raise UserError(f"--list {given.list}: not a number of tasks", "give 0 or more")
+    if given.report and given.report.suffix != ".html":
+        raise UserError(f"--report {given.report}: not a page", "name it FILE.html")
     from puna.evals.compare import compare as compare_results
 
-    print(compare_results(given.a, given.b, env=given.env, role=given.role))
+    found = compare_results(given.a, given.b, env=given.env, role=given.role)
+    if given.report:
+        from puna.report.comparison import write_comparison
+
+        write_comparison(found, given.report, given.list)
+    if given.json:
+        import json
+
+        print(json.dumps(found.to_json(given.list), allow_nan=False))
+    else:
+        print(found.text(given.list))
     return 0
 
 

@@ -54,12 +54,17 @@ class Difference:
     def __str__(self) -> str:
         return (
             f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] (n={self.n} tasks, "
-            f"p={self.p_value:.3f}; detectable {self.detectable:.3f})"
+            f"p{p_text(self.p_value)}; detectable {self.detectable:.3f})"
         )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
+
+
+def p_text(p: float) -> str:
+    """`=0.012`, or `<0.001`: never a p-value of nothing."""
+    return f"={p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def mean_interval(values_by_task: Sequence[Sequence[float]], level: float = 0.95) -> Estimate:
@@ -211,14 +216,19 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float], seed: int 
     if not np.isfinite(differences).all():
         raise ValueError("a task's mean is not a finite number")
     n, mean = len(common), float(differences.mean())
-    if np.ptp(differences) <= 1e-12:
-        low, high, _ = _interval(differences, 0.95, False, -1.0, 1.0)
-    else:
-        half = t_quantile(0.975, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
-        low, high = mean - half, mean + half
+    low, high = _paired_interval(differences)
     factor = 1 + t_quantile(POWER, max(n - 1, 1)) / t_quantile(0.975, max(n - 1, 1))
     detectable = factor * (high - low) / 2
     return Difference(mean, low, high, n, _sign_flip(differences, seed), detectable)
+
+
+def _paired_interval(differences: Floats) -> tuple[float, float]:
+    n = len(differences)
+    if np.ptp(differences) <= 1e-12:
+        return _interval(differences, 0.95, False, -1.0, 1.0)[:2]
+    half = t_quantile(0.975, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
+    mean = float(differences.mean())
+    return mean - half, mean + half
 
 
 def _sign_flip(differences: Floats, seed: int) -> float:
@@ -238,6 +248,23 @@ def _sign_flip(differences: Floats, seed: int) -> float:
         sums = 2.0 * (signs.astype(np.float64) @ moved) - moved.sum()
         hits += int((np.abs(sums) >= bound).sum())
     return (1 + hits) / (1 + flips)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for being several (Holm 1979), in the order given.
+
+    The i-th smallest of m is multiplied by m - i + 1 and is no less than those before it. Calling
+    what is then at most 0.05 a difference is wrong once or more in at most 5 % of such families,
+    however the tests hang together. Raises ValueError for what is no p-value.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("a p-value must lie between 0 and 1")
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(raised, 1.0)
+    return [float(value) for value in adjusted]
 
 
 @dataclass(frozen=True)
@@ -260,12 +287,27 @@ class Score:
     counted_zero: float
 
     def line(self) -> str:
-        """One line: value, interval, tasks, tries, what was not scored and what it would change."""
+        """One line: value, interval, tasks, tries, what was not scored and what it would change.
+
+        For k > 1 pass@k and pass^k follow, with the number of tasks where some have fewer tries.
+        """
         scored_tasks = self.value.n_tasks if self.value else 0
         rest = f"{self.n_infra} infra, {self.n_invalid} invalid"
         if self.n_infra + self.n_invalid:
             rest += f"; {self.counted_zero:.3f} with those counted 0"
-        return f"{self.value or 'no score'} (n={scored_tasks} tasks, k={self.k}; {rest})"
+        ends = "".join(f", {name} {found}" for name, found in self.pass_k())
+        return f"{self.value or 'no score'} (n={scored_tasks} tasks, k={self.k}; {rest}){ends}"
+
+    def pass_k(self) -> list[tuple[str, str]]:
+        """pass@k and pass^k by name, as text; nothing for k = 1 or where no task has k tries."""
+        out = []
+        for sign, known in (("@", self.pass_at), ("^", self.pass_hat)):
+            found = known.get(self.k) if self.k > 1 else None
+            if found and self.value:
+                fewer = found.n_tasks < self.value.n_tasks
+                over = f" (n={found.n_tasks} tasks)" if fewer else ""
+                out.append((f"pass{sign}{self.k}", f"{found}{over}"))
+        return out
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; the keys of `pass_at` and `pass_hat` become text."""
@@ -302,3 +344,13 @@ def summarize(outcomes_by_task: Mapping[str, Sequence[Outcome]], k: int) -> Scor
         n_infra=sum(isinstance(o, Infra) for o in flat),
         counted_zero=sum(zeroed) / len(zeroed),
     )
+
+
+def task_means(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
+    """Mean value per task, over its Scored episodes; tasks without one are left out."""
+    out = {}
+    for task, found in outcomes.items():
+        values = [o.value for o in found if isinstance(o, Scored)]
+        if values:
+            out[task] = sum(values) / len(values)
+    return out

@@ -214,20 +214,15 @@ def print_result(found: Evaluation) -> None:
     console = Console()
     title = f"{found.policy} on {result.env['name']} {result.env['version']} ({result.env['hash']})"
     table = Table(title=Text(printable(title)), title_justify="left")
-    for column in ("slice", "score", "95 % interval", "tasks", "k", "pass@k", "pass^k"):
-        table.add_column(column)
+    between = " " if console.width >= 100 else "\n"
+    for column in ("slice", f"score{between}[95 %]", "tasks", "k", "pass@k", "pass^k"):
+        table.add_column(Text(column), no_wrap=column != "slice")
     rows = [("all" if len(result.scores) == 1 else r, s) for r, s in result.scores.items()]
     for name, score in [*rows, *result.by_tag.items()]:
-        value = score.value
-        table.add_row(
-            Text(printable(name)),
-            f"{value.mean:.3f}" if value else "-",
-            f"{value.low:.3f} to {value.high:.3f}" if value else "-",
-            str(score.n_tasks),
-            str(score.k),
-            f"{score.pass_at[score.k].mean:.3f}" if score.k in score.pass_at else "-",
-            f"{score.pass_hat[score.k].mean:.3f}" if score.k in score.pass_hat else "-",
-        )
+        estimates = (score.value, score.pass_at.get(score.k), score.pass_hat.get(score.k))
+        value, at, hat = (Text(str(e or "-").replace(" ", between, 1)) for e in estimates)
+        sizes = str(score.n_tasks), str(score.k)
+        table.add_row(Text(printable(name)), value, *sizes, at, hat)
     console.print(table)
     score = result.score
     if score.n_infra or score.n_invalid:

@@ -5,219 +5,302 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from puna.core.errors import UserError, nearest
-from puna.core.journal import read
-from puna.core.outcome import Outcome, from_json
+from puna.core.outcome import Outcome, Scored
 from puna.core.printable import printable
-from puna.core.runs import find_model
-from puna.core.stats import Difference, Score, paired_difference, summarize
-from puna.evals.api import Evaluation
-from puna.evals.evaluate import task_means
+from puna.core.stats import (
+    Difference,
+    Score,
+    holm,
+    p_text,
+    paired_difference,
+    summarize,
+    task_means,
+)
+from puna.evals.results import Result, name_of, place_of, results_of
 
-# Two results are of one kind where these agree. The sampling seed is none of them: it is chance.
-_SETTINGS = ("env_seed", "k", "temperature", "max_tokens")
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)
+if TYPE_CHECKING:
+    from puna.evals.results import Target
 
-
-class HasDirectory(Protocol):
-    """A `puna.Run`."""
-
-    directory: Path
+BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
+LEVEL = 0.05
+SOLVERS = ("both", "A alone", "B alone", "neither")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two scores of one role over `tasks` common tasks, and `difference`, `b` minus `a`."""
+class Pair:
+    """One task's mean value on each side, and who solves it: one of `SOLVERS`.
+
+    A side solves a task if any of its episodes of it is a success.
+    """
+
+    task: str
+    a: float
+    b: float
+    solved: str
+
+    @property
+    def difference(self) -> float:
+        """`b` minus `a`."""
+        return self.b - self.a
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Two scores of one role over `tasks` common tasks, and `difference`, `b` minus `a`.
+
+    `p_holm` is the p-value adjusted for the number of suites compared at once; `pairs` are the
+    tasks that were scored on both sides.
+    """
 
     env: Mapping[str, str]
     role: str
-    names: tuple[str, str]
     a: Score
     b: Score
     difference: Difference
     tasks: int
+    pairs: tuple[Pair, ...]
+    p_holm: float
 
     @property
     def verdict(self) -> str:
-        """What the interval of the difference says: "better", "worse", "no difference shown"."""
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "no difference shown"
+        """What may be said of B: "better", "worse", "no difference shown".
 
-    def __str__(self) -> str:
-        """Four lines: what was compared, both scores, the difference with what it shows."""
-        env = f"{self.env['name']} {self.env['version']} ({self.env['hash']})"
-        heads = [*self.names, "difference"]
-        tails = [self.a.line(), self.b.line(), f"{self.difference}: {self.verdict}"]
-        width = max(map(len, heads))
-        rows = [f"  {h:<{width}}  {t}" for h, t in zip(heads, tails, strict=True)]
-        first = f"{env}, {self.role}, {self.tasks:,} tasks in common"
-        return "\n".join(printable(line) for line in (first, *rows))
+        A winner is named where the adjusted p-value is at most 0.05 and the interval agrees.
+        """
+        if self.p_holm > LEVEL or self.difference.low <= 0 <= self.difference.high:
+            return NO_DIFFERENCE
+        return BETTER if self.difference.low > 0 else WORSE
+
+    @cached_property
+    def solved(self) -> dict[str, int]:
+        """How many tasks each of `SOLVERS` solves."""
+        found = Counter(pair.solved for pair in self.pairs)
+        return {who: found[who] for who in SOLVERS}
+
+    @cached_property
+    def wins(self) -> list[Pair]:
+        """Tasks on which B scores more, the largest difference first."""
+        return sorted((p for p in self.pairs if p.b > p.a), key=lambda p: p.a - p.b)
+
+    @cached_property
+    def losses(self) -> list[Pair]:
+        """Tasks on which A scores more, the largest difference first."""
+        return sorted((p for p in self.pairs if p.b < p.a), key=lambda p: p.b - p.a)
+
+    def to_json(self, rows: int = 0) -> dict[str, Any]:
+        """A plain dictionary, with `rows` wins and losses at most."""
+        return {
+            "env": dict(self.env),
+            "role": self.role,
+            "tasks": self.tasks,
+            "a": self.a.to_json(),
+            "b": self.b.to_json(),
+            "difference": self.difference.to_json(),
+            "p_holm": self.p_holm,
+            "verdict": self.verdict,
+            "solved": self.solved,
+            "n_wins": len(self.wins),
+            "n_losses": len(self.losses),
+            "wins": [vars(pair) for pair in self.wins[:rows]],
+            "losses": [vars(pair) for pair in self.losses[:rows]],
+        }
 
 
 @dataclass(frozen=True)
-class _Side:
-    """One result: what was played, how, and every outcome by role and task."""
+class Comparison:
+    """B against A on every environment that both have played; `left_out` says why others are not.
 
-    name: str
-    env: Mapping[str, str]
-    settings: Mapping[str, Any]
-    outcomes: Mapping[str, Mapping[str, list[Outcome]]]
+    `names` is what to call A and B, `places` their directories. `print` shows what the verb prints.
+    """
 
-    def differs(self, other: _Side) -> str:
-        """Why the two cannot be compared; "" where they can."""
-        pairs = [(f"env {key}", self.env[key], other.env[key]) for key in self.env]
-        pairs += [(key, self.settings[key], other.settings[key]) for key in _SETTINGS]
-        return next((f"{what} is {a} and {b}" for what, a, b in pairs if a != b), "")
+    names: tuple[str, str]
+    places: tuple[str, str]
+    suites: tuple[Suite, ...]
+    left_out: tuple[str, ...] = ()
+
+    def title(self, suite: Suite) -> str:
+        """The environment's name, with version and hash where several suites share the name."""
+        name = suite.env["name"]
+        alike = sum(s.env["name"] == name for s in self.suites)
+        return f"{name} {suite.env['version']}" + (f" ({suite.env['hash'][:8]})" * (alike > 1))
+
+    def to_json(self, rows: int = 0) -> dict[str, Any]:
+        """A plain dictionary; `rows` wins and losses at most of each suite."""
+        return {
+            "schema": 1,
+            "names": list(self.names),
+            "places": list(self.places),
+            "suites": [suite.to_json(rows) for suite in self.suites],
+            "left_out": list(self.left_out),
+        }
+
+    def text(self, rows: int = 0) -> str:
+        """Who A and B are, then suite by suite with up to `rows` wins and losses, then the rest."""
+        lines = [f"{letter}: {name}" for letter, name in zip("AB", self.names, strict=True)]
+        for suite in self.suites:
+            lines += [*self._head(suite), *_listed(suite, rows)]
+        if len(self.suites) > 1:
+            named = Counter(suite.verdict for suite in self.suites)
+            told = ", ".join(f"{v} on {named[v]}" for v in (BETTER, WORSE, NO_DIFFERENCE))
+            lines.append(f"B on {len(self.suites)} environments: {told} (Holm's p at most {LEVEL})")
+        lines += [f"left out: {why}" for why in self.left_out]
+        return "\n".join(printable(line) for line in lines)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _head(self, suite: Suite) -> list[str]:
+        env = f"{suite.env['name']} {suite.env['version']} ({suite.env['hash']})"
+        several = f", Holm's p{p_text(suite.p_holm)}" if len(self.suites) > 1 else ""
+        return [
+            f"{env}, {suite.role}, {suite.tasks:,} tasks in common",
+            f"  A          {suite.a.line()}",
+            f"  B          {suite.b.line()}",
+            f"  B minus A  {suite.difference}{several}: {suite.verdict}",
+            f"  tasks      {counted(suite)}",
+        ]
 
 
-def compare(
-    a: str | Path | Evaluation | HasDirectory,
-    b: str | Path | Evaluation | HasDirectory,
-    *,
-    env: str = "",
-    role: str = "",
-) -> Comparison:
-    """`b` minus `a`, paired over the tasks that both have played.
+def counted(suite: Suite) -> str:
+    """Who is ahead on how many tasks, and who solves how many."""
+    level = len(suite.pairs) - len(suite.wins) - len(suite.losses)
+    ahead = f"B ahead on {len(suite.wins):,}, A on {len(suite.losses):,}, level on {level:,}"
+    solved = ", ".join(f"{who} {n:,}" for who, n in suite.solved.items())
+    return f"{ahead}; solved by {solved}"
 
-    Each is what `puna.eval` gave or the directory where it put it, a stage's directory in a run,
-    or a run (then the last of its stages that was scored). Of a run's results those of its eval
-    stages come first, then those that `puna eval` left in it. `env` names the environment (its name
-    or the beginning of its hash) where there are several; `role` is the first if not given.
-    Raises UserError where the environments or the settings differ.
+
+def _listed(suite: Suite, rows: int) -> list[str]:
+    out = []
+    for head, pairs in (("B ahead", suite.wins), ("A ahead", suite.losses)):
+        told = [f"    {p.difference:+.3f}  {p.a:.3f} -> {p.b:.3f}  {p.task}" for p in pairs[:rows]]
+        if told:
+            out += [f"  {head}, {len(told)} of {len(pairs):,} tasks:", *told]
+    return out
+
+
+def compare(a: Target, b: Target, *, env: str = "", role: str = "") -> Comparison:
+    """`b` minus `a`, paired over the tasks that both have played, on every common environment.
+
+    Each is what `puna.eval` gave or the directory where it put it, a folder of such directories, a
+    stage's directory in a run, or a run (then the last of its stages that was scored). Of a run's
+    results those of its eval stages come first, then those that `puna eval` left in it. `env` keeps
+    to one environment (its name or the beginning of its hash); `role` is each environment's first
+    if not given. Over several the p-values are adjusted (Holm 1979).
+    Raises UserError where nothing can be compared: environments or settings differ.
 
     >>> import puna
-    >>> both = puna.compare("runs/mine/sft", "runs/mine/rl")
-    >>> both.tasks, both.difference.low <= both.difference.mean <= both.difference.high
-    (16, True)
+    >>> found = puna.compare("runs/mine/sft", "runs/mine/rl")
+    >>> for suite in found.suites:
+    ...     d = suite.difference
+    ...     suite.env["name"], suite.tasks, d.low <= d.mean <= d.high
+    ('arithmetic', 16, True)
     """
-    one, two = _choose(_sides(a), _sides(b), env)
+    pairs, left_out = _pairs(results_of(a), results_of(b), env)
+    suites, errors = [], []
+    for one, two in pairs:
+        try:
+            suites.append(compare_results(one, two, role))
+        except UserError as error:
+            errors.append(error)
+    if not suites:
+        raise errors[0]
+    adjusted = holm([suite.difference.p_value for suite in suites])
+    suites = [replace(s, p_holm=p) for s, p in zip(suites, adjusted, strict=True)]
+    names, places = (name_of(a), name_of(b)), (str(place_of(a)), str(place_of(b)))
+    told = names if names[0] != names[1] else places
+    return Comparison(told, places, tuple(suites), (*left_out, *map(str, errors)))
+
+
+def compare_results(one: Result, two: Result, role: str = "") -> Suite:
+    """Two results of one environment, played alike; `p_holm` is the plain p-value.
+
+    Raises UserError where there is no such role, or no task was scored on both sides.
+    """
     roles = list(one.outcomes)
     if role and role not in roles:
         raise UserError(f"{one.env['name']} has no role '{role}'", nearest(role, roles))
     role = role or roles[0]
     mine, theirs = one.outcomes[role], two.outcomes[role]
     common = [task for task in mine if task in theirs]
+    where = f"on {one.env['name']}"
     if not common:
-        raise UserError(f"{one.name} and {two.name} have no task in common", "evaluate both anew")
+        what = f"{one.name} and {two.name} have no task in common {where}"
+        raise UserError(what, "evaluate both anew")
     left, right = ({t: side[t] for t in common} for side in (mine, theirs))
-    means = task_means(right), task_means(left)
-    if not means[0].keys() & means[1].keys():
-        raise UserError("no task was scored on both sides", "mend what failed, then eval again")
+    before, after = task_means(left), task_means(right)
+    if not before.keys() & after.keys():
+        what = f"no task was scored on both sides {where}"
+        raise UserError(what, "mend what failed, then eval again")
+    found = paired_difference(after, before)
     k = int(one.settings["k"])
-    scores = summarize(left, k), summarize(right, k)
-    found = paired_difference(*means)
-    return Comparison(one.env, role, (one.name, two.name), *scores, found, len(common))
+    return Suite(
+        env=one.env,
+        role=role,
+        a=summarize(left, k),
+        b=summarize(right, k),
+        difference=found,
+        tasks=len(common),
+        pairs=tuple(
+            Pair(t, before[t], after[t], _solver(left[t], right[t]))
+            for t in common
+            if t in before and t in after
+        ),
+        p_holm=found.p_value,
+    )
 
 
-def _choose(a: Sequence[_Side], b: Sequence[_Side], env: str) -> tuple[_Side, _Side]:
-    """The first pair of one kind. Raises UserError where there is none, or several environments."""
-    wanted = [[s for s in x if not env or _is(s, env)] for x in (a, b)]
-    for all_, kept in zip((a, b), wanted, strict=True):
+def _solver(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:
+    one, two = (any(isinstance(o, Scored) and o.success for o in side) for side in (a, b))
+    return SOLVERS[0 if one and two else 1 if one else 2 if two else 3]
+
+
+def _pairs(
+    a: Sequence[Result], b: Sequence[Result], env: str
+) -> tuple[list[tuple[Result, Result]], list[str]]:
+    """The first pair of one kind of each environment, and why others have none.
+
+    Raises UserError where no environment has a pair.
+    """
+    sides = [[r for r in side if not env or _is(r, env)] for side in (a, b)]
+    for all_, kept in zip((a, b), sides, strict=True):
         if not kept:
-            known = nearest(env, {s.env["name"] for s in all_})
+            known = nearest(env, {r.env["name"] for r in all_})
             raise UserError(f"{all_[0].name} was not evaluated on '{env}'", known)
-    pairs = [(x, y) for x in wanted[0] for y in wanted[1] if not x.differs(y)]
-    if not pairs:
-        x, y = wanted[0][0], wanted[1][0]
+    found: dict[str, tuple[Result, Result]] = {}
+    for x, y in ((x, y) for x in sides[0] for y in sides[1] if not x.differs(y)):
+        found.setdefault(x.env["hash"], (x, y))
+    if not found:
+        x, y = next(
+            ((x, y) for x in sides[0] for y in sides[1] if x.env["name"] == y.env["name"]),
+            (sides[0][0], sides[1][0]),
+        )
         what = f"{x.name} and {y.name} cannot be compared: {x.differs(y)}"
         raise UserError(what, "evaluate both in the same way")
-    kinds = {f"{x.env['name']} ({x.env['hash'][:8]})" for x, _ in pairs}
-    if len(kinds) > 1:
-        raise UserError(f"both were evaluated on {', '.join(sorted(kinds))}", "name one: --env")
-    return pairs[0]
+    return list(found.values()), list(_unpaired(sides[0], sides[1], found))
 
 
-def _is(side: _Side, env: str) -> bool:
-    return side.env["name"] == env or side.env["hash"].startswith(env)
+def _unpaired(
+    a: Sequence[Result], b: Sequence[Result], found: Mapping[str, object]
+) -> dict[str, None]:
+    """A line for each environment that has no pair."""
+    out: dict[str, None] = {}
+    for mine, theirs, letter in ((a, b, "A"), (b, a, "B")):
+        for result in (r for r in mine if r.env["hash"] not in found):
+            name = f"{result.env['name']} ({result.env['hash'][:8]})"
+            same = [r for r in theirs if r.env["hash"] == result.env["hash"]]
+            if not same:
+                out[f"{name}: only {letter} was evaluated on it"] = None
+            elif letter == "A":
+                out[f"{name}: {result.differs(same[0])}"] = None
+    return out
 
 
-def _sides(target: str | Path | Evaluation | HasDirectory) -> list[_Side]:
-    """All results that `target` means, those of eval stages first."""
-    path = Path(target) if isinstance(target, str | Path) else target.directory
-    if not path.exists():
-        raise UserError(f"no result or run at {path}", "make one: puna eval")
-    try:
-        sides = list(_below(path))
-    except _BROKEN as error:
-        raise UserError(f"{path} has a broken record: {error!r}", "evaluate it again") from error
-    if isinstance(target, Evaluation):  # the journal beside it may hold more tasks than it had
-        sides = [replace(s, name=target.policy, outcomes=target.result.outcomes) for s in sides]
-    sides = [s for s in sides if any(s.outcomes.values())]
-    if not sides:
-        raise UserError(f"{path} has no evaluation", f"puna eval {path}")
-    return sides
-
-
-def _below(path: Path) -> Iterator[_Side]:
-    if (path / "result.json").exists():
-        yield _of_result(path)
-        return
-    place = path.resolve()
-    run, stage = (path, "") if (path / "run.json").exists() else (place.parent, place.name)
-    record = _load(run / "run.json") if (run / "run.json").exists() else {"stages": []}
-    exams = [
-        (run / s["id"], _load(run / s["id"] / "stage.json"))
-        for s in record["stages"]
-        if s.get("kind") == "eval" and (run / s["id"] / "stage.json").exists()
-    ]
-    scored = [row["stage"] for _, exam in exams for row in exam["result"]["scores"]]
-    stage = stage or (scored[-1] if scored else find_model(run)[1])
-    for directory, exam in exams:
-        yield from _of_stage(run, stage, directory, exam, str(path))
-    for place in dict.fromkeys((path, run)):
-        for result in sorted((place / "evals").glob("*/result.json")):
-            if place != run or _load(result)["policy"] == stage:
-                yield _of_result(result.parent)
-
-
-def _of_result(directory: Path) -> _Side:
-    """What `puna eval` left."""
-    data = _load(directory / "result.json")
-    facts, env = data["facts"], data["env"]
-    outcomes = _outcomes(
-        directory / "episodes.jsonl", env, facts["k"], facts.get("weights", ""), data["scores"]
-    )
-    return _Side(str(directory), env, {key: facts[key] for key in _SETTINGS}, outcomes)
-
-
-def _of_stage(
-    run: Path, stage: str, directory: Path, exam: Mapping[str, Any], name: str
-) -> Iterator[_Side]:
-    """What an eval stage found of `stage`, a side an environment."""
-    settings = {key: exam["config"].get(key) for key in _SETTINGS} | {"env_seed": exam["seed"]}
-    rows = [row for row in exam["result"]["scores"] if row["stage"] == stage]
-    made = run / stage / "stage.json"
-    weights = _load(made).get("weights", "") if made.exists() else ""
-    for digest in dict.fromkeys(row["env"]["hash"] for row in rows):
-        mine = [row for row in rows if row["env"]["hash"] == digest]
-        env, roles = mine[0]["env"], [row["role"] for row in mine]
-        # A second environment of the same name has a journal of its own.
-        plain = directory / f"episodes-{stage}-{env['name']}.jsonl"
-        for journal in (plain, plain.with_name(f"{plain.stem}-{digest[:8]}.jsonl")):
-            found = _outcomes(journal, env, settings["k"], weights, roles)
-            if any(found.values()):
-                yield _Side(name, env, settings, found)
-
-
-def _outcomes(
-    journal: Path, env: Mapping[str, str], k: int, weights: str, roles: Iterable[str]
-) -> dict[str, dict[str, list[Outcome]]]:
-    """Role -> task -> outcomes, of the test tasks these weights played; the last record counts."""
-    found: dict[str, dict[str, list[Outcome]]] = {role: {} for role in roles}
-    wanted = {"env": env["hash"], "k": k, "split": "test", "policy": weights}
-    for record in read(journal):
-        if all(record.get(key, "") == value for key, value in wanted.items()):
-            for role, tasks in found.items():
-                tasks[record["task"]] = [from_json(o[role]) for o in record["outcomes"]]
-    return found
-
-
-def _load(path: Path) -> Any:
-    return json.loads(path.read_text())
+def _is(result: Result, env: str) -> bool:
+    return result.env["name"] == env or result.env["hash"].startswith(env)

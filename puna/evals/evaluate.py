@@ -15,7 +15,7 @@ import torch
 
 from puna.core.errors import UserError
 from puna.core.journal import Journal, read
-from puna.core.outcome import Infra, Invalid, Outcome, Scored, from_json
+from puna.core.outcome import Infra, Invalid, Outcome, from_json
 from puna.core.rng import Key
 from puna.core.stage import Machine
 from puna.core.stats import Score, summarize
@@ -193,16 +193,6 @@ def _result(
         outcomes,
         usage,
     )
-
-
-def task_means(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, float]:
-    """Mean value per task, over its Scored episodes; tasks without one are left out."""
-    out = {}
-    for task, found in outcomes.items():
-        values = [o.value for o in found if isinstance(o, Scored)]
-        if values:
-            out[task] = sum(values) / len(values)
-    return out
 
 
 def failures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:

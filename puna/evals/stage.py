@@ -9,7 +9,7 @@ from typing import Any
 from puna.core.errors import UserError
 from puna.core.runs import weights_hash
 from puna.core.stage import StageContext
-from puna.core.stats import paired_difference
+from puna.core.stats import paired_difference, task_means
 from puna.engine.policy import SamplingParams
 from puna.evals.evaluate import (
     EvalResult,
@@ -17,7 +17,6 @@ from puna.evals.evaluate import (
     evaluate,
     local_policy,
     place_on,
-    task_means,
 )
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment

@@ -1,16 +1,12 @@
-"""Curves of a stage as inline SVG panels, drawn by matplotlib without a display.
-
-`figure_of("rl", [stage])` -> markup. Colours are the page's, so they follow light and dark.
-"""
+"""Curves of a stage as inline SVG panels: `figure_of("rl", [stage])` -> markup."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from io import StringIO
 from typing import Any
 
 from puna.report.markup import Html, number, section, tag
+from puna.report.plot import LINE, picture
 from puna.report.read import Run, Stage
 
 Series = tuple[list[float], list[float]]
@@ -24,8 +20,6 @@ PANELS = {
 }
 MARKED = ("bits_per_byte", "held_out")
 POINTS = 240
-_INK, _RULE, _LINE = "#0a0b0c", "#0a0b0d", "#0a0b0e"
-_THEME = {_INK: "currentColor", _RULE: "var(--rule)", _LINE: "var(--accent)"}
 
 
 def curves(run: Run) -> Html:
@@ -82,73 +76,17 @@ def thin_out(line: Series, points: int = POINTS) -> Series:
 
 
 def _panel(name: str, label: str, lines: Sequence[Series], marked: bool) -> Html:
-    try:
-        import matplotlib
-    except ImportError:
-        return Html("<p>Curves need matplotlib: pip install 'puna[report]'</p>")
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # the reader's matplotlibrc must not change the page
-        settings: Any = _settings(name)
-        matplotlib.rcParams.update(settings)
-        figure = Figure(figsize=(3.3, 2.15))
-        FigureCanvasSVG(figure)
-        axes = figure.subplots()
+    def draw(axes: Any) -> None:
         _draw(axes, lines, marked)
         axes.set_title(label, loc="left", fontsize=9.5)
-        figure.subplots_adjust(left=0.14, right=0.97, top=0.88, bottom=0.12)
-        out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(out.getvalue(), name, label)
+        axes.figure.subplots_adjust(left=0.14, right=0.97, top=0.88, bottom=0.12)
 
-
-def _settings(name: str) -> dict[str, Any]:
-    inks = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
-    return dict.fromkeys(inks, _INK) | {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "axes.edgecolor": _RULE,
-        "grid.color": _RULE,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "axes.axisbelow": True,
-        "ytick.major.size": 0,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "path.simplify": True,
-    }
+    return picture(name, label, (3.3, 2.15), draw)
 
 
 def _draw(axes: Any, lines: Sequence[Series], marked: bool) -> None:
     if not marked or len(lines) > 1:
         for line in lines:
-            axes.plot(*thin_out(line), color=_LINE, linewidth=0.8, alpha=0.45)
+            axes.plot(*thin_out(line), color=LINE, linewidth=0.8, alpha=0.45)
     style = {"marker": "o", "markersize": 4} if marked else {}
-    axes.plot(*bold_line(lines, not marked), color=_LINE, linewidth=1.8, **style)
-
-
-def _inline(svg: str, name: str, label: str) -> Html:
-    """The picture alone: scaled by the page, coloured by it, its ids unlike any other's."""
-    svg = svg[svg.index("<svg") :]
-    # Its style sheet would apply to the whole page; the page's own has those two rules.
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    prefix = re.sub(r"\W", "-", name)
-
-    def renamed(found: re.Match[str]) -> str:
-        return f' id="{prefix}-{found[1]}"' if found[1] in used else ""
-
-    svg = re.sub(r' id="([^"]+)"', renamed, svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    head = re.search(r'viewBox="[^"]+"', svg)
-    assert head is not None
-    svg = re.sub(r"<svg[^>]*>", f'<svg role="img" aria-label="{label}" {head[0]}>', svg, count=1)
-    svg = re.sub(r"font: ?([\d.]+)px [^;\"]*", r"font-size: \1px; font-family: inherit", svg)
-    for colour, theirs in _THEME.items():
-        svg = svg.replace(colour, theirs)
-    return Html(re.sub(r"\n\s*", "\n", svg))
+    axes.plot(*bold_line(lines, not marked), color=LINE, linewidth=1.8, **style)

@@ -25,11 +25,13 @@ class Html(str):
 
 def esc(value: object) -> Html:
     """`value` as text safe anywhere in a page; `Html` passes as it is."""
-    if isinstance(value, Html):
-        return value
+    return value if isinstance(value, Html) else Html(html.escape(plain(value)))
+
+
+def plain(value: object) -> str:
+    """`value` as text without controls, for a picture that escapes what it is given."""
     # A lone surrogate cannot be written as UTF-8.
-    text = str(value).translate(_CONTROLS).encode("utf-8", "replace").decode()
-    return Html(html.escape(text))
+    return str(value).translate(_CONTROLS).encode("utf-8", "replace").decode()
 
 
 def tag(name: str, *children: object, **attributes: object) -> Html:

@@ -37,6 +37,7 @@ thead th { font-weight: 600; color: var(--soft); font-size: .8rem; white-space: 
 tbody th { font-weight: 600; white-space: nowrap; }
 tr.seed th { font-weight: 400; padding-left: 1.1rem; }
 tbody th, thead th:first-child { position: sticky; left: 0; background: var(--paper); }
+.tasks tbody th { font-weight: 400; }
 tr.seed { color: var(--soft); }
 .range { display: block; font-weight: 400; font-size: .78rem; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .flat { color: var(--flat); }
@@ -53,6 +54,8 @@ summary { cursor: pointer; overflow-wrap: anywhere; }
 .sides > *, .panels > * { min-width: 0; }
 figure { margin: 0 0 1.25rem; }
 .panels svg { display: block; width: 100%; height: auto; }
+.forest svg, .scatter svg { display: block; width: 100%; height: auto; }
+.forest { max-width: 32rem; } .scatter { max-width: 24rem; }
 .panels svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .lineage { display: block; margin: 0 auto 0 0; }
 .who { color: var(--soft); font-size: .8rem; margin: .5rem 0 -.2rem; }
@@ -67,7 +70,8 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .8rem; }
 @media (max-width: 40rem) { tbody th { white-space: normal; min-width: 5rem; max-width: 9rem;
   overflow-wrap: anywhere; }
-   main { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; }
+  .tasks tbody th { max-width: 12rem; }
+  main { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; }
   .lead { font-size: 1.05rem; } }
 @media (min-width: 68rem) { .figures { display: grid; grid-template-columns: repeat(4, 1fr);
   column-gap: 1.5rem; } .span2 { grid-column: span 2; } .span3 { grid-column: span 3; }

@@ -19,7 +19,7 @@ from puna.core.printable import printable
 from puna.core.progress import Progress
 from puna.core.runs import find_model, home_of
 from puna.core.stage import Machine, StageContext, StageError
-from puna.core.stats import Difference, Estimate, mean_interval, paired_difference
+from puna.core.stats import Difference, Estimate, mean_interval, paired_difference, task_means
 from puna.core.threads import set_threads
 from puna.engine.policy import SamplingParams
 from puna.evals.evaluate import (
@@ -29,7 +29,6 @@ from puna.evals.evaluate import (
     failures,
     local_policy,
     place_on,
-    task_means,
 )
 from puna.gym.environment import Environment
 from puna.gym.loop import identity

@@ -1,7 +1,11 @@
 """Intervals cover what they claim, estimators match hand-worked numbers and scipy."""
 
 import json
+import math
 import time
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ from puna.core.outcome import Infra, Invalid, Scored
 from puna.core.rng import stream
 from puna.core.stats import (
     _interval,
+    _paired_interval,
+    holm,
     mean_interval,
     paired_difference,
     pass_at_k,
@@ -21,8 +27,10 @@ from puna.core.stats import (
     pass_hat_k_tasks,
     summarize,
     t_quantile,
+    task_means,
 )
 
+Cell = Callable[[np.random.Generator, int, int], float]  # (stream, repeats, tasks) -> coverage
 scipy_stats = pytest.importorskip("scipy.stats")
 
 
@@ -48,18 +56,145 @@ def test_single_binary_values_get_scipys_wilson_interval(right: int, n: int) -> 
     assert e.high - e.low > 0.1
 
 
-@pytest.mark.parametrize("p", [0.5, 0.1])
-@pytest.mark.parametrize("n", [30, 100, 500])
-@pytest.mark.parametrize("k", [1, 8])
-def test_coverage_is_95_percent_clustered_by_task(n: int, k: int, p: float) -> None:
-    repeats, random = 2_000, stream(0, "coverage", n, k, int(10 * p))
-    rates = random.beta(p * 7 / 3, (1 - p) * 7 / 3, (repeats, n))  # correlation 0.3 within a task
-    rows = random.binomial(k, rates) / k
-    spans = np.array([_interval(row, 0.95, k == 1, 0.0, 1.0)[:2] for row in rows])
-    covered = float(((spans[:, 0] <= p) & (p <= spans[:, 1])).mean())
-    # Two standard errors of the simulation (0.005) beyond 0.93 and 0.97: a proportion of 30 single
-    # tries is discrete, and Wilson's exact coverage at p = 0.1 is 0.974.
-    assert 0.92 <= covered <= 0.98
+def tries(random: np.random.Generator, shape: tuple[int, int], k: int, p: Any, rho: float) -> Any:
+    """Successes in k tries of each task; the tries of a task have correlation `rho`."""
+    rates = random.beta(p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho, shape)
+    return random.binomial(k, rates)
+
+
+def share_covered(spans: Iterable[tuple[float, float]], truth: Any) -> float:
+    low, high = np.array(list(spans)).T
+    return float(((low <= truth) & (truth <= high)).mean())
+
+
+def means(k: int, p: float | None, rho: float) -> Cell:
+    """Mean of k tries a task; p None: drawn anew for each repeat, from 0 to 1."""
+
+    def cell(random: np.random.Generator, repeats: int, n: int) -> float:
+        truth = random.random((repeats, 1)) if p is None else np.full((repeats, 1), p)
+        rows = tries(random, (repeats, n), k, truth, rho) / k
+        return share_covered((_interval(r, 0.95, k == 1, 0.0, 1.0)[:2] for r in rows), truth[:, 0])
+
+    return cell
+
+
+def partial(a: float, b: float) -> Cell:
+    """One value in 0..1 a task, from a beta distribution."""
+
+    def cell(random: np.random.Generator, repeats: int, n: int) -> float:
+        rows = random.beta(a, b, (repeats, n))
+        return share_covered((_interval(r, 0.95, False, 0.0, 1.0)[:2] for r in rows), a / (a + b))
+
+    return cell
+
+
+def pass_k(over: Any, k: int, p: float, rho: float) -> Cell:
+    """pass@k or pass^k from 8 tries; the truth is a moment of the beta distribution of rates."""
+    right, wrong = p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho
+    mass = wrong if over is pass_at_k_tasks else right
+    moment = math.prod((mass + i) / (right + wrong + i) for i in range(k))
+    truth = 1 - moment if over is pass_at_k_tasks else moment
+
+    def cell(random: np.random.Generator, repeats: int, n: int) -> float:
+        found = (over(np.full(n, 8), r, k) for r in tries(random, (repeats, n), 8, p, rho))
+        return share_covered(((e.low, e.high) for e in found), truth)
+
+    return cell
+
+
+def paired(draw: Callable[[np.random.Generator, tuple[int, int]], Any], truth: float) -> Cell:
+    def cell(random: np.random.Generator, repeats: int, n: int) -> float:
+        return share_covered(map(_paired_interval, draw(random, (repeats, n))), truth)
+
+    return cell
+
+
+def flipped(up: float, down: float) -> Cell:
+    """Single 0/1 values: B alone solves a share `up` of the tasks, A alone a share `down`."""
+
+    def draw(random: np.random.Generator, shape: tuple[int, int]) -> Any:
+        u = random.random(shape)
+        return (u < up) * 1.0 - (u > 1 - down)
+
+    return paired(draw, up - down)
+
+
+def learnt(k: int, p: float, rho: float, gain: float) -> Cell:
+    """B solves every task with the rate of A, and a share `gain` of what A lacks."""
+
+    def draw(random: np.random.Generator, shape: tuple[int, int]) -> Any:
+        rates = random.beta(p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho, shape)
+        both = (random.binomial(k, r) for r in (rates + gain * (1 - rates), rates))
+        return np.subtract(*both) / k
+
+    return paired(draw, gain * (1 - p))
+
+
+def partial_pair(random: np.random.Generator, shape: tuple[int, int]) -> Any:
+    return random.beta(0.3, 1.5, shape) - random.beta(0.3, 3, shape)
+
+
+def rarely_ahead(random: np.random.Generator, shape: tuple[int, int]) -> Any:
+    return (random.random(shape) < 0.1) * random.random(shape)
+
+
+# Coverage of a proportion swings with p (Brown, Cai & DasGupta 2001): single tries are judged by
+# their average over p, tries in clusters at each p.
+COVERED = {
+    "single tries, any p": means(1, None, 0.3),
+    **{
+        f"{k} tries, p {p}, correlation {rho}": means(k, p, rho)
+        for k in (4, 8)
+        for p in (0.5, 0.2)
+        for rho in (0.05, 0.3, 0.8)
+    },
+    "8 tries, any p, correlation 0.3": means(8, None, 0.3),
+    "partial credit": partial(2, 5),
+    "partial credit, mostly all or nothing": partial(0.3, 0.3),
+    "partial credit, skewed": partial(0.5, 2.5),
+    "pass@2": pass_k(pass_at_k_tasks, 2, 0.3, 0.3),
+    "pass@4": pass_k(pass_at_k_tasks, 4, 0.3, 0.3),
+    "pass@8, strong clusters": pass_k(pass_at_k_tasks, 8, 0.5, 0.8),
+    "pass^2": pass_k(pass_hat_k_tasks, 2, 0.6, 0.3),
+    "pass^4": pass_k(pass_hat_k_tasks, 4, 0.6, 0.3),
+    "pass^8, strong clusters": pass_k(pass_hat_k_tasks, 8, 0.5, 0.8),
+    "paired, single tries, gain": flipped(0.3, 0.1),
+    "paired, single tries, small gain": flipped(0.15, 0.05),
+    "paired, single tries, no gain": flipped(0.1, 0.1),
+    "paired, 4 tries, weak clusters": learnt(4, 0.5, 0.05, 0.2),
+    "paired, 8 tries, strong clusters": learnt(8, 0.5, 0.8, 0.2),
+    "paired, 8 tries, rarely solved": learnt(8, 0.05, 0.3, 0.2),
+    "paired, partial credit, skewed": paired(partial_pair, 0.3 / 1.8 - 0.3 / 3.3),
+}
+# What no method holds: a few tasks carry all there is to see, so some samples miss them.
+RARE = {
+    "8 tries, p 0.03, correlation 0.3": means(8, 0.03, 0.3),
+    "8 tries, p 0.03, correlation 0.8": means(8, 0.03, 0.8),
+    "partial credit, nearly always nothing": partial(0.1, 2),
+    "pass^4 of 0.04": pass_k(pass_hat_k_tasks, 4, 0.2, 0.3),
+    "paired, B ahead on a tenth of the tasks, A on none": paired(rarely_ahead, 0.05),
+}
+
+
+@pytest.mark.parametrize("n", [30, 200])
+@pytest.mark.parametrize("name", COVERED)
+def test_intervals_cover_95_percent(name: str, n: int) -> None:
+    assert 0.93 <= COVERED[name](stream(0, "coverage", name, n), 2_000, n) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [30, 50, 100, 200, 500])
+@pytest.mark.parametrize("name", COVERED)
+def test_intervals_cover_95_percent_in_many_repeats(name: str, n: int) -> None:
+    assert 0.93 <= COVERED[name](stream(1, "coverage", name, n), 10_000, n) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RARE)
+def test_coverage_comes_with_tasks_where_success_is_rare(name: str) -> None:
+    found = {n: RARE[name](stream(1, "coverage", name, n), 4_000, n) for n in (30, 500)}
+    assert 0.75 <= found[30] < 0.95
+    assert 0.925 <= found[500] <= 0.97
 
 
 def test_pooling_the_tries_would_not_cover() -> None:
@@ -182,6 +317,37 @@ def test_p_values_are_uniform_when_nothing_differs_and_power_is_as_promised() ->
     assert 0.7 < np.mean([d.p_value < 0.05 for d in moved]) < 0.9
 
 
+def test_holm_by_hand() -> None:
+    # 0.01 * 4, 0.02 * 3, then 0.03 * 2 no less than that, 0.6 * 1.
+    assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+    for wrong in ([-0.1], [1.1], [float("nan")]):
+        with pytest.raises(ValueError, match="p-value"):
+            holm(wrong)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_holm_never_helps_and_keeps_the_order(p: list[float]) -> None:
+    adjusted = holm(p)
+    m = len(p)
+    assert all(a <= b <= 1 and b <= max(a * m, 0) + 1e-12 for a, b in zip(p, adjusted, strict=True))
+    ranked = sorted(range(m), key=p.__getitem__)
+    assert all(adjusted[i] <= adjusted[j] for i, j in pairwise(ranked))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.7])
+def test_holm_rarely_finds_anything_where_there_is_nothing(shared: float) -> None:
+    random = stream(0, "families")
+    z = math.sqrt(1 - shared) * random.normal(size=(4_000, 8))
+    z += math.sqrt(shared) * random.normal(size=(4_000, 1))
+    p = 2 * scipy_stats.norm.sf(np.abs(z))
+    assert np.mean([min(holm(row)) <= 0.05 for row in p]) <= 0.057
+    assert np.mean(p.min(axis=1) <= 0.05) > 0.15  # what unadjusted p-values would find
+
+
 def test_paired_difference_edges() -> None:
     same = paired_difference({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
     assert same.mean == 0
@@ -212,10 +378,11 @@ def test_summarize_by_hand() -> None:
     assert score.pass_at[2].mean == 1.0
     assert score.pass_at[2].n_tasks == 1
     assert score.pass_hat[2].mean == 0.0
-    assert score.line().endswith(
-        "] (n=2 tasks, k=2; 1 infra, 2 invalid; 0.375 with those counted 0)"
-    )
+    rest = "] (n=2 tasks, k=2; 1 infra, 2 invalid; 0.375 with those counted 0), pass@2 1.000 ["
+    assert rest in score.line()
+    assert score.line().endswith("] (n=1 tasks)")
     assert score.line().startswith("0.812 [")
+    assert [name for name, _ in score.pass_k()] == ["pass@2", "pass^2"]
     data = json.loads(json.dumps(score.to_json(), allow_nan=False))
     assert data["pass_at"]["2"]["mean"] == 1.0
     assert data["counted_zero"] == 0.375
@@ -235,13 +402,15 @@ def test_summarize_with_nothing_scored_and_with_nothing_at_all() -> None:
             summarize(empty, k=1)
 
 
-def test_a_hundred_thousand_episodes_in_under_five_seconds() -> None:
-    random = stream(0, "speed")
-    draws = random.random(100_000)
-    outcomes = {f"t{i}": [Scored(float(x), bool(x > 0.5))] for i, x in enumerate(draws)}
-    means = dict(zip(outcomes, draws.tolist(), strict=True))
-    shifted = {t: x + 0.1 * float(n) for (t, x), n in zip(means.items(), draws[::-1], strict=True)}
+@pytest.mark.parametrize(("n", "k"), [(100_000, 1), (10_000, 10)])
+def test_a_hundred_thousand_episodes_in_under_five_seconds(n: int, k: int) -> None:
+    draws = stream(0, "speed").random((2, n, k))
+    sides = [
+        {f"t{i}": [Scored(float(x), bool(x > 0.5)) for x in row] for i, row in enumerate(side)}
+        for side in draws
+    ]
     start = time.process_time()
-    summarize(outcomes, k=1)
-    paired_difference(means, shifted)
+    for side in sides:
+        summarize(side, k=k)
+    paired_difference(task_means(sides[1]), task_means(sides[0]))
     assert time.process_time() - start < 5

@@ -379,3 +379,21 @@ def test_more_tasks_than_there_are_are_noted_and_all_played(
     assert (played, shown.count(note)) == (3, 1)
     played, shown = ask(3)
     assert (played, note in shown) == (3, False)
+
+
+def test_the_table_has_every_estimate_with_its_interval(
+    server: Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = puna.eval(server.url, n=6, k=2, out=tmp_path)
+    score = found.score
+    for columns, between in (("140", " "), ("79", None)):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_result(found)
+        shown = capsys.readouterr().out
+        for estimate in (score.value, score.pass_at[2], score.pass_hat[2]):
+            parts = [str(estimate)] if between else str(estimate).split(" ", 1)
+            assert all(part in shown for part in parts)
+        assert max(map(len, shown.splitlines()[1:-1])) <= int(columns)

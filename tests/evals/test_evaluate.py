@@ -15,6 +15,7 @@ from puna.core.errors import UserError
 from puna.core.journal import read
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Scored
+from puna.core.stats import task_means
 from puna.engine.policy import EndpointError, Reply, SamplingParams, Usage
 from puna.envs.arithmetic.env import Arithmetic
 from puna.envs.arithmetic.env import evaluate as value_of
@@ -24,7 +25,6 @@ from puna.evals.evaluate import (
     evaluate,
     failures,
     local_policy,
-    task_means,
 )
 from puna.gym.environment import OneTurn, Turn
 from puna.gym.registry import load_environment
