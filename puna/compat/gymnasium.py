@@ -101,6 +101,7 @@ class GymnasiumEnvironment(Environment):
         self._first = self.make()
         refuse_unsayable(self._first.observation_space, f"{self.name}: the observation space")
         refuse_unsayable(self._first.action_space, f"{self.name}: the action space")
+        self.has_oracle = callable(getattr(self._first.unwrapped, "oracle", None))
         self._lock = threading.Lock()
         game_file = inspect.getsourcefile(type(self._first.unwrapped))
         source = Path(game_file).read_bytes() if game_file else b""

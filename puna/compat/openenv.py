@@ -154,6 +154,7 @@ class OpenEnv(Environment):
         self.tools = self._tools() if self.actions.kind == "tools" else ()
         self.splits = _own_splits(server, str(about["name"]))
         self.reference = _read_actions(config.actions)
+        self.has_oracle = bool(self.reference)
         self.content_hash = sha256_json(
             {
                 "gym": GYM_VERSION,

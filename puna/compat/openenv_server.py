@@ -17,7 +17,7 @@ from puna.core.errors import UserError
 from puna.core.messages import Message, Text, ToolCall, ToolResult
 from puna.core.outcome import Outcome, Scored
 from puna.gym.environment import Environment, Session, Turn
-from puna.gym.loop import Context, _unseen, refuse_less_isolation
+from puna.gym.loop import Context, refuse_less_isolation, unseen
 from puna.gym.registry import load_environment
 from puna.gym.task import SPLITS, Task
 from puna.gym.trajectory import Episode
@@ -156,7 +156,7 @@ class Play:
         assert self.session is not None
         self.turn = self.session.next()
         if self.turn is not None:
-            new = _unseen(self.turn.messages, self.heard)
+            new = unseen(self.turn.messages, self.heard)
             self.spoken += [("env", m) for m in new]
             self.heard += new
 

@@ -98,6 +98,7 @@ class TrlEnvironment(Environment):
         self.schemas = self.toolbox(self.new()).schemas
         rows = _read_rows(Path(config.rows))
         self.rows = {split: [r for r in rows if _split(r) == split] for split in SPLITS}
+        self.has_oracle = any("oracle" in row for row in rows)
         facts = [file.read_text(), cls.__name__, config.reward, config.turns, rows]
         self.content_hash = foreign_hash(sys.modules[__name__], facts)
 

@@ -118,6 +118,7 @@ class Verifiers(Environment):
         if first is None:
             raise UserError(f"{self.name} has no rows")
         self.skipped = self._skipped(first)
+        self.has_oracle = first.data.model_dump(mode="json").get(config.answer) is not None
         self.version, release = _versions(module)  # type: ignore[misc]
         self.content_hash = sha256_json(
             {

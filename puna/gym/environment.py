@@ -92,7 +92,7 @@ class Environment:
     limits: ClassVar[Limits] = Limits()
     judge_seconds: ClassVar[float] = 10.0
     chance: ClassVar[float] = 0.0
-    has_oracle: ClassVar[bool] = True
+    has_oracle: bool = True
     Config: ClassVar[type] = NoConfig
 
     def __init__(self, config: Any = None, seed: int = 0) -> None:

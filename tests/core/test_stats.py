@@ -166,7 +166,7 @@ COVERED = {
     "paired, 8 tries, rarely solved": learnt(8, 0.05, 0.3, 0.2),
     "paired, partial credit, skewed": paired(partial_pair, 0.3 / 1.8 - 0.3 / 3.3),
 }
-# What no method holds: a few tasks carry all there is to see, so some samples miss them.
+# What no method tried holds: a few tasks carry all there is to see, so some samples miss them.
 RARE = {
     "8 tries, p 0.03, correlation 0.3": means(8, 0.03, 0.3),
     "8 tries, p 0.03, correlation 0.8": means(8, 0.03, 0.8),

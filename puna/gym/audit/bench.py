@@ -226,7 +226,7 @@ class Bench:
         the interval of what it earns there lies above the declared chance.
         """
         tried = await self.tries(make, name, self.cases)
-        self.raised = [f"'{name}': {t.outcome.evidence}" for t in tried if _raised(t)]
+        self.raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
         broken = [t for t in tried if _broken(t)]
         if self._suspicious(tried):
             again = await self.tries(make, name, await self.fresh())
@@ -262,9 +262,10 @@ def _broken(tried: Try) -> bool:
     return not isinstance(tried.outcome, Scored) and (tried.case.sound or _infra(tried))
 
 
-def _raised(tried: Try) -> bool:
-    """Scored 0 because the environment could not take it."""
-    return isinstance(tried.outcome, Scored) and tried.outcome.evidence.startswith(CANNOT)
+def _raised(tried: Try) -> str:
+    """Why it was scored 0 where the environment could not take it, "" where it could."""
+    got = tried.outcome
+    return got.evidence if isinstance(got, Scored) and got.evidence.startswith(CANNOT) else ""
 
 
 def _infra(tried: Try) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 
 from puna.core.errors import UserError, nearest
 from puna.core.threads import default_threads
-from puna.gym import registry
 from puna.gym.audit.findings import Audit
 from puna.gym.audit.parent import Progress, audit
+from puna.gym.registry import FOREIGN
 
 
 def audit_all(
@@ -51,10 +51,9 @@ def members(target: str) -> list[str]:
     prefix, colon, rest = target.partition(":")
     if not colon or rest != "*":
         return [target]
-    known: dict[str, str] = getattr(registry, "FOREIGN", {})
-    if prefix not in known:
-        raise UserError(f"'{prefix}' is no library", nearest(prefix, known))
-    module = importlib.import_module(known[prefix])
+    if prefix not in FOREIGN:
+        raise UserError(f"'{prefix}' is no library", nearest(prefix, FOREIGN))
+    module = importlib.import_module(FOREIGN[prefix])
     if not hasattr(module, "names"):
         raise UserError(f"{prefix} cannot list what it has", f"name one: {prefix}:NAME")
     return [f"{prefix}:{name}" for name in module.names()]

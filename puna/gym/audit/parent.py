@@ -176,7 +176,7 @@ class _Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
                 start_new_session=True,
-                env={**os.environ, "PYTHONHASHSEED": hash_seed},
+                env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": _search_path()},
             )
         finally:
             os.close(write)
@@ -321,6 +321,11 @@ class _Child:
             seen.results[self.probe] = {"status": "hole", "seen": what, "evidence": []}
         elif not seen.results:
             seen.broken = what
+
+
+def _search_path() -> str:
+    """Where this process finds modules, for one that may stand in another directory."""
+    return os.pathsep.join(dict.fromkeys(os.path.abspath(p) for p in sys.path))
 
 
 def _plain(note: str) -> str:
