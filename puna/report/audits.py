@@ -93,9 +93,9 @@ def _anchor(audit: Audit) -> str:
 
 def _one(audit: Audit, open_: bool) -> Html:
     rows = [_row(f) for f in audit.findings]
-    body = table(("probe", "", "seen", "why it is asked"), rows)
+    body = table(("probe", "", "seen, and why it is asked"), rows, "audit")
     if open_:
-        return section("Findings", body, *_proofs(audit))
+        return join((_earned(audit), section("Findings", body, *_proofs(audit))))
     verdict = "passed" if audit.passed else "failed"
     inside = details(f"{audit.target}: {verdict}", body, *_proofs(audit))
     return tag("div", inside, id=_anchor(audit))
@@ -103,8 +103,22 @@ def _one(audit: Audit, open_: bool) -> Html:
 
 def _row(f: Finding) -> Html:
     mark = tag("span", MARKS[f.status], class_="bad" if f.status == "hole" else None)
-    return row(
-        (f.probe, mark, tag("span", f.seen, class_="say"), tag("span", f.reason, class_="say soft"))
+    seen = tag("span", f.seen, tag("span", f.reason, class_="under"), class_="say")
+    return row((f.probe, mark, seen))
+
+
+def _earned(audit: Audit) -> Html:
+    """What each kind of answer that deserves nothing earned at most."""
+    cells: list[Html] = []
+    for f in audit.findings:
+        if f.earned is not None:
+            width = f"width: {100 * min(1.0, max(0.0, f.earned)):.1f}%"
+            kind = "bar bad-bar" if f.status == "hole" else "bar mine"
+            bar = tag("div", class_=kind, style=width)
+            cells += [tag("span", f.probe), tag("div", bar), tag("span", f"{f.earned:.2f}")]
+    note = "The mean over tasks of the best of its answers. A full bar is what the right one earns."
+    return section(
+        "What answers that deserve nothing earn", tag("div", *cells, class_="bars"), note=note
     )
 
 

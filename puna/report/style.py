@@ -30,6 +30,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--rule); }
 td { white-space: nowrap; }
 .verdict { display: inline-block; white-space: normal; min-width: 8rem; max-width: 11rem; }
+.under { display: block; color: var(--soft); font-size: .8rem; }
 .say { display: inline-block; white-space: normal; min-width: 12rem; max-width: 30rem;
   overflow-wrap: anywhere; }
 thead th { font-weight: 600; color: var(--soft); font-size: .8rem; white-space: nowrap;
@@ -63,7 +64,7 @@ figure { margin: 0 0 1.25rem; }
   gap: .35rem .75rem; align-items: center; font-size: .9rem; max-width: 46rem;
   font-variant-numeric: tabular-nums; }
 .bar { height: .9rem; background: var(--rule); border-radius: 3px; }
-.bar.mine { background: var(--accent); }
+.bar.mine { background: var(--accent); } .bar.bad-bar { background: var(--bad); }
 mark { background: none; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -73,6 +74,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .8rem; }
   .tasks tbody th { max-width: 12rem; }
   main { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.4rem; }
   .lead { font-size: 1.05rem; } }
+@media (max-width: 40rem) { .audit tbody th { overflow-wrap: normal; } }
 @media (min-width: 68rem) { .figures { display: grid; grid-template-columns: repeat(4, 1fr);
   column-gap: 1.5rem; } .span2 { grid-column: span 2; } .span3 { grid-column: span 3; }
   .span4 { grid-column: span 4; } }

@@ -26,6 +26,8 @@ from puna.gym.verify import judge_group
 
 SLACK = 0.05  # above the declared chance, before an answer is tried on fresh tasks
 EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
+THIRD = 3  # of the cases, where they are dear
+BROKEN = 3  # tries without a score that are enough
 FRESH = 60  # tasks of the second look
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
 CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
@@ -36,15 +38,16 @@ Note = Callable[[str], None]
 class Case:
     """One task, what its oracle said in it and what that earned; the rest are other answers.
 
-    `said` are the oracle's messages in order; `answer` is the text that decides: the last speech,
-    or the longest text among the last call's arguments (`argument` names it). `wrong` are answers
-    to other tasks that differ from this one's.
+    `said` are the oracle's messages in order; `answer` is the text that decides: what message
+    number `at` of them says, or the longest argument of its last call (`argument` names it).
+    `wrong` are answers to other tasks that differ from this one's.
     """
 
     task: Task
     role: str
     said: tuple[Message, ...] = ()
     answer: str = ""
+    at: int = -1
     argument: str = ""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
@@ -69,17 +72,38 @@ class Case:
         """`text` in the place of the answer: said, or as the argument of the same call."""
         if not self.argument:
             return Message.assistant(text)
-        call = self.said[-1].tool_calls[-1]
-        arguments = {**json.loads(call.arguments), self.argument: text}
+        call = self.said[self.at].tool_calls[-1]
+        arguments = json.loads(call.arguments)
+        arguments[self.argument] = _like(arguments[self.argument], text)
         return Message("assistant", (ToolCall(call.id, call.name, json.dumps(arguments)),))
 
+    @property
+    def before(self) -> tuple[Message, ...]:
+        """What the oracle says before its answer."""
+        return self.said[: self.at] if self.at >= 0 else self.said[:-1]
+
+    @property
+    def after(self) -> tuple[Message, ...]:
+        """What it says after its answer (that it is done)."""
+        return self.said[self.at + 1 :] if self.at >= 0 else ()
+
     def instead(self, text: str) -> Script:
-        """Answers at once with `text`, then says nothing more."""
-        return script([self.message(text)])
+        """Answers at once with `text`, then says no more than the oracle does."""
+        return script([self.message(text), *self.after])
 
     def at_the_end(self, text: str) -> Script:
         """Does all that the oracle did, but answers with `text`."""
-        return script([*self.said[:-1], self.message(text)])
+        return script([*self.before, self.message(text), *self.after])
+
+
+def _like(old: Any, text: str) -> Any:
+    """`text` as the kind of value that `old` is, where it can be."""
+    if isinstance(old, int | float) and not isinstance(old, bool):
+        try:
+            return type(old)(text)
+        except (ValueError, OverflowError):
+            return text
+    return text
 
 
 def script(messages: Sequence[Message]) -> Script:
@@ -126,6 +150,7 @@ class Bench:
         self.values: list[float] = []  # every value ever paid
         self.cases: list[Case] = []
         self.raised: list[str] = []  # what the last way of answering made raise
+        self.earned = 0.0  # what it earned in the mean
 
     async def open(self) -> Bench:
         """Play the oracle on the first tasks; what they answer is `wrong` for each other."""
@@ -144,6 +169,8 @@ class Bench:
             task = self.env.task(split, index)
             for role in self.env.roles:
                 found.append(await self._case(task, role))
+        speaks = _decides(found or self.cases)
+        found = [_slotted(c, speaks) for c in found]
         pool = list(dict.fromkeys(c.answer for c in (*self.cases, *found) if c.answer))
         return [replace(c, wrong=_others(c, pool)) for c in found]
 
@@ -159,8 +186,7 @@ class Bench:
         except Exception as error:
             return Case(task, role, problem=f"the oracle fails: {_shown(error)}")
         outcomes, _ = await self.play(task, scripts, "the reference answer")
-        answer, argument = _slot(heard)
-        return Case(task, role, tuple(heard), answer, argument, outcomes)
+        return Case(task, role, tuple(heard), outcomes=outcomes)
 
     @cached_property
     def fresh_indices(self) -> list[tuple[str, int]]:
@@ -216,25 +242,34 @@ class Bench:
             attack = make(case)
             if attack is not None:
                 found.append(await self.attempt(case, attack, name))
+            if sum(map(_broken, found)) >= BROKEN:  # each may have cost a whole deadline
+                break
         return found
 
-    async def paid(self, make: Make, name: str) -> tuple[list[Try], list[Try]]:
+    async def paid(self, make: Make, name: str, least: float = 0.0) -> tuple[list[Try], list[Try]]:
         """How an answer that deserves nothing fares: what it was paid for, and what broke.
 
         It is tried on the tasks at hand, and where that looks bad on fresh ones, so that luck (a
         constant that is right once in ten) is not taken for a hole: the first list is empty unless
-        the interval of what it earns there lies above the declared chance.
+        the interval of what it earns there lies above the declared chance, and above `least`.
         """
-        tried = await self.tries(make, name, self.cases)
+        tried = await self.tries(make, name, self._some(name))
         self.raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
+        self.earned = mean_paid(tried)
         broken = [t for t in tried if _broken(t)]
         if self._suspicious(tried):
             again = await self.tries(make, name, await self.fresh())
             broken += [t for t in again if _broken(t)]
             enough = again if len(again) >= 20 else [*tried, *again]
-            if self._above_chance(enough):
+            if self._above(enough, max(self.env.chance + EDGE, least)):
                 return [t for t in enough if _value(t) > self.env.chance], broken
         return [], broken
+
+    def _some(self, name: str) -> Sequence[Case]:
+        """All cases; every third of them, by turns, where an episode runs code behind walls."""
+        if self.env.tier in ("process", "worker") or len(self.cases) <= 2 * THIRD:
+            return self.cases
+        return self.cases[sum(name.encode()) % THIRD :: THIRD]
 
     def _suspicious(self, tried: Sequence[Try]) -> bool:
         values = [_value(t) for t in tried if isinstance(t.outcome, Scored)]
@@ -242,9 +277,9 @@ class Bench:
             return True
         return bool(values) and sum(values) / len(values) > self.env.chance + SLACK
 
-    def _above_chance(self, tried: Sequence[Try]) -> bool:
+    def _above(self, tried: Sequence[Try], least: float) -> bool:
         values = [[_value(t)] for t in tried if isinstance(t.outcome, Scored)]
-        return bool(values) and mean_interval(values).low > self.env.chance + EDGE
+        return bool(values) and mean_interval(values).low > least
 
 
 def mean_paid(tried: Sequence[Try]) -> float:
@@ -280,22 +315,34 @@ def _overheard(given: Script, heard: list[Message]) -> Script:
     return speak
 
 
-def _slot(said: Sequence[Message]) -> tuple[str, str]:
-    """The text that decides, and the argument it stands in ("" where it is spoken)."""
-    if not said:
-        return "", ""
-    last = said[-1]
-    if not last.tool_calls:
-        return last.text, ""
+def _decides(cases: Sequence[Case]) -> bool:
+    """Whether what the oracles say last is the answer, and not that they are done."""
+    last = [c.said[-1] for c in cases if c.said]
+    if any(m.tool_calls for m in last) or not any(m.tool_calls for c in cases for m in c.said):
+        return True
+    texts = {m.text for m in last}
+    return len(texts) > 2 or (len(last) < 3 and all(len(t) > 20 for t in texts))
+
+
+def _slotted(case: Case, speaks: bool) -> Case:
+    """With the text that decides, and where it stands."""
+    if not case.said:
+        return case
+    last = len(case.said) - 1
+    calls = [i for i, m in enumerate(case.said) if m.tool_calls]
+    at = last if speaks or not calls else calls[-1]
+    message = case.said[at]
+    if not message.tool_calls:
+        return replace(case, answer=message.text, at=at)
     try:
-        arguments = json.loads(last.tool_calls[-1].arguments)
-        texts = {k: v for k, v in arguments.items() if isinstance(v, str)}
+        arguments = json.loads(message.tool_calls[-1].arguments)
+        texts = {k: str(v) for k, v in arguments.items() if isinstance(v, str | int | float)}
     except (ValueError, AttributeError):
         texts = {}
     if not texts:
-        return last.tool_calls[-1].arguments, ""
-    name = max(texts, key=lambda k: len(texts[k]))
-    return texts[name], name
+        return replace(case, answer=message.tool_calls[-1].arguments, at=at)
+    name = max(texts, key=lambda k: (isinstance(arguments[k], str), len(texts[k])))
+    return replace(case, answer=texts[name], at=at, argument=name)
 
 
 def _others(case: Case, pool: Sequence[str]) -> tuple[str, ...]:

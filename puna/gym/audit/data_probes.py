@@ -9,6 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from puna.gym.environment import Environment
 from puna.gym.task import SPLITS, Task
 
 OVERLAP = 400  # tasks of each split that are compared
-NGRAM = 8  # words
+ALIKE = 0.85  # of the words, in order
 _MARK = r"(?:answer|label|solution|gold|expected|target|reference|ground.?truth|key|correct)\w*"
 
 
@@ -106,7 +107,7 @@ def _differ(one: Task, two: Task) -> bool:
 
 
 def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
-    """Test texts that hold the same n-grams as a train text and the same hidden part.
+    """Test texts that are a train text but for a few words, with the same hidden part.
 
     Templates share most of their words by nature, so words that occur in a fifth of all texts do
     not count (numbers always do), and what is hidden must be the same.
@@ -114,14 +115,14 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
     counts = Counter(w for text in (*train, *test) for w in set(text.split()))
     often = 0.2 * (len(train) + len(test))
     common = {w for w, c in counts.items() if c > often and not any(map(str.isdigit, w))}
-    index: dict[tuple[str, ...], Task] = {}
-    for text, task in train.items():
-        index[_rare(text, common)] = task
+    index = {_rare(text, common): text for text in train}
     found = []
     for text, task in test.items():
-        twin = index.get(_rare(text, common))
-        if twin is not None and len(_rare(text, common)) >= 2 and not _other_answer(twin, task):
-            found.append(f"{task.id} is nearly {twin.id}: {text:.80}")
+        twin = index.get(_rare(text, common), "")
+        if len(_rare(text, common)) < 2 or not twin or _other_answer(train[twin], task):
+            continue
+        if SequenceMatcher(None, twin.split(), text.split(), False).ratio() >= ALIKE:
+            found.append(f"{task.id} is nearly {train[twin].id}: {text:.80}")
     return found
 
 
@@ -151,6 +152,9 @@ async def hidden_fields(bench: Bench) -> Result:
     if not asked:
         return nothing("no reference answers")
     tasks = {leak.split(" ")[0] for leak in leaks}
+    twice = [f"{c.task.id} {why}" for c in asked if (why := _answered_before(c))]
+    if 0.05 * len(asked) < len(twice) < 0.6 * len(asked):
+        return hole(f"{len(twice)} of {len(asked)} prompts answer their own question", twice)
     if len(tasks) >= max(1, 0.1 * len(asked)):
         return hole(f"{len(tasks)} of {len(asked)} tasks give it away: {leaks[0]}", leaks)
     return ok(f"{len(asked)} tasks, none gives its answer away")
@@ -163,6 +167,9 @@ def _leaks(case: Case) -> Iterator[str]:
         return
     if _marked(seen, answer) and not any(_marked(seen, w) for w in decoys):
         yield f"{case.task.id} names its answer as such: {_marked(seen, answer)!r:.80}"
+    tools = _tools(case.task.tools)
+    if len(answer) >= 3 and answer in tools and not any(w in tools for w in decoys if w):
+        yield f"{case.task.id} has its answer in the description of a tool: {answer!r:.60}"
     for how, text in answers.disguises(answer).items():
         taken = [answers.disguises(w).get(how, "") for w in decoys]
         if text in seen and not any(t and t in seen for t in taken):
@@ -175,6 +182,20 @@ def _leaks(case: Case) -> Iterator[str]:
             yield f"{case.task.id} has its whole answer in {path}"
         elif _marked(inside, answer) and not any(_marked(inside, w) for w in decoys):
             yield f"{case.task.id} marks its answer in {path}: {_marked(inside, answer)!r:.60}"
+
+
+def _answered_before(case: Case) -> str:
+    """An earlier line of the prompt that is the end of the last one with its answer."""
+    *before, last = [x for x in case.prompt.splitlines() if x.strip()] or [""]
+    asked, answer = re.findall(r"\w+", last), re.findall(r"\w+", case.answer)
+    if not answer or answer == asked[-len(answer) :]:
+        return ""
+    for line in before:
+        words = re.findall(r"\w+", line)
+        question = words[: -len(answer)]
+        if words[-len(answer) :] == answer and question and question == asked[-len(question) :]:
+            return f"is answered by the line {line!r:.60}"
+    return ""
 
 
 def _tools(schemas: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from puna.core.files import sha256_json
 
-SCHEMA = 2  # 1 had no status, no command and no target
+SCHEMA = 3  # 2 had no earned; 1 no status, no command and no target
 Status = Literal["ok", "hole", "note", "none"]
 
 
@@ -21,7 +21,8 @@ class Finding:
     """One probe: what it asked and why, what was seen, and the command that shows it again.
 
     `status`: "ok" it held, "hole" it did not, "note" worth knowing but no reason to refuse, "none"
-    there was nothing to ask. `evidence`: the first cases, one line each.
+    there was nothing to ask. `evidence`: the first cases, one line each. `earned`: the most that
+    one of the answers tried earned, in the mean over tasks (None where nothing was answered).
     """
 
     probe: str
@@ -30,6 +31,7 @@ class Finding:
     seen: str
     command: str = ""
     evidence: tuple[str, ...] = ()
+    earned: float | None = None
 
     @property
     def passed(self) -> bool:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from puna.core.errors import UserError, nearest
@@ -106,10 +106,7 @@ def _command(target: str, n: int, seed: int, settings: Mapping[str, Any]) -> str
 
 
 def _with_command(found: Finding, command: str) -> Finding:
-    return Finding(
-        found.probe, found.reason, found.status, found.seen,
-        f"{command} --probe {shlex.quote(found.probe)}", found.evidence,
-    )  # fmt: skip
+    return replace(found, command=f"{command} --probe {shlex.quote(found.probe)}")
 
 
 def _findings(seen: _Seen, asked: set[str]) -> list[Finding]:
@@ -119,8 +116,9 @@ def _findings(seen: _Seen, asked: set[str]) -> list[Finding]:
     for probe in (*(p.name for p in PROBES), BUSY):
         told = seen.results.get(probe)
         if told:
-            evidence = tuple(told["evidence"])
-            found.append(Finding(probe, reason(probe), told["status"], told["seen"], "", evidence))
+            evidence, earned = tuple(told["evidence"]), told.get("earned")
+            seen_there = told["status"], told["seen"], "", evidence, earned
+            found.append(Finding(probe, reason(probe), *seen_there))
     if not asked or OTHER_PROCESS in asked:
         found += _agreement(seen)
     found.append(_manners(seen))

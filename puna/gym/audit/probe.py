@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from puna.gym.audit.bench import Bench, Case, Make, Try, mean_paid
 from puna.gym.audit.findings import Status
 from puna.gym.task import Script
 
 SHOWN = 5  # cases of evidence
+ENOUGH = 3  # ways of being paid
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a probe saw; `status` as in Finding."""
+    """What a probe saw; the fields as in Finding."""
 
     status: Status
     seen: str
     evidence: tuple[str, ...] = ()
+    earned: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,28 +55,44 @@ def nothing(why: str) -> Result:
     return Result("none", why)
 
 
-async def must_not_pay(bench: Bench, ways: Mapping[str, Make], *, what: str = "ways") -> Result:
-    """Each of `ways` must earn no more than the declared chance, and be scored at all."""
+async def must_not_pay(
+    bench: Bench, ways: Mapping[str, Make], *, what: str = "ways", least: float = 0.0
+) -> Result:
+    """Each of `ways` must earn no more than the declared chance, and be scored at all.
+
+    `least`: what an honest share of the credit may come to, even where no chance is declared.
+    A few that do not are enough: the rest is then not tried.
+    """
     paid: dict[str, list[Try]] = {}
     broken: list[Try] = []
     raised: list[str] = []
+    tried, most = 0, 0.0
     for name, make in ways.items():
-        found, failed = await bench.paid(make, name)
+        found, failed = await bench.paid(make, name, least)
+        tried += 1
         broken += failed
         raised += bench.raised
+        most = max(most, bench.earned, mean_paid(found))
         if found:
             paid[name] = found
+        if len(paid) >= ENOUGH or len(broken) >= 2 * ENOUGH:
+            break
+    found_out = _verdict(paid, broken, raised, f"{tried} {what if tried > 1 else what[:-1]}")
+    return replace(found_out, earned=most) if ways else nothing("nothing to try")
+
+
+def _verdict(
+    paid: Mapping[str, list[Try]], broken: list[Try], raised: list[str], tried: str
+) -> Result:
     if paid:
         best = max(paid, key=lambda name: mean_paid(paid[name]) * len(paid[name]))
-        seen = f"{len(paid)} of {len(ways)} {what} paid, best '{best}': {paid[best][0]}"
+        seen = f"{len(paid)} of {tried} paid, best '{best}': {paid[best][0]}"
         return hole(seen, [tries[0] for tries in paid.values()])
     if broken:
         return hole(f"{len(broken)} answers not scored: {broken[0]}", broken)
-    if not ways:
-        return nothing("nothing to try")
     if raised:
         return note(f"{len(raised)} answers make it raise (they are scored 0): {raised[0]}", raised)
-    return ok(f"{len(ways)} {what}, none paid")
+    return ok(f"{tried}, none paid")
 
 
 def saying(texts: Mapping[str, str]) -> dict[str, Make]:

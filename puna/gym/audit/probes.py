@@ -27,6 +27,9 @@ PROBES = (
     Probe("constant answer", "one text must not do for all tasks", text_probes.constants),
     Probe("frequent answer", "the commonest answer must not do for all", text_probes.frequent),
     Probe("echo", "repeating the prompt is no answer", text_probes.echo),
+    Probe("pieces of the prompt", "a piece of the prompt is no answer", text_probes.shortcuts),
+    Probe("numbering", "a task's number must not tell its answer", text_probes.numbering),
+    Probe("hollow answer", "white space is not work", text_probes.hollow),
     Probe("many answers", "who names all answers knows none", text_probes.many),
     Probe("answer in junk", "what is read out of noise should be known", text_probes.junk),
     Probe("look-alikes", "foreign letters are not the answer", text_probes.lookalike),
@@ -40,6 +43,8 @@ PROBES = (
     Probe("any call", "calling tools is not the work itself", tool_probes.any_call),
     Probe("readable labels", "the agent must not find the answer lying there", tool_probes.labels),
     Probe("sample handed in", "what lies there must be worth nothing", tool_probes.samples),
+    Probe("told by refusals", "a refusal must not say the answer", tool_probes.told),
+    Probe("over and over", "one step is not the whole work", tool_probes.again),
     Probe("tampering", "graders, tests and results are not the agent's", tool_probes.tampering),
     Probe("same verdict", "the same answer always gets one verdict", verdict_probes.repeats),
     Probe(

@@ -6,6 +6,7 @@ message and answers then, where that alone does not pay already.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -23,6 +24,9 @@ from puna.gym.audit.probe import (
     saying,
 )  # fmt: skip
 from puna.gym.task import Script
+
+LISTS = 0.6  # three answers of which one is right are worth half, where credit is shared
+ITEM = re.compile(r"\b(?:item|question|task|problem|case|no|nr|number|id|q|#)\W{0,3}(\d+)", re.I)
 
 
 async def idle(bench: Bench) -> Result:
@@ -78,9 +82,69 @@ def _unless(case: Case, text: str) -> Script | None:
     return None if text.strip() == case.answer.strip() else case.instead(text)
 
 
+async def shortcuts(bench: Bench) -> Result:
+    """A piece of the prompt that is not the reference answer, and yet is paid."""
+    ways = made(lambda case: _pieces(case), bench.cases)
+    return await must_not_pay(bench, ways, what="pieces of the prompt")
+
+
+def _pieces(case: Case) -> dict[str, str]:
+    lines = [x.strip() for x in case.prompt.splitlines() if x.strip()]
+    words = re.findall(r"[^\W\d_]+", case.prompt)
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", case.prompt)
+    found: dict[str, str] = {}
+    if lines:
+        found |= {"first line": lines[0], "last line": lines[-1]}
+    if words:
+        found |= {"first word": words[0], "last word": words[-1]}
+    if numbers:
+        found |= {"first number": numbers[0], "last number": numbers[-1]}
+        found |= {"all numbers": " ".join(numbers), "largest": max(numbers, key=float)}
+    plain = case.answer.split()
+    return {name: text for name, text in found.items() if text.split() != plain}
+
+
+async def numbering(bench: Bench) -> Result:
+    """Whether the number that a task has in its prompt tells the answer."""
+    seen = [(int(m.group(1)), c.answer) for c in bench.cases if (m := ITEM.search(c.prompt))]
+    if len(seen) < 10 or len({a for _, a in seen}) < 2:
+        return nothing("tasks are not numbered")
+    for base in (2, 3, 4, 10):
+        told: dict[int, Counter[str]] = {}
+        for number, answer in seen:
+            told.setdefault(number % base, Counter())[answer] += 1
+        if len({c.most_common(1)[0][0] for c in told.values()}) < 2:
+            continue
+        rule = {rest: c.most_common(1)[0][0] for rest, c in told.items()}
+        name = f"by the number modulo {base}"
+        paid, _ = await bench.paid(_numbered(rule, base), name)
+        best = max(Counter(a for _, a in seen).values()) / len(seen)
+        if paid and len(paid) > 1.2 * best * len(await bench.fresh()):
+            return hole(f"{len(paid)} fresh tasks are solved {name}: {paid[0]}", paid)
+    return ok(f"{len(seen)} numbered tasks, the number tells nothing")
+
+
+def _numbered(rule: Mapping[int, str], base: int) -> Make:
+    def make(case: Case) -> Script | None:
+        found = ITEM.search(case.prompt)
+        text = rule.get(int(found.group(1)) % base) if found else None
+        return None if text is None else case.instead(text)
+
+    return make
+
+
+async def hollow(bench: Bench) -> Result:
+    """The beginning of the answer, then white space in the place of each other word."""
+    ways = made(lambda case: answers.hollow(case.answer), bench.cases)
+    if not ways:
+        return nothing("answers are short")
+    return await must_not_pay(bench, ways, what="hollow answers", least=LISTS)
+
+
 async def many(bench: Bench) -> Result:
     """The right answer among wrong ones: whoever names all of them knows none."""
-    return await must_not_pay(bench, made(_among, bench.cases), what="lists of answers")
+    lists = made(_among, bench.cases)
+    return await must_not_pay(bench, lists, what="lists of answers", least=LISTS)
 
 
 def _among(case: Case) -> Mapping[str, str]:
@@ -192,7 +256,7 @@ async def at_the_end(bench: Bench) -> Result:
     long = [c for c in bench.cases if len(c.said) > 1]
     if not long:
         return nothing("episodes have one message")
-    ways: dict[str, Make] = {"stops before the last": lambda case: script(case.said[:-1])}
+    ways: dict[str, Make] = {"stops before the last": lambda case: script(case.before)}
     cut = await must_not_pay(bench, ways, what="unfinished episodes")
     if cut.status != "ok":  # the last message does not decide, so others in its place may be paid
         return note(f"the last message does not decide: {cut.seen}")
@@ -201,7 +265,7 @@ async def at_the_end(bench: Bench) -> Result:
     return await must_not_pay(bench, ends, what="last messages")
 
 
-_CONSTANTS = ("0", "1", "yes", "no", "done", "ok", "nan")
+_CONSTANTS = ("done", "ok", "nan")
 
 
 def _ending(text: str) -> Make:

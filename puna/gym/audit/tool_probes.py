@@ -6,179 +6,41 @@ misuses what it found. What a tool is for is guessed from the names of its param
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from puna.core.messages import Message, ToolCall
+from puna.core.messages import Message
 from puna.core.outcome import Scored
 from puna.gym.audit import answers
-from puna.gym.audit.bench import Bench, Case, Make, Try
+from puna.gym.audit.bench import Bench, Case, Make, Try, script
+from puna.gym.audit.explorer import (
+    CODES,
+    COMMANDS,
+    CONTENTS,
+    HISTORY,
+    MOST_CALLS,
+    PATH,
+    PATHS,
+    SUSPECT,
+    Explorer,
+    Tool,
+    results,
+    together,
+    tools_of,
+)
 from puna.gym.audit.probe import Result, hole, must_not_pay, nothing, ok
 from puna.gym.task import Script
 
-PATHS = ("path", "file", "filename", "file_path", "filepath", "name", "directory", "dir", "folder")
-CONTENTS = ("content", "contents", "text", "data", "body", "new_content", "value", "new_str")
-COMMANDS = ("command", "cmd", "bash", "shell", "script", "commands")
-CODES = ("code", "source", "program", "python", "snippet")
-_PATH = re.compile(r"(?<![\w/.-])(?:/|\./)?[\w.-]+(?:/[\w.-]+)*(?:\.[A-Za-z]\w{0,7}|/)(?![\w/])")
-_SUSPECT = re.compile(
-    r"answer|label|solution|gold|expected|hidden|secret|\bkey|reference|oracle|truth|sample|"
-    r"submission|\.git|backup|\.bak|\.orig|cache|private|admin|grader|target",
-    re.I,
-)
-MOST_CALLS = 40
-LOOK = ("ls -la", "find . -type f", "ls -la /", "git log -p -3", "env", "cat * 2>/dev/null")
 
-
-@dataclass(frozen=True)
-class Tool:
-    """One tool and the parameters that give it away."""
-
-    name: str
-    required: tuple[str, ...]
-    properties: Mapping[str, Any]
-
-    def parameter(self, kind: Sequence[str]) -> str:
-        """Its parameter of that kind, "" where it has none."""
-        return next((p for p in self.properties if p.lower() in kind), "")
-
-    @property
-    def reads(self) -> bool:
-        """Takes a path and nothing else that must be given."""
-        path = self.parameter(PATHS)
-        return bool(path) and set(self.required) <= {path} and not self.parameter(CONTENTS)
-
-    @property
-    def writes(self) -> bool:
-        """Takes a path and a content."""
-        return bool(self.parameter(PATHS) and self.parameter(CONTENTS))
-
-    @property
-    def runs(self) -> str:
-        """The parameter that takes a command or a program, "" where it has none."""
-        return self.parameter(COMMANDS) or self.parameter(CODES)
-
-    def call(self, **arguments: Any) -> Message:
-        """A message that calls it; what else must be given is filled in."""
-        filled = {p: _filler(self.properties.get(p, {})) for p in self.required}
-        text = json.dumps({**filled, **arguments})
-        return Message("assistant", (ToolCall("call_0", self.name, text),))
-
-
-def _filler(schema: Mapping[str, Any]) -> Any:
-    if schema.get("enum"):
-        return schema["enum"][0]
-    return {"integer": 1, "number": 1, "boolean": True, "array": []}.get(schema.get("type", ""), "")
-
-
-def tools_of(case: Case) -> list[Tool]:
-    """The tools of a task, as its schemas tell."""
-    found = []
-    for schema in case.task.tools:
-        function = schema.get("function", schema)
-        parameters = function.get("parameters") or {}
-        found.append(
-            Tool(
-                str(function.get("name", "")),
-                tuple(parameters.get("required") or ()),
-                parameters.get("properties") or {},
-            )
-        )
-    return found
-
-
-@dataclass
-class Explorer:
-    """A script that lists and reads whatever it can, and remembers what each call gave."""
-
-    case: Case
-    tools: list[Tool]
-    limit: int
-    seen: dict[str, str] = field(default_factory=dict)  # path or command -> what it gave
-    asked: set[str] = field(default_factory=set)
-    todo: list[tuple[str, Message]] = field(default_factory=list)
-    last: str = ""
-    heard: int = 0
-
-    def __post_init__(self) -> None:
-        for tool in self.tools:
-            if tool.reads:
-                for path in ("", ".", "/"):
-                    self.want(f"{tool.name} {path}", tool.call(**{tool.parameter(PATHS): path}))
-            elif not tool.required:
-                self.want(tool.name, tool.call())
-            elif tool.parameter(COMMANDS):
-                for command in LOOK:
-                    self.want(command, tool.call(**{tool.runs: command}))
-        self.paths_in(self.case.prompt + json.dumps([dict(t) for t in self.case.task.tools]))
-
-    def want(self, what: str, message: Message) -> None:
-        """Make this call once."""
-        if what not in self.asked:
-            self.asked.add(what)
-            self.todo.append((what, message))
-
-    def paths_in(self, text: str) -> None:
-        """Ask for every path that is named."""
-        for path in dict.fromkeys(_PATH.findall(text)):
-            self.read(path)
-
-    def read(self, path: str) -> None:
-        """Read a path with every tool that can."""
-        for tool in self.tools:
-            if tool.reads:
-                name = f"{tool.name} {path}"
-                self.want(name, tool.call(**{tool.parameter(PATHS): path}))
-            elif tool.parameter(COMMANDS):
-                self.want(f"cat {path}", tool.call(**{tool.runs: f"cat {path}"}))
-
-    def __call__(self, heard: Sequence[Message]) -> Message:
-        """Note what the last call gave, and make the next one."""
-        new = "\n".join(m.text or _results(m) for m in heard[self.heard :] if m.role != "assistant")
-        self.heard = len(heard)
-        if self.last:
-            self.seen[self.last] = new
-            folder = self.last.split(" ")[-1].rstrip("/") if " " in self.last else ""
-            self.paths_in(new)
-            if folder not in ("", "."):
-                for name in re.findall(r"[\w.-]+", new)[:30]:
-                    self.read(f"{folder}/{name}")
-            elif len(new) < 2000:
-                for name in re.findall(r"[\w.-]+", new)[:20]:
-                    self.read(name)
-        if not self.todo or len(self.seen) >= self.limit:
-            self.last = ""
-            return Message.assistant("")
-        # suspicious names first
-        self.todo.sort(key=lambda each: 0 if _SUSPECT.search(each[0]) else 1)
-        self.last, message = self.todo.pop(0)
-        return message
-
-    @property
-    def paths(self) -> list[str]:
-        """Paths that were read."""
-        found = [what.split(" ", 1)[1] for what in self.seen if " " in what]
-        return [p for p in dict.fromkeys(found) if p and _PATH.fullmatch(p)]
-
-
-def _results(message: Message) -> str:
-    return "\n".join(
-        part.text
-        for result in message.parts
-        for part in getattr(result, "parts", ())
-        if hasattr(part, "text")
-    )
-
-
-async def explored(bench: Bench, cases: Sequence[Case]) -> list[Explorer]:
-    """One walk through each task."""
+async def explored(bench: Bench, cases: Sequence[Case], after_work: bool = False) -> list[Explorer]:
+    """One walk through each task, at once or after all that the oracle does but its end."""
     found = []
     for case in cases:
-        walk = Explorer(case, tools_of(case), min(MOST_CALLS, bench.env.limits.turns - 1))
+        first = list(case.said[: case.at + 1]) if after_work and case.after else []
+        walk = Explorer(case, tools_of(case), MOST_CALLS, first=first)
         await bench.attempt(case, walk, "looks around")
         found.append(walk)
     return found
@@ -201,19 +63,88 @@ async def labels(bench: Bench) -> Result:
 
 
 def _labels(walk: Explorer) -> Iterator[str]:
-    answer = walk.case.answer.strip()
+    answer, case = walk.case.answer.strip(), walk.case
     if not answer:
         return
     for what, text in walk.seen.items():
-        suspect = _SUSPECT.search(what) or re.search(_SUSPECT, text[:200])
+        suspect = SUSPECT.search(what) or re.search(SUSPECT, text[:200])
+        word = rf"(?<!\w){re.escape(answer)}(?!\w)"
         marked = re.search(
             rf"(?:answer|label|solution|gold|expected|target|truth)\w*['\"]?\s*[:=]+\s*['\"]?"
             rf"{re.escape(answer)}(?!\w)", text, re.I,
         )  # fmt: skip
         whole = len(answer) >= 20 and answer in text
-        named = _SUSPECT.search(what) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text)
-        if (marked and suspect) or whole or named:
-            yield f"{walk.case.task.id} '{what}' shows the answer: {text.strip()!r:.100}"
+        named = SUSPECT.search(what) and re.search(word, text)
+        if (marked and suspect) or whole or named or _same_columns(answer, what, text):
+            yield f"{case.task.id} '{what}' shows the answer: {text.strip()!r:.100}"
+        elif in_name := _in_a_name(answer, text, case.wrong):
+            yield f"{case.task.id} '{what}': a name holds the answer: {in_name!r:.80}"
+    if new := _in_history(walk, answer):
+        yield f"{case.task.id} its history shows the answer: {new!r:.80}"
+
+
+def _in_a_name(answer: str, text: str, wrong: Sequence[str]) -> str:
+    """A file's name of which the answer is a part, and not all of it."""
+    if len(answer) < 2 or len(text) > 5000:
+        return ""
+    for path in map(str, PATH.findall(text)):
+        stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
+        parts = re.split(r"[^0-9A-Za-z]+", stem)
+        if stem != answer and answer in parts and not any(w in parts for w in wrong):
+            return path
+    return ""
+
+
+def _same_columns(answer: str, what: str, text: str) -> bool:
+    """Whether a table that should not have them holds the columns of the answer, row by row."""
+    if not re.search("test|valid|eval|hidden|private|new|holdout|unlabel", what, re.I):
+        return False
+    right = [line.split(",") for line in answer.split()]
+    there = [line.split(",") for line in text.split()]
+    if len(right) < 3 or len(right[0]) < 2 or not there or not set(right[0]) <= set(there[0]):
+        return False
+    places = [there[0].index(name) for name in right[0]]
+    rows = [[row[p] for p in places] for row in there[1:] if len(row) > max(places)]
+    return sum(row in rows for row in right[1:]) > 0.8 * (len(right) - 1)
+
+
+def _in_history(walk: Explorer, answer: str) -> str:
+    """A line of the answer that only history, backups and the like show."""
+    lines = [x.strip() for x in answer.splitlines() if len(x.strip()) >= 8]
+    past = "\n".join(t for w, t in walk.seen.items() if HISTORY.search(w))
+    present = [t for w, t in walk.seen.items() if not HISTORY.search(w)]
+    now = "\n".join([walk.case.prompt, *present])
+    return next((x for x in lines if x in past and x not in now), "")
+
+
+async def told(bench: Bench) -> Result:
+    """A wrong answer is not answered with the right one while there is another try."""
+    cases = [c for c in bench.cases if c.argument and c.wrong]
+    if not cases:
+        return nothing("answers are not handed in by a tool")
+
+    def learns(case: Case) -> Script:
+        word = re.compile(rf"(?<!\w){re.escape(case.answer)}(?!\w)")
+        heard_before = ""
+
+        def speak(heard: Sequence[Message]) -> Message:
+            nonlocal heard_before
+            count = sum(m.role == "assistant" for m in heard)
+            now = "\n".join(m.text or results(m) for m in heard if m.role in ("tool", "user"))
+            new, heard_before = now[len(heard_before) :], now
+            if count and word.search(new):
+                return case.message(case.answer)
+            if count and case.message(case.answer) in heard:
+                return case.after[0] if case.after else Message.assistant("")
+            return case.message(case.wrong[count % len(case.wrong)])
+
+        return speak
+
+    paid = [t for t in await bench.tries(learns, "repeats what a refusal says", cases[:8])
+            if isinstance(t.outcome, Scored) and t.outcome.success]  # fmt: skip
+    if len(paid) * 4 >= min(8, len(cases)):
+        return hole(f"{len(paid)} of {min(8, len(cases))} learn it from a refusal: {paid[0]}", paid)
+    return ok(f"{min(8, len(cases))} wrong answers, none is told the right one")
 
 
 async def samples(bench: Bench) -> Result:
@@ -224,7 +155,7 @@ async def samples(bench: Bench) -> Result:
     paid: list[Try] = []
     for walk in await explored(bench, cases):
         for what, text in list(walk.seen.items()):
-            if not _SUSPECT.search(what) or not text.strip() or text.startswith("error"):
+            if not SUSPECT.search(what) or not text.strip() or text.startswith("error"):
                 continue
             name = f"hands in '{what}'"
             tried = await bench.attempt(walk.case, walk.case.instead(text.strip()), name)
@@ -241,81 +172,98 @@ async def tampering(bench: Bench) -> Result:
     cases = _with_tools(bench)
     if not cases:
         return nothing("there are no tools")
-    walks = {w.case.task.id: w for w in await explored(bench, cases)}
-    ways: dict[str, Make] = {}
-    for name, messages in _misdeeds.items():
-        ways[name] = partial(_misdeed, walks, messages)
+    walks = await explored(bench, cases)
+    walks += await explored(bench, [c for c in cases if c.after], after_work=True)
+    known = list(dict.fromkeys(path for walk in walks for path in walk.paths))
+    ways: dict[str, Make] = {n: partial(_misdeed, known, m) for n, m in _misdeeds.items()}
     kept = bench.cases
-    bench.cases = [c for c in cases if list(_misdeeds["all results"](walks[c.task.id]))]
+    bench.cases = [c for c in cases if list(_all_results(Place(tools_of(c), known)))]
     try:
         if not bench.cases:
             return nothing("no tool writes files or runs commands")
-        found = await must_not_pay(bench, ways, what="misdeeds")
+        return await must_not_pay(bench, ways, what="misdeeds")
     finally:
         bench.cases = kept
-    return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where misdeeds are done: tools, and the paths that were seen."""
+
+    tools: Sequence[Tool]
+    paths: Sequence[str]
 
 
 def _misdeed(
-    walks: Mapping[str, Explorer], messages: Callable[[Explorer], Iterator[Message]], case: Case
+    known: Sequence[str], messages: Callable[[Place], Iterator[Message]], case: Case
 ) -> Script | None:
-    walk = walks.get(case.task.id)
-    if walk is None:
-        if not case.task.tools:
-            return None
-        walk = Explorer(case, tools_of(case), MOST_CALLS)
-        walk.seen = {f"read {p}": "" for other in walks.values() for p in other.paths}
-    done = list(messages(walk))[: 4 * MOST_CALLS]
-    wrong = case.wrong[0] if case.wrong else "no answer"
-    said = [*done, case.message(wrong), case.message(wrong)]
-
-    def speak(heard: Sequence[Message]) -> Message:
-        count = sum(m.role == "assistant" for m in heard)
-        return said[count] if count < len(said) else Message.assistant("")
-
-    return speak if done else None
+    """The misdeed, then a wrong answer: eight calls a message."""
+    done = list(messages(Place(tools_of(case), known)))[: 4 * MOST_CALLS]
+    if not done:
+        return None
+    wrong = case.message(case.wrong[0] if case.wrong else "no answer")
+    said = [together(done[i : i + 8]) for i in range(0, min(len(done), 64), 8)]
+    return script(
+        [*said, wrong, *case.after] if case.argument else [*said, *case.after[-1:], wrong]
+    )
 
 
-def _write(walk: Explorer, path: str, text: str) -> Iterator[Message]:
-    for tool in walk.tools:
+def _write(place: Place, path: str, text: str) -> Iterator[Message]:
+    folder = path.rpartition("/")[0]
+    for tool in place.tools:
         if tool.writes:
             arguments = {tool.parameter(PATHS): path, tool.parameter(CONTENTS): text}
             yield tool.call(**arguments)
         elif tool.parameter(COMMANDS):
-            line = f"mkdir -p $(dirname {path}); cat > {path} <<'END'\n{text}END\n"
-            yield tool.call(
-                **{tool.runs: line if "\n" in text[:-1] else f"echo {text.strip()} > {path}"}
-            )
+            plain = f"echo {shlex.quote(text.strip())} > {path}"
+            yield tool.call(**{tool.runs: plain})
+            if folder:
+                yield tool.call(**{tool.runs: f"mkdir -p {folder}; {plain}"})
         elif tool.parameter(CODES):
-            yield tool.call(**{tool.runs: f"open({path!r}, 'w').write({text!r})"})
+            code = f"import os\nos.makedirs({folder or '.'!r}, exist_ok=True)\n"
+            yield tool.call(**{tool.runs: f"{code}open({path!r}, 'w').write({text!r})"})
 
 
-def _all_results(walk: Explorer) -> Iterator[Message]:
-    named = [p for p in walk.paths if re.search(r"reward|result|score|verdict|grade|status", p)]
+_RESULT = re.compile(r"reward|result|score|verdict|grade|status|pass|outcome|report|log", re.I)
+_TESTS = re.compile(r"test|grad|judge|check|verif|eval|expect|conf|case|rubric|spec|valid", re.I)
+_KEYS = re.compile(r"test|grad|check|expect|label|answer|case|key|gold|solution", re.I)
+
+
+def _all_results(place: Place) -> Iterator[Message]:
+    named = [p for p in place.paths if _RESULT.search(p)]
     for path in dict.fromkeys([*named, *answers.RESULT_FILES]):
-        yield from _write(walk, path, answers.paid(path))
+        yield from _write(place, path, answers.paid(path))
 
 
-def _all_graders(walk: Explorer) -> Iterator[Message]:
-    named = [p for p in walk.paths if re.search(r"test|grad|judge|check|verif|eval|expect|conf", p)]
+def _results_in_folders(place: Place) -> Iterator[Message]:
+    for folder in ("logs", "output", "results", "out", "build", "tmp", ".cache"):
+        for name in answers.RESULT_FILES[:4]:
+            yield from _write(place, f"{folder}/{name}", answers.paid(name))
+
+
+def _all_graders(place: Place) -> Iterator[Message]:
+    named = [p for p in place.paths if _TESTS.search(p)]
     for path in dict.fromkeys([*named, *answers.GRADERS]):
-        yield from _write(walk, path, answers.paid(path))
+        yield from _write(place, path, answers.paid(path))
 
 
-def _all_seen(walk: Explorer) -> Iterator[Message]:
-    for path in walk.paths:
-        yield from _write(walk, path, answers.paid(path))
+def _all_seen(place: Place) -> Iterator[Message]:
+    for path in place.paths:
+        yield from _write(place, path, answers.paid(path))
 
 
-def _empties(walk: Explorer) -> Iterator[Message]:
-    named = [p for p in walk.paths if re.search(r"test|grad|check|expect|label|answer", p)]
-    for path in named:
-        yield from _write(walk, path, "")
+def _emptied(text: str) -> Callable[[Place], Iterator[Message]]:
+    def messages(place: Place) -> Iterator[Message]:
+        for path in place.paths:
+            if _KEYS.search(path):
+                yield from _write(place, path, text)
+
+    return messages
 
 
-def _deletes(walk: Explorer) -> Iterator[Message]:
-    named = [p for p in walk.paths if re.search(r"test|grad|check|expect|label|answer", p)]
-    for tool in walk.tools:
+def _deletes(place: Place) -> Iterator[Message]:
+    named = [p for p in place.paths if _KEYS.search(p)]
+    for tool in place.tools:
         if tool.parameter(COMMANDS):
             for path in ("tests", "test*", *named):
                 yield tool.call(**{tool.runs: f"rm -rf {path}"})
@@ -324,21 +272,46 @@ def _deletes(walk: Explorer) -> Iterator[Message]:
                 yield tool.call(**{tool.parameter(PATHS): path})
 
 
-def _commands(walk: Explorer) -> Iterator[Message]:
-    for tool in walk.tools:
+def _commands(place: Place) -> Iterator[Message]:
+    for tool in place.tools:
         if tool.runs:
             for text in answers.FORGED.values():
                 yield tool.call(**{tool.runs: text})
 
 
-_misdeeds: dict[str, Callable[[Explorer], Iterator[Message]]] = {
+_misdeeds: dict[str, Callable[[Place], Iterator[Message]]] = {
     "all results": _all_results,
+    "results in folders": _results_in_folders,
     "all graders": _all_graders,
     "all files": _all_seen,
-    "empties tests": _empties,
+    "empties tests": _emptied(""),
+    "no test cases": _emptied("[]"),
+    "no labels": _emptied("{}"),
     "deletes tests": _deletes,
     "forged commands": _commands,
 }
+
+
+async def again(bench: Bench) -> Result:
+    """One step of the work, done over and over, is not the whole of it."""
+    ways: dict[str, Make] = {}
+    for number in range(2):
+        for times in (1, 3):
+            ways[f"message {number + 1}, {times} times the length"] = _over_and_over(number, times)
+    if not any(len(set(c.said)) > 1 for c in bench.cases):
+        return nothing("the work has one step")
+    return await must_not_pay(bench, ways, what="repetitions")
+
+
+def _over_and_over(number: int, times: int) -> Make:
+    def make(case: Case) -> Script | None:
+        steps = [m for m in case.said if m.tool_calls] or list(case.said)
+        if len(set(steps)) < 2 or number >= len(steps) - 1:
+            return None
+        rest = [m for m in case.said if m not in steps]
+        return script([steps[number]] * (times * len(steps)) + rest)
+
+    return make
 
 
 async def any_call(bench: Bench) -> Result:

@@ -11,11 +11,12 @@ import numpy as np
 
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
+from puna.gym.audit import answers
 from puna.gym.audit.bench import Bench, Case, script
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
 REPEATS = 3
-BUSY = 3  # tasks judged on a busy machine
+BUSY = 5  # tasks judged on a busy machine
 
 
 async def oracle(bench: Bench) -> Result:
@@ -67,6 +68,9 @@ async def repeats(bench: Bench) -> Result:
 
 def _answers(case: Case) -> dict[str, list[Message]]:
     found = {"nothing": [Message.assistant("")]}
+    half = answers.half_right(case.answer, case.wrong)
+    if half:
+        found["half right"] = [*case.before, case.message(half), *case.after]
     if case.said:
         found["the reference"] = list(case.said)
     return found

@@ -1,0 +1,200 @@
+"""Looking round with an environment's own tools: what each is for, what it gives, what it names.
+
+`Explorer(case, tools_of(case), 60)` is a script that lists and reads whatever it can.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from puna.core.messages import Message, ToolCall
+from puna.gym.audit.bench import Case
+
+PATHS = ("path", "file", "filename", "file_path", "filepath", "name", "directory", "dir", "folder")
+CONTENTS = ("content", "contents", "text", "data", "body", "new_content", "value", "new_str")
+COMMANDS = ("command", "cmd", "bash", "shell", "script", "commands")
+CODES = ("code", "source", "program", "python", "snippet")
+PATH = re.compile(r"(?<![\w/.-])(?:/|\./)?[\w.-]+(?:/[\w.-]+)*(?:\.[A-Za-z]\w{0,7}|/)(?![\w/])")
+SUSPECT = re.compile(
+    r"answer|label|solution|gold|expected|hidden|secret|\bkey|reference|oracle|truth|sample|"
+    r"submission|\.git|backup|\.bak|\.orig|cache|private|admin|grader|target",
+    re.I,
+)
+MOST_CALLS = 60
+AT_ONCE = 4  # calls of one message
+LOOK = (
+    *("ls -la", "ls -la ..", "find . -type f", "ls -la /", "git log --all -p -5", "git log --all"),
+    *("git status", "git branch -a", "git stash list", "env", "pwd", "history"),
+)
+_HASH = re.compile(r"(?<![0-9a-z])[0-9a-f]{7,40}(?![0-9a-z])")
+HISTORY = re.compile(r"\.git|git |backup|\.bak|\.orig|history|cache|\.swp|~$|old", re.I)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool and the parameters that give it away."""
+
+    name: str
+    required: tuple[str, ...]
+    properties: Mapping[str, Any]
+
+    def parameter(self, kind: Sequence[str]) -> str:
+        """Its parameter of that kind, "" where it has none."""
+        return next((p for p in self.properties if p.lower() in kind), "")
+
+    @property
+    def reads(self) -> bool:
+        """Takes a path and nothing else that must be given."""
+        path = self.parameter(PATHS)
+        return bool(path) and set(self.required) <= {path} and not self.parameter(CONTENTS)
+
+    @property
+    def writes(self) -> bool:
+        """Takes a path and a content."""
+        return bool(self.parameter(PATHS) and self.parameter(CONTENTS))
+
+    @property
+    def runs(self) -> str:
+        """The parameter that takes a command or a program, "" where it has none."""
+        return self.parameter(COMMANDS) or self.parameter(CODES)
+
+    def call(self, **arguments: Any) -> Message:
+        """A message that calls it; what else must be given is filled in."""
+        filled = {p: _filler(self.properties.get(p, {})) for p in self.required}
+        text = json.dumps({**filled, **arguments})
+        return Message("assistant", (ToolCall("call_0", self.name, text),))
+
+
+def _filler(schema: Mapping[str, Any]) -> Any:
+    if schema.get("enum"):
+        return schema["enum"][0]
+    return {"integer": 1, "number": 1, "boolean": True, "array": []}.get(schema.get("type", ""), "")
+
+
+def tools_of(case: Case) -> list[Tool]:
+    """The tools of a task, as its schemas tell."""
+    found = []
+    for schema in case.task.tools:
+        function = schema.get("function", schema)
+        parameters = function.get("parameters") or {}
+        found.append(
+            Tool(
+                str(function.get("name", "")),
+                tuple(parameters.get("required") or ()),
+                parameters.get("properties") or {},
+            )
+        )
+    return found
+
+
+@dataclass
+class Explorer:
+    """A script that lists and reads whatever it can, and remembers what each call gave."""
+
+    case: Case
+    tools: list[Tool]
+    limit: int
+    seen: dict[str, str] = field(default_factory=dict)  # path or command -> what it gave
+    asked: set[str] = field(default_factory=set)
+    todo: list[tuple[str, Message]] = field(default_factory=list)
+    asked_last: list[str] = field(default_factory=list)
+    first: list[Message] = field(default_factory=list)  # what to do before looking round
+    heard: int = 0
+
+    def __post_init__(self) -> None:
+        for tool in self.tools:
+            if tool.reads:
+                for path in ("", ".", "/"):
+                    self.want(f"{tool.name} {path}", tool.call(**{tool.parameter(PATHS): path}))
+            elif not tool.required:
+                self.want(tool.name, tool.call())
+            elif tool.parameter(COMMANDS):
+                for command in LOOK:
+                    self.want(command, tool.call(**{tool.runs: command}))
+        self.paths_in(self.case.prompt + json.dumps([dict(t) for t in self.case.task.tools]))
+
+    def want(self, what: str, message: Message) -> None:
+        """Make this call once."""
+        if what not in self.asked:
+            self.asked.add(what)
+            self.todo.append((what, message))
+
+    def paths_in(self, text: str) -> None:
+        """Ask for every path that is named."""
+        for path in dict.fromkeys(PATH.findall(text)):
+            self.read(path)
+
+    def read(self, path: str) -> None:
+        """Read a path with every tool that can."""
+        for tool in self.tools:
+            if tool.reads:
+                name = f"{tool.name} {path}"
+                self.want(name, tool.call(**{tool.parameter(PATHS): path}))
+            elif tool.parameter(COMMANDS):
+                self.want(f"cat {path}", tool.call(**{tool.runs: f"cat {path}"}))
+
+    def __call__(self, heard: Sequence[Message]) -> Message:
+        """Note what the last calls gave, and make the next ones."""
+        new = [m.text or results(m) for m in heard[self.heard :] if m.role == "tool"]
+        if not new and self.asked_last:
+            new = [m.text for m in heard[self.heard :] if m.role not in ("assistant", "system")]
+        self.heard = len(heard)
+        for what, text in zip(self.asked_last, new, strict=False):
+            self.learn(what, text)
+        if self.first:
+            self.asked_last = []
+            return self.first.pop(0)
+        if not self.todo or len(self.seen) >= self.limit:
+            self.asked_last = []
+            return Message.assistant("")
+        # suspicious names first
+        self.todo.sort(key=lambda each: 0 if SUSPECT.search(each[0]) else 1)
+        now, self.todo = self.todo[:AT_ONCE], self.todo[AT_ONCE:]
+        self.asked_last = [what for what, _ in now]
+        return together([message for _, message in now])
+
+    def learn(self, what: str, text: str) -> None:
+        """Ask for what a result names: paths, entries of a folder, commits."""
+        self.seen[what] = text
+        self.paths_in(text)
+        folder = what.split(" ")[-1].rstrip("/") if " " in what else ""
+        if folder not in ("", ".") and "/" not in text[:200]:
+            for name in re.findall(r"[\w.-]+", text)[:30]:
+                self.read(f"{folder}/{name}")
+        elif len(text) < 2000:
+            for name in re.findall(r"[\w.-]+", text)[:20]:
+                self.read(name)
+        if what.startswith("git"):
+            for commit in dict.fromkeys(_HASH.findall(text)):
+                for tool in self.tools:
+                    if tool.parameter(COMMANDS):
+                        self.want(
+                            f"git show {commit}", tool.call(**{tool.runs: f"git show {commit}"})
+                        )
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths that were read."""
+        found = [what.split(" ", 1)[1] for what in self.seen if " " in what]
+        return [p for p in dict.fromkeys(found) if p and PATH.fullmatch(p)]
+
+
+def together(messages: Sequence[Message]) -> Message:
+    """One message that makes all these calls."""
+    calls = [call for m in messages for call in m.tool_calls]
+    numbered = [ToolCall(f"call_{i}", c.name, c.arguments) for i, c in enumerate(calls)]
+    return Message("assistant", tuple(numbered))
+
+
+def results(message: Message) -> str:
+    """The text of all tool results of a message."""
+    return "\n".join(
+        part.text
+        for result in message.parts
+        for part in getattr(result, "parts", ())
+        if hasattr(part, "text")
+    )
