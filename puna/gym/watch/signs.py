@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, ClassVar
 
 from puna.gym.watch.pot import Pot
@@ -302,18 +303,17 @@ class Length(Sign):
     name = "length"
 
     def learn(self, said: Sequence[Said]) -> None:
-        """The mean length."""
-        self._add(length=mean(s.length for s in said))
+        """The median length: one very long answer is no drift."""
+        self._add(length=median(s.length for s in said))
 
     def figure(self, said: Sequence[Said]) -> float:
-        """|log2| of the mean length over that of the start."""
-        return abs(
-            math.log2(max(1.0, mean(s.length for s in said)) / max(1.0, self.start["length"]))
-        )
+        """|log2| of the median length over that of the start."""
+        now = median(s.length for s in said)
+        return abs(math.log2(max(1.0, now) / max(1.0, self.start["length"])))
 
     def words(self, said: Sequence[Said]) -> tuple[str, dict[str, float]]:
         """Both lengths."""
-        now = mean(s.length for s in said)
+        now = float(median(s.length for s in said))
         text = f"answers are {now:.1f} long; in the first {WARM} steps {self.start['length']:.1f}"
         return text, {"length": now, "length_at_start": self.start["length"]}
 
