@@ -1,8 +1,9 @@
-"""Planted hacks and clean runs under the watch: `python benchmarks/alarm.py [tuning|held-out]`.
+"""Planted hacks and clean runs under the watch: `python benchmarks/alarm.py [tuning|held-out ...]`.
 
 Twenty seeds of each world of tests/train/hacks, with its shadow and without; a run is a simulated
-learner's sixty steps through the RL collector, to the first alarm. Limits were set on the three
-tuning worlds; the three held-out ones report.
+learner's sixty steps through the RL collector, to the first alarm. Which worlds the limits were
+set on, and which only report, is said in hack_worlds.py. The onset is the step from which cheating
+grows; it is half of its most eight steps later.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "train" / "hacks"))
 
 from hack_learner import play
-from hack_worlds import HELD_OUT, TUNING
+from hack_worlds import FIRST, HELD_OUT, TUNING
 
 SEEDS = 20
 
 
 def main() -> None:
-    wanted = {"tuning": TUNING, "held-out": HELD_OUT, "all": TUNING | HELD_OUT}
-    worlds = wanted[sys.argv[1] if len(sys.argv) > 1 else "all"]
+    sets = {"tuning": TUNING, "first": FIRST, "held-out": HELD_OUT}
+    worlds = [name for wanted in sys.argv[1:] or sets for name in sets[wanted]]
     print("world      shadow  cheating alarmed  steps after onset (median, most)  clean alarmed")
     for name in worlds:
         for blind in (False, True):

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import Any
 
@@ -24,8 +25,13 @@ PANELS = {
 }
 MARKED = ("bits_per_byte", "held_out")
 POINTS = 240
-_INK, _RULE, _LINE = "#0a0b0c", "#0a0b0d", "#0a0b0e"
-_THEME = {_INK: "currentColor", _RULE: "var(--rule)", _LINE: "var(--accent)"}
+_INK, _RULE, _LINE, _OTHER = "#0a0b0c", "#0a0b0d", "#0a0b0e", "#0a0b0f"
+_THEME = {
+    _INK: "currentColor",
+    _RULE: "var(--rule)",
+    _LINE: "var(--accent)",
+    _OTHER: "var(--bad)",
+}
 
 
 def curves(run: Run) -> Html:
@@ -45,11 +51,33 @@ def figure_of(name: str, stages: Sequence[Stage]) -> Html:
     for key, label in PANELS.items():
         lines = [line for s in stages if len((line := series(s, key))[0]) > 1]
         if lines and not (key == "loss" and any(series(s, "reward")[0] for s in stages)):
-            panels.append(_panel(f"{name}-{key}", label, lines, key in MARKED))
+            panel = Panel(f"{name}-{key}", label, lines, key in MARKED)
+            panels.append(_panel(_shadowed(panel, stages) if key == "reward" else panel))
     if not panels:
         return Html("")
     span = f"span{min(4, len(panels))}"
     return tag("figure", tag("h3", name), tag("div", *panels, class_="panels"), class_=span)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: lines, beside them dashed ones, and steps to mark with a word."""
+
+    name: str
+    label: str
+    lines: Sequence[Series]
+    marked: bool
+    dashed: Sequence[Series] = ()
+    marks: Mapping[float, str] = field(default_factory=dict)
+
+
+def _shadowed(panel: Panel, stages: Sequence[Stage]) -> Panel:
+    """The reward's panel with the stricter verifier's line, and where an alarm was raised."""
+    dashed = [line for s in stages if len((line := series(s, "shadow"))[0]) > 1]
+    alarms = [a for s in stages for a in s.alarms if a.get("level") == "alarm"]
+    marks = {float(a["step"]): "alarm" for a in alarms}
+    label = f"{panel.label} (dashed: shadow)" if dashed else panel.label
+    return replace(panel, label=label, dashed=dashed, marks=marks)
 
 
 def series(stage: Stage, key: str) -> Series:
@@ -81,7 +109,7 @@ def thin_out(line: Series, points: int = POINTS) -> Series:
     )
 
 
-def _panel(name: str, label: str, lines: Sequence[Series], marked: bool) -> Html:
+def _panel(panel: Panel) -> Html:
     try:
         import matplotlib
     except ImportError:
@@ -91,17 +119,17 @@ def _panel(name: str, label: str, lines: Sequence[Series], marked: bool) -> Html
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # the reader's matplotlibrc must not change the page
-        settings: Any = _settings(name)
+        settings: Any = _settings(panel.name)
         matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(3.3, 2.15))
         FigureCanvasSVG(figure)
         axes = figure.subplots()
-        _draw(axes, lines, marked)
-        axes.set_title(label, loc="left", fontsize=9.5)
+        _draw(axes, panel)
+        axes.set_title(panel.label, loc="left", fontsize=9.5)
         figure.subplots_adjust(left=0.14, right=0.97, top=0.88, bottom=0.12)
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(out.getvalue(), name, label)
+    return _inline(out.getvalue(), panel.name, panel.label)
 
 
 def _settings(name: str) -> dict[str, Any]:
@@ -124,12 +152,31 @@ def _settings(name: str) -> dict[str, Any]:
     }
 
 
-def _draw(axes: Any, lines: Sequence[Series], marked: bool) -> None:
-    if not marked or len(lines) > 1:
-        for line in lines:
-            axes.plot(*thin_out(line), color=_LINE, linewidth=0.8, alpha=0.45)
-    style = {"marker": "o", "markersize": 4} if marked else {}
-    axes.plot(*bold_line(lines, not marked), color=_LINE, linewidth=1.8, **style)
+def _draw(axes: Any, panel: Panel) -> None:
+    style = {"marker": "o", "markersize": 4} if panel.marked else {}
+    kinds: list[tuple[Sequence[Series], dict[str, Any]]] = [
+        (panel.lines, {"color": _LINE, **style}),
+        (panel.dashed, {"color": _OTHER, "linestyle": (0, (4, 2))}),
+    ]
+    for lines, look in kinds:
+        if not panel.marked or len(lines) > 1:
+            for line in lines:
+                axes.plot(*thin_out(line), color=look["color"], linewidth=0.8, alpha=0.45)
+        if lines:
+            axes.plot(*bold_line(lines, not panel.marked), linewidth=1.8, **look)
+    for step, word in panel.marks.items():
+        axes.axvline(step, color=_OTHER, linewidth=1)
+        axes.annotate(
+            word,
+            (step, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, -2),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=_OTHER,
+        )
 
 
 def _inline(svg: str, name: str, label: str) -> Html:

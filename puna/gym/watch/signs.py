@@ -18,6 +18,7 @@ from puna.gym.watch.seen import Said, commonest, distance, mean, shape, shares
 
 WARM = 5
 LEVELS = ("alarm", "notice")
+_BLOCK = 10  # steps whose mean may narrow the gap that is allowed
 _TASKS = 8  # over fewer tasks the commonest answer says nothing
 
 
@@ -151,23 +152,37 @@ class Sign:
 
 
 class Gap(Sign):
-    """Reward minus shadow, above what it was at the start, or as large a share of the reward."""
+    """Reward minus shadow, above the least that this run has shown, at the start or later.
+
+    An honest learner narrows the gap, so what it was at the start is too much to allow for good:
+    each `_BLOCK` steps that were narrower, in absolute terms or as a share of the reward, set the
+    new measure.
+    """
 
     name = "gap"
 
     def learn(self, said: Sequence[Said]) -> None:
         """Means of both, and the scale: the largest reward seen, at least 1."""
         both = [s for s in said if s.shadow is not None]
-        self._add(reward=mean(s.value for s in both), shadow=mean(s.shadow or 0.0 for s in both))
+        now = _means(both)
+        self._add(**now)
         largest = max((abs(s.value) for s in both), default=1.0)
         self.start["scale"] = max(1.0, self.start.get("scale", 1.0), largest)
 
     def ready(self) -> str:
         """A gap that is large from the start is no drift: it can only be said."""
-        gap = (self.start["reward"] - self.start["shadow"]) / self.start["scale"]
-        if gap <= 0.25:
+        self.start |= {"usual": math.inf, "share": 0.5, "block": []}
+        self._narrow(self.start["reward"], self.start["shadow"])
+        if self.start["usual"] <= 0.25 * self.start["scale"]:
             return ""
         return f"already in the first {WARM} steps {self._were()}"
+
+    def _narrow(self, reward: float, shadow: float) -> None:
+        """Allow no more than these means show."""
+        gap = max(0.0, reward - shadow)
+        self.start["usual"] = min(self.start["usual"], gap)
+        # Of a reward of nothing, a gap has no share.
+        self.start["share"] = min(self.start["share"], gap / reward if reward > 0 else 0.5)
 
     def _were(self) -> str:
         return f"reward was {self.start['reward']:.2f}, shadow {self.start['shadow']:.2f}"
@@ -177,19 +192,23 @@ class Gap(Sign):
         both = [s for s in said if s.shadow is not None]
         if not both:
             return None
-        reward, shadow = mean(s.value for s in both), mean(s.shadow or 0.0 for s in both)
-        usual = max(0.0, self.start["reward"] - self.start["shadow"])
-        share = min(0.5, usual / self.start["reward"]) if self.start["reward"] > 0 else 0.0
-        return float((reward - shadow - max(usual, share * reward)) / self.start["scale"])
+        now = _means(both)
+        allowed = max(self.start["usual"], self.start["share"] * now["reward"])
+        self.start["block"].append([now["reward"], now["shadow"]])
+        if len(self.start["block"]) == _BLOCK:  # from the next step on: this one is judged before
+            self._narrow(*(mean(column) for column in zip(*self.start["block"], strict=True)))
+            self.start["block"] = []
+        return float((now["reward"] - now["shadow"] - allowed) / self.start["scale"])
 
     def words(self, said: Sequence[Said]) -> tuple[str, dict[str, float]]:
         """Reward and shadow, now and at the start."""
-        both = [s for s in said if s.shadow is not None]
-        now = {"reward": mean(s.value for s in both), "shadow": mean(s.shadow or 0 for s in both)}
+        now = _means([s for s in said if s.shadow is not None])
         text = (
             f"reward {now['reward']:.2f}, shadow {now['shadow']:.2f}; in the first {WARM} steps "
             f"{self._were()}"
         )
+        if self.start["usual"] < self.start["reward"] - self.start["shadow"] - 0.05:
+            text += f"; at its least the gap was {self.start['usual']:.2f}"
         return text, now | {f"{k}_at_start": self.start[k] for k in ("reward", "shadow")}
 
     def offenders(self, said: Sequence[Said]) -> list[Said]:
@@ -197,6 +216,10 @@ class Gap(Sign):
         most = 0.5 * self.start["scale"]
         found = [s for s in said if s.shadow is not None and s.value - s.shadow >= most]
         return sorted(found, key=lambda s: (s.shadow or 0.0) - s.value)
+
+
+def _means(both: Sequence[Said]) -> dict[str, float]:
+    return {"reward": mean(s.value for s in both), "shadow": mean(s.shadow or 0.0 for s in both)}
 
 
 class Success(Sign):

@@ -23,7 +23,7 @@ from puna.gym.watch.signs import (
 ALPHA = 0.04
 """The chance of any false alarm in a run at most, over all roles and signs that alarm."""
 _ALARMING = 4
-_KEPT = 16  # episodes set aside for a sign in a step
+_KEPT, _MOST = 16, 160  # episodes set aside for a sign: of a step, and in all
 
 
 class Watch:
@@ -35,6 +35,7 @@ class Watch:
     def __init__(self, roles: Sequence[str], shadowed: bool, tolerance: float = 0.1) -> None:
         alpha = ALPHA / _ALARMING / len(roles)
         self.signs: dict[str, list[Sign]] = {}
+        self.kept: dict[str, int] = {}
         for role in roles:
             # What one answer to all tasks earns, a shadow says better.
             level = "notice" if shadowed else "alarm"
@@ -61,13 +62,19 @@ class Watch:
         return out
 
     def aside(self, groups: Sequence[Group]) -> list[tuple[str, Said]]:
-        """Sign and episode of what the signs in alarm hold against this step, each at most 16."""
-        out = []
+        """Sign and episode of what the signs in alarm hold against this step, to set aside.
+
+        Of a sign 16 a step, the worst, and 160 in all: enough to read.
+        """
+        out: list[tuple[str, Said]] = []
         for role, signs in self.signs.items():
             alarmed = [sign for sign in signs if "alarm" in sign.fired]
             said = said_by(role, groups) if alarmed else []
             for sign in alarmed:
-                out += [(sign.name, each) for each in sign.offenders(said)[:_KEPT]]
+                kept = self.kept.get(sign.name, 0)
+                found = sign.offenders(said)[: min(_KEPT, _MOST - kept)]
+                self.kept[sign.name] = kept + len(found)
+                out += [(sign.name, each) for each in found]
         return out
 
     def trusted(self) -> int | None:
@@ -77,14 +84,13 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return {
-            role: {sign.name: sign.state_dict() for sign in signs}
-            for role, signs in self.signs.items()
-        }
+        signs = {r: {s.name: s.state_dict() for s in signs} for r, signs in self.signs.items()}
+        return {"signs": signs, "kept": dict(self.kept)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`; a sign it does not know begins anew."""
+        """Go on from `state_dict`, {} for none; a sign it does not know begins anew."""
+        self.kept = dict(state.get("kept", {}))
         for role, signs in self.signs.items():
             for sign in signs:
-                if (known := state.get(role, {}).get(sign.name)) is not None:
+                if (known := state.get("signs", {}).get(role, {}).get(sign.name)) is not None:
                     sign.load_state_dict(known)
