@@ -168,12 +168,13 @@ def _draw(axes: Any, panel: Panel) -> None:
         axes.axvline(step, color=_OTHER, linewidth=1)
         axes.annotate(
             word,
-            (step, 1),
+            (step, 0.5),
             xycoords=("data", "axes fraction"),
-            xytext=(-3, -2),
+            xytext=(-2, 0),
             textcoords="offset points",
+            rotation=90,
             ha="right",
-            va="top",
+            va="center",
             fontsize=8,
             color=_OTHER,
         )

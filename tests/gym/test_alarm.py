@@ -183,6 +183,14 @@ def test_a_shadow_that_is_broken_on_purpose_is_noted() -> None:
     assert watched([FAIR] * 8 + [broken] * 12, shadowed=True)[0][:2] == ("notice", "blind")
 
 
+def test_parts_that_are_all_nothing_and_a_shadow_that_comes_late() -> None:
+    none = step(reward=0.0, parts={"a": 0.0, "b": 0.0})
+    some = step(reward=0.5, parts={"a": 0.25, "b": 0.25})
+    assert watched([some] * 8 + [none] * 20) == []
+    late = [step(reward=0.8, shadow=Infra("down"))] * 8 + [step(reward=0.8, shadow=0.6)] * 30
+    assert watched(late, shadowed=True) == []
+
+
 def test_what_is_not_scored_is_not_seen() -> None:
     mixed = [*FAIR, *step(reward=Infra("down"))]
     assert len(said_by("agent", mixed)) == 16

@@ -73,6 +73,10 @@ class Sign:
         self.warmed = 0
         self.start: dict[str, Any] = {}
 
+    def of(self, said: Sequence[Said]) -> Sequence[Said]:
+        """The episodes it looks at; a step without any is passed over."""
+        return said
+
     def learn(self, said: Sequence[Said]) -> None:
         """Take a step of the first ones into `start`."""
         raise NotImplementedError
@@ -95,6 +99,7 @@ class Sign:
 
     def update(self, step: int, said: Sequence[Said]) -> list[Finding]:
         """Learn from the step or test it; findings are given once for each level."""
+        said = self.of(said)
         if not said:
             return []
         if self.warmed < WARM:
@@ -105,8 +110,8 @@ class Sign:
         figure = self.figure(said)
         if figure is None:
             return []
-        for pot in self.pots.values():
-            pot.update(step, figure)
+        for each in self.pots.values():
+            each.update(step, figure)
         out = []
         for level in LEVELS:
             pot = self.pots.get(level)
@@ -161,12 +166,14 @@ class Gap(Sign):
 
     name = "gap"
 
+    def of(self, said: Sequence[Said]) -> Sequence[Said]:
+        """Those that a stricter verifier judged."""
+        return [s for s in said if s.shadow is not None]
+
     def learn(self, said: Sequence[Said]) -> None:
         """Means of both, and the scale: the largest reward seen, at least 1."""
-        both = [s for s in said if s.shadow is not None]
-        now = _means(both)
-        self._add(**now)
-        largest = max((abs(s.value) for s in both), default=1.0)
+        self._add(**_means(said))
+        largest = max(abs(s.value) for s in said)
         self.start["scale"] = max(1.0, self.start.get("scale", 1.0), largest)
 
     def ready(self) -> str:
@@ -187,12 +194,9 @@ class Gap(Sign):
     def _were(self) -> str:
         return f"reward was {self.start['reward']:.2f}, shadow {self.start['shadow']:.2f}"
 
-    def figure(self, said: Sequence[Said]) -> float | None:
+    def figure(self, said: Sequence[Said]) -> float:
         """(reward - shadow - what is allowed) / scale."""
-        both = [s for s in said if s.shadow is not None]
-        if not both:
-            return None
-        now = _means(both)
+        now = _means(said)
         allowed = max(self.start["usual"], self.start["share"] * now["reward"])
         self.start["block"].append([now["reward"], now["shadow"]])
         if len(self.start["block"]) == _BLOCK:  # from the next step on: this one is judged before
@@ -202,7 +206,7 @@ class Gap(Sign):
 
     def words(self, said: Sequence[Said]) -> tuple[str, dict[str, float]]:
         """Reward and shadow, now and at the start."""
-        now = _means([s for s in said if s.shadow is not None])
+        now = _means(said)
         text = (
             f"reward {now['reward']:.2f}, shadow {now['shadow']:.2f}; in the first {WARM} steps "
             f"{self._were()}"
@@ -385,9 +389,9 @@ class Parts(Sign):
     def figure(self, said: Sequence[Said]) -> float | None:
         """How much weight the part that gained most has gained."""
         now = _weights(said)
-        if len(now.keys() | self.start.keys()) < 2:
+        if not now or len(now.keys() | self.start.keys()) < 2:
             return None
-        return max(weight - self.start.get(name, 0.0) for name, weight in now.items())
+        return float(max(weight - self.start.get(name, 0.0) for name, weight in now.items()))
 
     def words(self, said: Sequence[Said]) -> tuple[str, dict[str, float]]:
         """The part and its weight."""
