@@ -80,7 +80,18 @@ def run(args: list[str]) -> int:
     from puna.report.terminal import print_summary
 
     print_summary(done.directory, Console())
-    return 0
+    return _say_stopped(done.stages)
+
+
+def _say_stopped(stages: Sequence[Any]) -> int:
+    """Exit status 1, and a line for each stage that its alarm stopped; else 0."""
+    from puna.run import stopped_by_alarm
+
+    found = {stage.id: stopped_by_alarm(stage.result) for stage in stages}
+    for name, why in found.items():
+        if why:
+            print(f"puna: {name} was stopped by its alarm: {why}", file=sys.stderr)
+    return int(any(found.values()))
 
 
 def _unaudited(recipe: str, sets: Sequence[str]) -> list[str]:

@@ -262,6 +262,7 @@ def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str,
         return dict(_record(done)["result"])
     parents = {p: _fingerprint(d) for p, d in ctx.parents.items()}
     _refuse_other_parents(ctx, parents, journal)
+    _refuse_alarmed(stage, ctx)
     config = stage_config(stage)
     module = importlib.import_module(KINDS[stage.kind])
     watch = Stopwatch()
@@ -352,6 +353,23 @@ def _refuse_other_parents(ctx: StageContext, parents: Mapping[str, str], journal
     for parent, now in parents.items():
         if mine and mine[-1].get(parent) != now:
             raise _other_parent(ctx.dir, parent)
+
+
+def _refuse_alarmed(stage: Planned, ctx: StageContext) -> None:
+    """Raises StageError where training would go on from a stage that its alarm stopped."""
+    for parent, directory in ctx.parents.items() if stage.kind != "eval" else ():
+        line = stopped_by_alarm(_record(directory / "stage.json")["result"])
+        if line:
+            raise StageError(f"{stage.id}: not begun, {parent} was stopped by its alarm: {line}")
+
+
+def stopped_by_alarm(result: Mapping[str, Any]) -> str:
+    """Why its alarm stopped a stage with this result, in one line; "" where none did."""
+    found = result.get("stopped_by_alarm")
+    if not found:
+        return ""
+    kept = f"the weights kept are those of step {found['weights_of_step']}"
+    return f"{found['sign']}, step {found['step']}: {found['text']}; {kept}"
 
 
 def _other_parent(directory: Path, parent: str) -> UserError:

@@ -83,6 +83,8 @@ class Environment:
     `version` is MAJOR.MINOR: MAJOR rises with any change of prompt or reward. `tier` is the least
     isolation its episodes need. `chance` is the measured value that the best trivial policy earns.
     `has_oracle` is False where nobody knows a right answer (another library's environment).
+    `tolerance` is how far the mean reward may rise above the mean of `shadow`, as a share of the
+    reward's scale, before an alarm is raised (see `puna.gym.watch`).
     """
 
     name: ClassVar[str] = ""
@@ -93,6 +95,7 @@ class Environment:
     judge_seconds: ClassVar[float] = 10.0
     chance: ClassVar[float] = 0.0
     has_oracle: bool = True
+    tolerance: ClassVar[float] = 0.1
     Config: ClassVar[type] = NoConfig
 
     def __init__(self, config: Any = None, seed: int = 0) -> None:
@@ -127,6 +130,16 @@ class Environment:
         it runs on the event loop, so it must not block.
         """
         raise NotImplementedError
+
+    def shadow(
+        self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
+    ) -> Verdicts | Awaitable[Verdicts] | None:
+        """A stricter judgement that training never sees, asked like `judge` and after it; or None.
+
+        On the reward's scale, and equal to it where an episode deserves its reward, so that what
+        the reward says above it was not earned. Where it fails, only the watch is blind.
+        """
+        return None
 
     def oracle(self, task: Task) -> Mapping[str, Script]:
         """Scripts per role that succeed."""

@@ -22,7 +22,7 @@ from puna.gym.environment import Environment, Session, Turn
 from puna.gym.seat import ChatSeat, ContextFullError, Policy, Scripted, Seat, take_seat
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode, Trajectory
-from puna.gym.verify import OUTSIDE, judge_group
+from puna.gym.verify import OUTSIDE, judge_group, shadow_group
 from puna.gym.workers import Workers
 from puna.sandbox import shared
 
@@ -116,8 +116,9 @@ class Rollout:
 
     `meet` is the engine's rendezvous where a local Sampler plays; `wave` bounds live episodes then,
     `concurrency` bounds them elsewhere. Results depend on none of them. `resources` of an earlier
-    `env.setup()` may be lent; otherwise they are made here and torn down by `close`. Raises
-    UserError where the environment needs more isolation than there is.
+    `env.setup()` may be lent; otherwise they are made here and torn down by `close`. With `shadow`
+    the environment's stricter verifier is asked too, after its own. Raises UserError where the
+    environment needs more isolation than there is.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class Rollout:
         workers: int = 2,
         judge_policy: ChatPolicy | None = None,
         resources: Any = None,
+        shadow: bool = False,
     ) -> None:
         refuse_less_isolation(env)
         missing = [role for role in env.roles if role not in policies]
@@ -141,7 +143,7 @@ class Rollout:
         self.params = params or SamplingParams()
         self.agents = agents or {}
         self.wave, self.concurrency = wave, concurrency
-        self.judge_policy = judge_policy
+        self.judge_policy, self.shadow = judge_policy, shadow
         self.borrowed = resources is not None
         self.resources = resources if self.borrowed else env.setup()
         self.workers = Workers(workers)
@@ -210,6 +212,10 @@ class Rollout:
             )
             for trajectory, outcomes in zip(fine, verdicts, strict=True):
                 trajectory.outcomes = dict(outcomes)
+            if self.shadow:
+                stricter = await shadow_group(self.env, task, episodes, ctx, self.workers)
+                for trajectory, outcomes in zip(fine, stricter, strict=True):
+                    trajectory.shadow = dict(outcomes)
         return Group(job, task, trajectories)
 
     async def _play(self, job: Job, task: Task, sample: int) -> Trajectory:

@@ -20,7 +20,7 @@ from puna.core.messages import Message
 from puna.core.outcome import Outcome, from_json, to_json
 from puna.core.rng import Key
 
-SCHEMA = 2  # 1 had no key and no seeds
+SCHEMA = 3  # 2 had no shadow, 1 no key and no seeds
 
 
 @dataclass
@@ -92,7 +92,8 @@ class Trajectory:
     """An episode with everything needed to train on it, print it and trust it.
 
     A draw of `role` in its turn t came from the stream (seeds[role], *key, role, t) where the
-    policy samples here; seeds["env"] made the task.
+    policy samples here; seeds["env"] made the task. `shadow` is what a stricter verifier said,
+    where one was asked: nothing that trains reads it.
     """
 
     env: Mapping[str, str]
@@ -103,6 +104,7 @@ class Trajectory:
     episode: Episode
     branches: dict[str, list[Branch]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    shadow: dict[str, Outcome] = field(default_factory=dict, kw_only=True)
     tags: Mapping[str, str] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     key: tuple[Key, ...] = ()
@@ -123,6 +125,7 @@ class Trajectory:
             "transcript": [{"speaker": who, **m.to_json()} for who, m in self.episode.transcript],
             "artifacts": {name: _sha256(data) for name, data in self.episode.artifacts.items()},
             "outcomes": {role: to_json(o) for role, o in self.outcomes.items()},
+            "shadow": {role: to_json(o) for role, o in self.shadow.items()},
             "tags": dict(self.tags),
             "usage": self.usage,
         }
@@ -162,6 +165,7 @@ class Trajectory:
             episode=Episode(data["task"], transcript, kept, data["ended"]),
             branches=branches,
             outcomes={r: from_json(o) for r, o in data["outcomes"].items()},
+            shadow={r: from_json(o) for r, o in data.get("shadow", {}).items()},
             tags=data["tags"],
             usage=dict(data["usage"]),
             key=tuple(data.get("key", ())),

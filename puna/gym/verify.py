@@ -56,6 +56,30 @@ async def judge_group(
     return await _judge_without_the_broken(env, task, episodes, ctx, workers, resources)
 
 
+async def shadow_group(
+    env: Environment, task: Task, episodes: Sequence[Episode], ctx: Any, workers: Workers
+) -> Verdicts:
+    """What `env.shadow` says of each episode, {} where there is none; never raises.
+
+    Where it fails on the group it is asked for each episode alone, so that one answer that breaks
+    it does not hide the others; where it fails again that episode's verdict is Infra.
+    """
+    if not has_shadow(env):
+        return [{} for _ in episodes]
+    try:
+        return await _judge(env, task, episodes, ctx, workers, shadow=True)
+    except VerifierError as error:
+        if len(episodes) == 1 or error.outside:
+            return [dict.fromkeys(env.roles, Infra(str(error))) for _ in episodes]
+    alone = [await shadow_group(env, task, [e], ctx, workers) for e in episodes]
+    return [verdicts[0] for verdicts in alone]
+
+
+def has_shadow(env: Environment) -> bool:
+    """Whether the environment brings a stricter verifier."""
+    return type(env).shadow is not Environment.shadow
+
+
 async def _judge_without_the_broken(
     env: Environment,
     task: Task,
@@ -83,11 +107,18 @@ async def _judge_without_the_broken(
 
 
 async def _judge(
-    env: Environment, task: Task, episodes: Sequence[Episode], ctx: Any, workers: Workers
+    env: Environment,
+    task: Task,
+    episodes: Sequence[Episode],
+    ctx: Any,
+    workers: Workers,
+    shadow: bool = False,
 ) -> Verdicts:
-    what = f"the verifier of {env.name} on {task.id}"
+    what = f"the {'shadow' if shadow else 'verifier'} of {env.name} on {task.id}"
     try:
-        verdicts = await _ask(env, task, episodes, ctx, workers, what)
+        verdicts = await _ask(env, task, episodes, ctx, workers, what, shadow)
+        if verdicts is None:
+            return [{} for _ in episodes]
         for outcomes in verdicts:
             if set(outcomes) != set(env.roles):
                 raise TypeError(f"outcomes for {sorted(outcomes)}, roles are {env.roles}")
@@ -115,16 +146,23 @@ async def _ask(
     ctx: Any,
     workers: Workers,
     what: str,
-) -> Verdicts:
-    """What the verifier says: a plain one on a worker, an async one on the event loop."""
+    shadow: bool,
+) -> Verdicts | None:
+    """What the verifier says: a plain one on a worker, an async one on the event loop.
+
+    Only a shadow may say None: it has nothing to say of this task.
+    """
 
     def call() -> Any:
-        given = env.judge(episodes, task.hidden, ctx)
-        return given if inspect.isawaitable(given) else list(given)
+        verifier = env.shadow if shadow else env.judge
+        given = verifier(episodes, task.hidden, ctx)
+        if inspect.isawaitable(given) or (shadow and given is None):
+            return given
+        return list(given)  # type: ignore[arg-type]
 
     given = await workers.run(call, deadline_s=env.judge_seconds, what=what)
-    if not inspect.isawaitable(given):
-        return list(given)
+    if given is None or isinstance(given, list):
+        return given
     try:
         async with asyncio.timeout(env.judge_seconds) as deadline:
             return list(await given)

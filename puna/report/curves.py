@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from puna.report.markup import Html, number, section, tag
-from puna.report.plot import LINE, picture
+from puna.report.plot import BAD, LINE, picture
 from puna.report.read import Run, Stage
 
 Series = tuple[list[float], list[float]]
@@ -39,11 +40,33 @@ def figure_of(name: str, stages: Sequence[Stage]) -> Html:
     for key, label in PANELS.items():
         lines = [line for s in stages if len((line := series(s, key))[0]) > 1]
         if lines and not (key == "loss" and any(series(s, "reward")[0] for s in stages)):
-            panels.append(_panel(f"{name}-{key}", label, lines, key in MARKED))
+            panel = Panel(f"{name}-{key}", label, lines, key in MARKED)
+            panels.append(_panel(_shadowed(panel, stages) if key == "reward" else panel))
     if not panels:
         return Html("")
     span = f"span{min(4, len(panels))}"
     return tag("figure", tag("h3", name), tag("div", *panels, class_="panels"), class_=span)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: lines, beside them dashed ones, and steps to mark with a word."""
+
+    name: str
+    label: str
+    lines: Sequence[Series]
+    marked: bool
+    dashed: Sequence[Series] = ()
+    marks: Mapping[float, str] = field(default_factory=dict)
+
+
+def _shadowed(panel: Panel, stages: Sequence[Stage]) -> Panel:
+    """The reward's panel with the stricter verifier's line, and where an alarm was raised."""
+    dashed = [line for s in stages if len((line := series(s, "shadow"))[0]) > 1]
+    alarms = [a for s in stages for a in s.alarms if a.get("level") == "alarm"]
+    marks = {float(a["step"]): "alarm" for a in alarms}
+    label = f"{panel.label} (dashed: shadow)" if dashed else panel.label
+    return replace(panel, label=label, dashed=dashed, marks=marks)
 
 
 def series(stage: Stage, key: str) -> Series:
@@ -75,18 +98,38 @@ def thin_out(line: Series, points: int = POINTS) -> Series:
     )
 
 
-def _panel(name: str, label: str, lines: Sequence[Series], marked: bool) -> Html:
+def _panel(panel: Panel) -> Html:
     def draw(axes: Any) -> None:
-        _draw(axes, lines, marked)
-        axes.set_title(label, loc="left", fontsize=9.5)
+        _draw(axes, panel)
+        axes.set_title(panel.label, loc="left", fontsize=9.5)
         axes.figure.subplots_adjust(left=0.14, right=0.97, top=0.88, bottom=0.12)
 
-    return picture(name, label, (3.3, 2.15), draw)
+    return picture(panel.name, panel.label, (3.3, 2.15), draw)
 
 
-def _draw(axes: Any, lines: Sequence[Series], marked: bool) -> None:
-    if not marked or len(lines) > 1:
-        for line in lines:
-            axes.plot(*thin_out(line), color=LINE, linewidth=0.8, alpha=0.45)
-    style = {"marker": "o", "markersize": 4} if marked else {}
-    axes.plot(*bold_line(lines, not marked), color=LINE, linewidth=1.8, **style)
+def _draw(axes: Any, panel: Panel) -> None:
+    style = {"marker": "o", "markersize": 4} if panel.marked else {}
+    kinds: list[tuple[Sequence[Series], dict[str, Any]]] = [
+        (panel.lines, {"color": LINE, **style}),
+        (panel.dashed, {"color": BAD, "linestyle": (0, (4, 2))}),
+    ]
+    for lines, look in kinds:
+        if not panel.marked or len(lines) > 1:
+            for line in lines:
+                axes.plot(*thin_out(line), color=look["color"], linewidth=0.8, alpha=0.45)
+        if lines:
+            axes.plot(*bold_line(lines, not panel.marked), linewidth=1.8, **look)
+    for step, word in panel.marks.items():
+        axes.axvline(step, color=BAD, linewidth=1)
+        axes.annotate(
+            word,
+            (step, 0.5),
+            xycoords=("data", "axes fraction"),
+            xytext=(-2, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=BAD,
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from puna.core.files import write_text
 from puna.core.recipe import shipped_recipes
+from puna.report.alarms import alarms
 from puna.report.curves import curves
 from puna.report.episodes import flips, sample_episodes, text_samples
 from puna.report.lineage import lineage
@@ -39,6 +40,7 @@ def render(run: Run) -> str:
             tag("section", main_table(rows), _legend(rows), seeds_compared(run)),
             lineage(run),
             curves(run),
+            alarms(run),
             bits_charts(run),
             score_tables(run),
             flips(run),

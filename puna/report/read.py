@@ -56,6 +56,13 @@ class Stage:
         found = {r["step"]: r for r in records}
         return [found[step] for step in sorted(found)]
 
+    @cached_property
+    def alarms(self) -> list[dict[str, Any]]:
+        """What the watch of an rl stage found, alarms and notices, in the order of steps."""
+        found = [r for r in read(self.dir / "alarms.jsonl") if number(r.get("step"))]
+        last = {(r["step"], str(r.get("role")), str(r.get("sign"))): r for r in found}
+        return [last[key] for key in sorted(last)]
+
     def figure(self, key: str) -> float | None:
         """A number of the result; for an unfinished stage from its last step's figures."""
         if self.state == "done" or not self.metrics:

@@ -102,7 +102,19 @@ def _stage_rows(run: Run, stage: Stage) -> list[Row]:
     if parent or not rows:
         mine = (exam for exam in run.exams if exam.stage == stage.id)
         rows += [_score_row(run, base, exam, parent) for exam in mine]
+    rows = _alarm_rows(base, mapping(stage.result.get("stopped_by_alarm"))) + rows
     return rows or [_training_row(base, stage)]
+
+
+def _alarm_rows(base: Row, stopped: Mapping[str, Any]) -> list[Row]:
+    """The figures on which its alarm stopped a stage: in the first steps, and in the last one."""
+    figures, out = mapping(stopped.get("figures")), []
+    verdict = f"stopped by its alarm at step {stopped.get('step')}"
+    for name in (n for n in figures if f"{n}_at_start" in figures):
+        before, after = (interval({"mean": figures[k]}) for k in (f"{name}_at_start", name))
+        metric = f"{name} while training"
+        out.append(replace(base, metric=metric, before=before, after=after, verdict=verdict))
+    return out
 
 
 def _bits_row(base: Row, bits: Mapping[str, Any]) -> Row:
@@ -265,6 +277,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def headline(run: Run, rows: Sequence[Row]) -> str:
     """One sentence of what came out."""
+    for stage in run.stages:
+        if stopped := mapping(stage.result.get("stopped_by_alarm")):
+            at = f"{stage.id} was stopped by its alarm at step {stopped.get('step')}"
+            return f"{at}: {stopped.get('text')}."
     told = [r for r in rows if r.difference and not r.of_group]
     if told:
         return _told(next((r for r in reversed(told) if r.kind == "rl"), told[-1]))

@@ -66,10 +66,11 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         state: dict[str, Any],
         extra: dict[str, torch.Tensor] | None = None,
+        spare: int | None = None,
     ) -> None:
         """Write checkpoint `step` (the number of finished steps) and drop the oldest.
 
-        Raises UserError on a full disk.
+        The newest one of at most `spare` steps is not dropped. Raises UserError on a full disk.
         """
         path = self.directory / f"step-{step:08d}"
         with NewDirectory(path, "checkpoint") as aside, _disk_errors():
@@ -83,18 +84,20 @@ class Checkpoints:
             (aside / "checkpoint.json").write_text(json.dumps(record, indent=1))
         before = [p for p in self._all() if p.name <= path.name]
         later = [p for p in self._all() if p.name > path.name]  # broken, or training had gone on
+        spared = [p for p in before if spare is not None and _step(p) <= spare][-1:]
         for old in later + before[: -self.keep]:
-            shutil.rmtree(old)
+            if old not in spared:
+                shutil.rmtree(old)
 
     def _all(self) -> list[Path]:
         return sorted(self.directory.glob("step-*"))
 
-    def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint whose every file has the hash it was written with.
+    def latest(self, most: int | None = None) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint, of at most `most` steps, whose every file has its known hash.
 
         A broken one is named and passed over. Raises UserError where all are broken.
         """
-        found = self._all()
+        found = [p for p in self._all() if most is None or _step(p) <= most]
         for path in reversed(found):
             problem = _problem(path)
             if problem is None:
@@ -136,6 +139,10 @@ def _disk_errors() -> Iterator[None]:
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, path)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _problem(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from puna.core.rng import stream
 from puna.core.stage import StageContext, StageError, Stopwatch
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
-from puna.train.checkpoint import Checkpoints, save_model
+from puna.train.checkpoint import Checkpoints, load_model, save_model
 from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
 
 LossFn = Callable[[int], dict[str, float]]
@@ -64,6 +65,8 @@ def micro_budget(wanted: int, model: Decoder) -> int:
 class Trainer:
     """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept.
 
+    The newest checkpoint of at most `spare` steps outlives those that `keep_checkpoints` keeps.
+
     `inputs` names the data or environment by content. Raises UserError where a checkpoint of the
     stage was made from others: half of the steps on each would be nobody's result.
     """
@@ -85,6 +88,7 @@ class Trainer:
         self.step, self.tokens = 0, 0
         self.state: dict[str, Any] = {}
         self.extra: dict[str, torch.Tensor] = {}
+        self.spare: int | None = None
         self.watch = Stopwatch()
         found = self.checkpoints.latest()
         if found is not None:
@@ -119,7 +123,7 @@ class Trainer:
             "wall": self.watch.wall,
         }
         self.checkpoints.save(
-            self.step, self.model, self.tokenizer, self.optimizer, record, self.extra
+            self.step, self.model, self.tokenizer, self.optimizer, record, self.extra, self.spare
         )
 
     def not_finite(self, what: str) -> StageError:
@@ -135,11 +139,17 @@ class Trainer:
     ) -> None:
         """Train to `steps`. `after(finished steps)` may add figures, or raise StopTraining.
 
+        Where `backward` raises it, nothing is learned from that step; its figures are recorded.
         Raises StageError when the loss or the gradient is not finite; the last checkpoint is kept.
         """
         stopped = bool(self.state.get("stopped"))
         while self.step < self.steps and not stopped:
-            figures = backward(self.step)
+            try:
+                figures = backward(self.step)
+            except StopTraining as stop:
+                # No checkpoint: a resumed stage repeats the steps since the last and stops again.
+                self.journal.append({"step": self.step + 1, "cpu": self.watch.cpu, **stop.figures})
+                break
             lr = learning_rate(self.optim, self.step, self.steps)
             norm = update(self.model, self.optimizer, self.optim, lr)
             if not math.isfinite(figures[shown]) or not math.isfinite(norm):
@@ -162,6 +172,16 @@ class Trainer:
                 self.save()
         crash_point("stage.trained")
 
+    def rewind(self, most: int, start: Path) -> int:
+        """Take the weights of the newest checkpoint of at most `most` steps, else those of `start`.
+
+        Returns how many steps they have seen.
+        """
+        found = self.checkpoints.latest(most)
+        source, step = (start, 0) if found is None else (found[0], found[1]["step"])
+        self.model.load_state_dict(load_model(source)[0].state_dict())
+        return int(step)
+
     def finish(self) -> dict[str, Any]:
         """Put the final model in place; the figures every stage reports."""
         save_model(self.model, self.tokenizer, self.ctx.dir / "model")
@@ -175,7 +195,7 @@ class Trainer:
 
 
 class StopTraining(Exception):
-    """Raised by `after` to end training early, as when a held-out score stopped rising."""
+    """Raised to end training early: a held-out score stopped rising, an alarm was raised."""
 
     def __init__(self, figures: dict[str, float]) -> None:
         super().__init__("stop")

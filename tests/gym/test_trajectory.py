@@ -138,10 +138,12 @@ def test_json_round_trip(tokens: list[tuple[int, bool, float, int]], layers: int
         {"sampled_tokens": 3.0},
         ("rl", 3, "guess", "test", 0, 3),
         {"env": 0, "agent": 7},
+        shadow={"agent": Scored(0.25, False)},
     )
     again = Trajectory.from_json(json.loads(json.dumps(made.to_json())))
     assert again.to_json() == made.to_json()
     assert again.outcomes == made.outcomes
+    assert again.shadow == made.shadow
     assert again.episode == made.episode
     kept = again.branches["agent"][0]
     assert (kept.ids, kept.mask, kept.logprobs) == (branch.ids, branch.mask, branch.logprobs)
@@ -176,8 +178,8 @@ def test_artifacts_are_saved_by_hash_and_read_back(tmp_path: Path) -> None:
 
 def test_the_record_of_the_schema_before_is_read() -> None:
     record = Trajectory({}, "t", "test", 0, 0, Episode("t", ())).to_json()
-    assert record["schema"] == 2
-    old = {k: v for k, v in record.items() if k not in ("key", "seeds")} | {"schema": 1}
+    assert record["schema"] == 3
+    old = {k: v for k, v in record.items() if k != "shadow"} | {"schema": 2}
     assert Trajectory.from_json(old).to_json() == record
 
 

@@ -1,9 +1,11 @@
+import json
 import math
 import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from puna.report.alarms import alarms
 from puna.report.curves import bold_line, figure_of, thin_out
 from puna.report.read import open_run
 
@@ -63,3 +65,26 @@ def test_figures_that_are_not_finite_are_left_out(writer):
     page = figure_of("sft", [stage])
     assert page.count("<svg") == 1
     assert "nan" not in page.lower().replace("nats", "")
+
+
+def test_the_shadow_is_dashed_beside_the_reward_and_the_alarm_marked(writer):
+    run = writer()
+    run.rl()
+    path = run.finish() / "rl" / "metrics.jsonl"
+    plain = figure_of("rl", [open_run(run.dir).stage("rl")])
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**r, "shadow": 0.1}) + "\n" for r in records))
+    alarm = {"step": 7, "role": "agent", "sign": "gap", "level": "alarm", "text": "<b>"}
+    notice = {**alarm, "sign": "length", "level": "notice", "step": 3}
+    found = "".join(json.dumps(x) + "\n" for x in (alarm, notice, alarm))
+    (path.parent / "alarms.jsonl").write_text(found)
+    page = figure_of("rl", [open_run(run.dir).stage("rl")])
+    assert "dashed: shadow" in page
+    assert "dashed: shadow" not in plain
+    assert page.count("stroke-dasharray") > plain.count("stroke-dasharray")
+    assert page.count(">alarm<") == 1
+    assert "var(--bad)" in page
+    assert "var(--bad)" not in plain
+    told = alarms(open_run(run.dir))
+    assert told.index("length") < told.index("gap")
+    assert told.count("&lt;b&gt;") == 2

@@ -114,3 +114,17 @@ def test_a_model_directory(new_model, tokenizer, tmp_path):
         assert all(torch.equal(ours[k], theirs[k]) for k in ours)
     with pytest.raises(UserError, match="no model in"):
         load_model(tmp_path)
+
+
+def test_one_may_be_spared(new_model, tokenizer, tmp_path):
+    """The newest of at most `spare` steps stays, and goes once a newer one may be spared."""
+    model, optimizer = trained(new_model)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    kept = []
+    for step, spare in ((3, None), (6, 4), (9, 4), (12, 5), (15, 13), (18, 13)):
+        checkpoints.save(step, model, tokenizer, optimizer, {}, spare=spare)
+        kept.append([int(p.name[5:]) for p in sorted(tmp_path.iterdir())])
+    assert kept == [[3], [3, 6], [3, 6, 9], [3, 9, 12], [12, 15], [12, 15, 18]]
+    assert checkpoints.latest(14)[1]["step"] == 12
+    assert checkpoints.latest()[1]["step"] == 18
+    assert checkpoints.latest(11) is None

@@ -10,6 +10,7 @@ import torch
 
 from puna.core.errors import UserError
 from puna.core.stage import StageError
+from puna.train.checkpoint import save_model
 from puna.train.loop import StopTraining, Trainer
 from puna.train.optim import OptimConfig
 
@@ -100,3 +101,30 @@ def test_a_stage_may_end_early_and_stays_ended(ctx, new_model, tokenizer):
     lines = (ctx.dir / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3
     assert json.loads(lines[-1])["held_out"] == 0.5
+
+
+def test_where_backward_stops_it_nothing_is_learned_of_that_step(ctx, new_model, tokenizer):
+    """No checkpoint either: resumed, it repeats the steps since the last and stops there again."""
+    seen = []
+    for _ in range(2):
+        trainer = trainer_of(ctx, new_model(), tokenizer)
+        loss = loss_of(trainer)
+
+        def backward(step, loss=loss):
+            if step == 3:
+                raise StopTraining({"reward": 0.5})
+            return loss(step)
+
+        trainer.run(backward, "loss")
+        assert trainer.step == 3
+        seen.append({k: v.clone() for k, v in trainer.model.state_dict().items()})
+    assert all(torch.equal(seen[0][k], seen[1][k]) for k in seen[0])
+    assert kept(ctx) == [2]
+    records = [json.loads(x) for x in (ctx.dir / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2, 3, 4, 3, 4]
+    assert records[-1]["reward"] == 0.5
+    save_model(new_model(5), tokenizer, ctx.dir / "start")
+    assert trainer.rewind(2, ctx.dir / "start") == 2
+    assert trainer.rewind(1, ctx.dir / "start") == 0
+    wanted = new_model(5).state_dict()
+    assert all(torch.equal(v, wanted[k]) for k, v in trainer.model.state_dict().items())

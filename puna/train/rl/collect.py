@@ -25,7 +25,8 @@ class Collected:
     groups: list[Group] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
-    shown: list[Group] = field(default_factory=list)
+    seen: list[Group] = field(default_factory=list)
+    """All of the step's groups, in order."""
     failure: str = ""
     """Why the first outcome that is not Scored is not."""
 
@@ -87,7 +88,7 @@ class Collector:
             used, unsettled = useful(rows, self.roles)  # all: an outcome may wait for any group
         out.groups = [seen[i] for i in used]
         out.rows = [row for mine in used.values() for row in mine]
-        out.shown, out.failure = seen[:1], first_failure(seen)
+        out.seen, out.failure = seen, first_failure(seen)
         out.figures = figures(seen, self.roles) | {
             "rows_unsettled": unsettled,
             "groups_seen": len(seen),
@@ -102,10 +103,14 @@ class Collector:
 
 
 def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
-    """Reward and success of `roles`, lengths and failures, over all groups seen, useful or not."""
+    """Reward and success of `roles`, lengths and failures, over all groups seen, useful or not.
+
+    Where a stricter verifier was asked, `shadow` is its mean over what is Scored by both.
+    """
     counts = {"scored": 0, "invalid": 0, "infra": 0}
     values: dict[str, list[float]] = {}
     successes: list[float] = []
+    stricter: list[float] = []
     lengths: list[int] = []
     for trajectory in (t for g in groups for t in g.trajectories):
         branches = [b for found in trajectory.branches.values() for b in found]
@@ -117,6 +122,9 @@ def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
                     values.setdefault(role, []).append(outcome.value)
                     if role in roles:
                         successes.append(float(outcome.success))
+                        match trajectory.shadow.get(role):
+                            case Scored(value=value):
+                                stricter.append(value)
                 case Invalid():
                     counts["invalid"] += 1
                 case Infra():
@@ -125,6 +133,8 @@ def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
     pooled = [x for role, v in values.items() if role in roles for x in v]
     out["reward"] = float(np.mean(pooled)) if pooled else 0.0
     out["success"] = float(np.mean(successes)) if successes else 0.0
+    if stricter:
+        out["shadow"] = float(np.mean(stricter))
     if lengths:
         out["length_p50"], out["length_p99"] = map(float, np.percentile(lengths, [50, 99]))
         out["sampled_tokens"] = float(sum(lengths))

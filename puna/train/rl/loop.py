@@ -32,12 +32,15 @@ from puna.gym.environment import Environment
 from puna.gym.loop import Rollout, identity
 from puna.gym.registry import load_environment
 from puna.gym.seat import Policy
+from puna.gym.verify import has_shadow
+from puna.gym.watch.signs import Finding
+from puna.gym.watch.watch import Watch
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import env_settings, train_tasks
 from puna.train.held_out import held_out_score
-from puna.train.loop import Trainer, at_least_one, micro_budget
+from puna.train.loop import StopTraining, Trainer, at_least_one, micro_budget
 from puna.train.loss import PolicyLoss, policy_loss
 from puna.train.optim import OptimConfig, learning_rate, update
 from puna.train.rl.advantages import ALGORITHMS, REJECTING
@@ -54,6 +57,7 @@ class Config:
     all equal are replaced, in up to `refills` rounds. `frozen` maps other roles to model
     directories. `max_failed` is the share of Infra and Invalid outcomes that stops the stage.
     The reward is audited before the first training on it; `unaudited` goes on in spite of holes.
+    `alarm` says what follows where the reward is being gamed (docs/alarm.md).
     """
 
     env: str | Mapping[str, Any]
@@ -80,6 +84,7 @@ class Config:
     max_failed: float = 0.5
     keep_episodes: int = 50
     unaudited: bool = False
+    alarm: Literal["warn", "stop", "off"] = "warn"
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that leaves nothing to do."""
@@ -121,8 +126,17 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         trainer.run(loop.backward, "reward", loop.after)
     finally:
         loop.close()
-    about = {"env": env.name, "env_version": env.version, "audit": audited.id}
-    return trainer.finish() | about | {"audit_passed": audited.passed}
+    found: dict[str, Any] = {"env": env.name, "env_version": env.version}
+    found |= {"audit": audited.id, "audit_passed": audited.passed}
+    if alarms := trainer.state.get("alarms"):
+        found["alarms"] = alarms
+    if loop.stopped is not None:
+        trusted = max(0, loop.stopped.since - config.staleness)
+        found["stopped_by_alarm"] = {
+            **loop.stopped.to_json(),
+            "weights_of_step": trainer.rewind(trusted, source),
+        }
+    return trainer.finish() | found
 
 
 def _audit(ctx: StageContext, name: str, settings: Mapping[str, Any], allow: bool) -> Audit:
@@ -143,13 +157,20 @@ def _audit(ctx: StageContext, name: str, settings: Mapping[str, Any], allow: boo
 
 
 class _Loop:
-    """What a step needs besides the trainer: the source of episodes and the episode log."""
+    """What a step needs besides the trainer: the source of episodes, the watch, their logs."""
 
     def __init__(
         self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
     ) -> None:
         self.ctx, self.config, self.env, self.trainer = ctx, config, env, trainer
         self.log = Journal(ctx.dir / "episodes.jsonl", "episodes")
+        self.findings = Journal(ctx.dir / "alarms.jsonl", "alarms")
+        self.quarantine = Journal(ctx.dir / "quarantine.jsonl", "quarantine")
+        self.watch: Watch | None = None
+        self.stopped: Finding | None = None
+        if config.alarm != "off":
+            self.watch = Watch(_trained(config, env), has_shadow(env), env.tolerance)
+            self.watch.load_state_dict(trainer.state.get("watch", {}))
         self.reference = copy.deepcopy(trainer.model).eval() if config.loss.kl > 0 else None
         start = config.init or ctx.parent
         if self.reference is not None and start is not None:  # a resumed model is not the start
@@ -170,6 +191,8 @@ class _Loop:
                 f"not scored: {got.failure}"
             )
         self._keep(step, got)
+        if self.watch is not None:
+            self._look(self.watch, step, got, figures)
         name = self.config.algorithm
         rows = weigh(got.rows, ALGORITHMS[name], self.config.roles, name in REJECTING)
         figures["rows"] = len(rows)
@@ -182,6 +205,24 @@ class _Loop:
         if learned:
             figures |= self.learn(learned, sampled_tokens(rows), step)
         return figures
+
+    def _look(self, watch: Watch, step: int, got: Collected, figures: dict[str, float]) -> None:
+        """Note what the watch finds, set episodes aside; StopTraining where the recipe says so."""
+        found, state = watch.update(step, got.seen), self.trainer.state
+        for finding in found:
+            self.findings.append(finding.to_json())
+            self.ctx.progress.note(f"{self.ctx.id}: {finding.line()}")
+        for sign, said in watch.aside(got.seen):
+            record = said.trajectory.to_json(tokens=False)
+            self.quarantine.append({"step": step + 1, "sign": sign, **record})
+        alarms = [finding for finding in found if finding.level == "alarm"]
+        state["alarms"] = [*state.get("alarms", []), *(a.to_json() for a in alarms)]
+        state["watch"] = watch.state_dict()
+        if (trusted := watch.trusted()) is not None:
+            self.trainer.spare = max(0, trusted - self.config.staleness)
+        if alarms and self.config.alarm == "stop":
+            self.stopped = alarms[0]
+            raise StopTraining(figures)
 
     def learn(self, rows: list[Row], total: int, step: int) -> dict[str, float]:
         """All updates of a step but the last, whose optimiser step is the trainer's.
@@ -243,7 +284,7 @@ class _Loop:
         """One group in the episode log, evenly over the stage."""
         every = max(1, self.config.steps // max(1, self.config.keep_episodes))
         if step % every == 0:
-            for group in got.shown:
+            for group in got.seen[:1]:
                 for trajectory in group.trajectories[:2]:
                     self.log.append({"step": step + 1, **trajectory.to_json()})
 
@@ -301,7 +342,15 @@ def _collector(
     trained = _trained(config, env)
     params = SamplingParams(config.max_tokens, config.temperature)
     wave = max(config.slots, config.prompts * config.samples)
-    rollout = Rollout(env, policies, params, meet=meet, wave=wave, workers=ctx.machine.workers)
+    rollout = Rollout(
+        env,
+        policies,
+        params,
+        meet=meet,
+        wave=wave,
+        workers=ctx.machine.workers,
+        shadow=config.alarm != "off",
+    )
     sampler = policies[trained[0]]
     assert isinstance(sampler, LocalSampler)
     collector = Collector(rollout, config.prompts, config.samples, config.refills, trained)

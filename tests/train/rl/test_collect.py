@@ -171,7 +171,7 @@ def test_failures_of_the_machinery_are_counted_and_named(collector):
     assert "No space left on device" in found.failure
     assert all(isinstance(r.outcome, Scored) for r in found.rows)
     assert len(found.rows) == 8
-    outcomes = [o for g in found.shown for t in g.trajectories for o in t.outcomes.values()]
+    outcomes = [o for g in found.seen[:1] for t in g.trajectories for o in t.outcomes.values()]
     assert not any(isinstance(o, Infra) for o in outcomes)  # the first group was fine
     assert collector(Halves()).collect(0).failure == ""
 
