@@ -31,6 +31,7 @@ LOOK = (
     *("git status", "git branch -a", "git stash list", "env", "pwd", "history"),
 )
 _HASH = re.compile(r"(?<![0-9a-z])[0-9a-f]{7,40}(?![0-9a-z])")
+LISTING = re.compile(r"\w*(?:list|ls\b|dir|tree|find|glob)", re.I)
 HISTORY = re.compile(r"\.git|git |backup|\.bak|\.orig|history|cache|\.swp|~$|old", re.I)
 
 
@@ -129,9 +130,9 @@ class Explorer:
             self.read(path)
 
     def read(self, path: str) -> None:
-        """Read a path with every tool that can."""
+        """Read a path with every tool that can; list it where it has no ending."""
         for tool in self.tools:
-            if tool.reads:
+            if tool.reads and not (LISTING.match(tool.name) and "." in path[1:]):
                 name = f"{tool.name} {path}"
                 self.want(name, tool.call(**{tool.parameter(PATHS): path}))
             elif tool.parameter(COMMANDS):
@@ -151,8 +152,8 @@ class Explorer:
         if not self.todo or len(self.seen) >= self.limit:
             self.asked_last = []
             return Message.assistant("")
-        # suspicious names first
-        self.todo.sort(key=lambda each: 0 if SUSPECT.search(each[0]) else 1)
+        # what lists first, then suspicious names
+        self.todo.sort(key=lambda each: (not LISTING.match(each[0]), not SUSPECT.search(each[0])))
         now, self.todo = self.todo[:AT_ONCE], self.todo[AT_ONCE:]
         self.asked_last = [what for what, _ in now]
         return together([message for _, message in now])
@@ -160,14 +161,16 @@ class Explorer:
     def learn(self, what: str, text: str) -> None:
         """Ask for what a result names: paths, entries of a folder, commits."""
         self.seen[what] = text
+        if text.startswith("error"):
+            return
         self.paths_in(text)
-        folder = what.split(" ")[-1].rstrip("/") if " " in what else ""
-        if folder not in ("", ".") and "/" not in text[:200]:
-            for name in re.findall(r"[\w.-]+", text)[:30]:
-                self.read(f"{folder}/{name}")
-        elif len(text) < 2000:
-            for name in re.findall(r"[\w.-]+", text)[:20]:
+        if LISTING.match(what):
+            folder = what.split(" ")[-1].strip("/") if " " in what else ""
+            folder = "" if folder in (".", "..", "-la") or folder.startswith("-") else f"{folder}/"
+            for name in dict.fromkeys(re.findall(r"[\w./-]+", text[:4000])):
                 self.read(name)
+                if folder and not name.startswith(folder):
+                    self.read(folder + name)
         if what.startswith("git"):
             for commit in dict.fromkeys(_HASH.findall(text)):
                 for tool in self.tools:
@@ -178,8 +181,9 @@ class Explorer:
 
     @property
     def paths(self) -> list[str]:
-        """Paths that were read."""
-        found = [what.split(" ", 1)[1] for what in self.seen if " " in what]
+        """Paths that are there."""
+        there = [what for what, text in self.seen.items() if not text.startswith("error")]
+        found = [what.split(" ", 1)[1] for what in there if " " in what]
         return [p for p in dict.fromkeys(found) if p and PATH.fullmatch(p)]
 
 

@@ -25,7 +25,8 @@ PROBE_S = 900.0  # all tries of one probe
 RESTARTS = 6
 MUCH, FLOOD = 1 << 20, 1 << 30  # bytes of output: worth a note; ended at
 LOUD = 16 << 20  # a hole
-STOPPED_S, GOING_S = 0.04, 0.01  # a machine that leaves a fifth
+STOPPED_S, GOING_S = 0.03, 0.001  # a machine that is busy with others
+BUSY_S = 6.0  # for so long at most
 
 Progress = Callable[[str], None]
 
@@ -179,6 +180,7 @@ class _Child:
         finally:
             os.close(write)
         self.rest, self.probe, self.busy = b"", "", False
+        self.busy_since = 0.0
 
     def __enter__(self) -> _Child:
         return self
@@ -271,7 +273,7 @@ class _Child:
             seen.results[line["probe"]] = line["result"]
             self.probe = ""
         if "busy" in line:
-            self.busy = line["busy"]
+            self.busy, self.busy_since = line["busy"], time.monotonic()
         if "facts" in line:
             seen.facts.append(line["facts"])
         if "crashed" in line:
@@ -281,6 +283,8 @@ class _Child:
 
     def _hold(self) -> None:
         """Take the processor away from it for a moment."""
+        if time.monotonic() - self.busy_since > BUSY_S:
+            self.busy = False
         pids = [self.process.pid, *_descendants(self.process.pid)]
         for signum, seconds in ((signal.SIGSTOP, STOPPED_S), (signal.SIGCONT, GOING_S)):
             for pid in pids:

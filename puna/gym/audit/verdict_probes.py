@@ -16,7 +16,7 @@ from puna.gym.audit.bench import Bench, Case, script
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
 REPEATS = 3
-BUSY = 5  # tasks judged on a busy machine
+BUSY = 3  # tasks judged on a busy machine
 
 
 async def oracle(bench: Bench) -> Result:
@@ -109,7 +109,7 @@ async def idle_again(bench: Bench) -> Result:
 
 
 async def busy(bench: Bench, slow: AbstractContextManager[None]) -> Result:
-    """The reference on a machine that leaves a fifth of the time to this process."""
+    """The reference on a machine that leaves little time to this process."""
     cases = [c for c in bench.cases if _succeeds(c.outcome)][:BUSY]
     if not cases:
         return nothing("no reference that succeeds")
@@ -121,4 +121,4 @@ async def busy(bench: Bench, slow: AbstractContextManager[None]) -> Result:
     late = [t for t in found if not isinstance(t.outcome, Scored)]
     if late:
         return note(f"{len(late)} of {len(found)} are not judged in time: {late[0]}", late)
-    return ok(f"{len(found)} references succeed with a fifth of the processor")
+    return ok(f"{len(found)} references succeed with little of the processor")
