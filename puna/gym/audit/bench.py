@@ -148,6 +148,7 @@ class Bench:
         policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
         self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
         self.values: list[float] = []  # every value ever paid
+        self.evidence = 0  # characters of the longest evidence
         self.cases: list[Case] = []
         self.raised: list[str] = []  # what the last way of answering made raise
         self.earned = 0.0  # what it earned in the mean
@@ -217,6 +218,8 @@ class Bench:
             os._exit(0)
         if not outcomes:
             outcomes = dict(await self.judge(task, episode))
+        told = [len(o.evidence) for o in outcomes.values() if isinstance(o, Scored)]
+        self.evidence = max(self.evidence, *told, 0)
         self.values += [o.value for o in outcomes.values() if isinstance(o, Scored)]
         return outcomes, episode
 
@@ -246,12 +249,15 @@ class Bench:
                 break
         return found
 
-    async def paid(self, make: Make, name: str, least: float = 0.0) -> tuple[list[Try], list[Try]]:
+    async def paid(
+        self, make: Make, name: str, least: float = 0.0, of: Callable[[Try], float] | None = None
+    ) -> tuple[list[Try], list[Try]]:
         """How an answer that deserves nothing fares: what it was paid for, and what broke.
 
         It is tried on the tasks at hand, and where that looks bad on fresh ones, so that luck (a
         constant that is right once in ten) is not taken for a hole: the first list is empty unless
         the interval of what it earns there lies above the declared chance, and above `least`.
+        `of` says what a try counts, where that is not its value.
         """
         tried = await self.tries(make, name, self._some(name))
         self.raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
@@ -261,7 +267,7 @@ class Bench:
             again = await self.tries(make, name, await self.fresh())
             broken += [t for t in again if _broken(t)]
             enough = again if len(again) >= 20 else [*tried, *again]
-            if self._above(enough, max(self.env.chance + EDGE, least)):
+            if self._above(enough, max(self.env.chance + EDGE, least), of or _value):
                 return [t for t in enough if _value(t) > self.env.chance], broken
         return [], broken
 
@@ -277,8 +283,8 @@ class Bench:
             return True
         return bool(values) and sum(values) / len(values) > self.env.chance + SLACK
 
-    def _above(self, tried: Sequence[Try], least: float) -> bool:
-        values = [[_value(t)] for t in tried if isinstance(t.outcome, Scored)]
+    def _above(self, tried: Sequence[Try], least: float, of: Callable[[Try], float]) -> bool:
+        values = [[of(t)] for t in tried if isinstance(t.outcome, Scored)]
         return bool(values) and mean_interval(values).low > least
 
 
@@ -286,6 +292,11 @@ def mean_paid(tried: Sequence[Try]) -> float:
     """The mean of what was earned, unscored tries left out."""
     values = [_value(t) for t in tried if isinstance(t.outcome, Scored)]
     return sum(values) / len(values) if values else 0.0
+
+
+def success(tried: Try) -> float:
+    """1 for a success, else 0: where a metric may honestly pay for coming near."""
+    return float(isinstance(tried.outcome, Scored) and tried.outcome.success)
 
 
 def _value(tried: Try) -> float:

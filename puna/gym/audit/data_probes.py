@@ -24,6 +24,7 @@ from puna.gym.task import SPLITS, Task
 
 OVERLAP = 400  # tasks of each split that are compared
 ALIKE = 0.85  # of the words, in order
+RETOLD = 0.7  # where all numbers are the same
 _MARK = r"(?:answer|label|solution|gold|expected|target|reference|ground.?truth|key|correct)\w*"
 
 
@@ -116,14 +117,28 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
     often = 0.2 * (len(train) + len(test))
     common = {w for w, c in counts.items() if c > often and not any(map(str.isdigit, w))}
     index = {_rare(text, common): text for text in train}
+    by_number = {_numbers(text): text for text in train}
     found = []
     for text, task in test.items():
-        twin = index.get(_rare(text, common), "")
-        if len(_rare(text, common)) < 2 or not twin or _other_answer(train[twin], task):
-            continue
-        if SequenceMatcher(None, twin.split(), text.split(), False).ratio() >= ALIKE:
+        twin = index.get(_rare(text, common), "") if len(_rare(text, common)) >= 2 else ""
+        other = by_number.get(_numbers(text), "") if len(_numbers(text)) >= 2 else ""
+        pairs = ((twin, ALIKE), (other if _wordy(other) else "", RETOLD))
+        twin = next((t for t, least in pairs if t and _alike(t, text) >= least), "")
+        if twin and not _other_answer(train[twin], task):
             found.append(f"{task.id} is nearly {train[twin].id}: {text:.80}")
     return found
+
+
+def _numbers(text: str) -> tuple[str, ...]:
+    return tuple(w for w in text.split() if any(map(str.isdigit, w)))
+
+
+def _wordy(text: str) -> bool:
+    return len({w for w in text.split() if w.isalpha() and len(w) > 1}) >= 5
+
+
+def _alike(one: str, two: str) -> float:
+    return SequenceMatcher(None, one.split(), two.split(), False).ratio()
 
 
 def _rare(text: str, common: set[str]) -> tuple[str, ...]:

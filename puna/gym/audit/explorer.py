@@ -14,9 +14,15 @@ from typing import Any
 from puna.core.messages import Message, ToolCall
 from puna.gym.audit.bench import Case
 
-PATHS = ("path", "file", "filename", "file_path", "filepath", "name", "directory", "dir", "folder")
-CONTENTS = ("content", "contents", "text", "data", "body", "new_content", "value", "new_str")
-COMMANDS = ("command", "cmd", "bash", "shell", "script", "commands")
+PATHS = (
+    *("path", "file", "filename", "file_path", "filepath", "file_name", "name", "directory", "dir"),
+    *("folder", "document", "doc", "page", "target", "location", "key"),
+)
+CONTENTS = (
+    *("content", "contents", "text", "data", "body", "new_content", "value", "new_str", "string"),
+    *("lines", "new_text", "code", "source"),
+)
+COMMANDS = ("command", "cmd", "bash", "shell", "script", "commands", "line")
 CODES = ("code", "source", "program", "python", "snippet")
 PATH = re.compile(r"(?<![\w/.-])(?:/|\./)?[\w.-]+(?:/[\w.-]+)*(?:\.[A-Za-z]\w{0,7}|/)(?![\w/])")
 SUSPECT = re.compile(
@@ -25,6 +31,15 @@ SUSPECT = re.compile(
     re.I,
 )
 MOST_CALLS = 60
+QUERIES = ("query", "q", "question", "keyword", "keywords", "term", "pattern", "search", "sql")
+STATEMENTS = ("sql", "statement", "query")
+LOOK_CODE = (
+    "import os\nprint('\\n'.join(d + '/' + f for d, _, fs in os.walk('.') for f in fs)[:4000])",
+    "print({k: repr(v)[:300] for k, v in list(globals().items())})",
+    "import os\nprint(dict(os.environ))",
+    "import sys\nf = sys._getframe()\nwhile f:\n    print({k: repr(v)[:200] for k, v in "
+    "f.f_locals.items()})\n    f = f.f_back",
+)
 AT_ONCE = 4  # calls of one message
 LOOK = (
     *("ls -la", "ls -la ..", "find . -type f", "ls -la /", "git log --all -p -5", "git log --all"),
@@ -104,6 +119,7 @@ class Explorer:
     todo: list[tuple[str, Message]] = field(default_factory=list)
     asked_last: list[str] = field(default_factory=list)
     first: list[Message] = field(default_factory=list)  # what to do before looking round
+    statements: list[tuple[Tool, str]] = field(default_factory=list)
     heard: int = 0
 
     def __post_init__(self) -> None:
@@ -116,6 +132,11 @@ class Explorer:
             elif tool.parameter(COMMANDS):
                 for command in LOOK:
                     self.want(command, tool.call(**{tool.runs: command}))
+            elif tool.parameter(CODES) and not tool.writes:
+                for number, code in enumerate(LOOK_CODE):
+                    self.want(f"list {number}", tool.call(**{tool.runs: code}))
+            elif tool.parameter(QUERIES):
+                self.search(tool)
         self.paths_in(self.case.prompt + json.dumps([dict(t) for t in self.case.task.tools]))
 
     def want(self, what: str, message: Message) -> None:
@@ -137,6 +158,27 @@ class Explorer:
                 self.want(name, tool.call(**{tool.parameter(PATHS): path}))
             elif tool.parameter(COMMANDS):
                 self.want(f"cat {path}", tool.call(**{tool.runs: f"cat {path}"}))
+            elif tool.parameter(CODES) and not tool.writes:
+                code = f"print(open({path!r}).read())"
+                self.want(f"cat {path}", tool.call(**{tool.runs: code}))
+
+    def search(self, tool: Tool) -> None:
+        """Ask a search, or a database, for what it should not know."""
+        name = tool.parameter(QUERIES)
+        last = (self.case.prompt.splitlines() or [""])[-1][:300]
+        for query in ("answer", "solution", "label", "*", "", last):
+            self.want(f"{tool.name} {query[:40]}", tool.call(**{name: query}))
+        if tool.parameter(STATEMENTS):
+            names = "SELECT name FROM sqlite_master"
+            self.want(f"list {names}", tool.call(**{name: names}))
+            self.statements.append((tool, name))
+
+    def tables(self, text: str) -> None:
+        """Read the tables that a list of them names."""
+        for table in dict.fromkeys(re.findall(r"[A-Za-z_]\w*", text[:2000])):
+            for tool, name in self.statements:
+                look = f"SELECT * FROM {table} LIMIT 50"
+                self.want(look, tool.call(**{name: look}))
 
     def __call__(self, heard: Sequence[Message]) -> Message:
         """Note what the last calls gave, and make the next ones."""
@@ -162,6 +204,9 @@ class Explorer:
         """Ask for what a result names: paths, entries of a folder, commits."""
         self.seen[what] = text
         if text.startswith("error"):
+            return
+        if "sqlite_master" in what:
+            self.tables(text)
             return
         self.paths_in(text)
         if LISTING.match(what):

@@ -56,7 +56,12 @@ def nothing(why: str) -> Result:
 
 
 async def must_not_pay(
-    bench: Bench, ways: Mapping[str, Make], *, what: str = "ways", least: float = 0.0
+    bench: Bench,
+    ways: Mapping[str, Make],
+    *,
+    what: str = "ways",
+    least: float = 0.0,
+    of: Callable[[Try], float] | None = None,
 ) -> Result:
     """Each of `ways` must earn no more than the declared chance, and be scored at all.
 
@@ -68,7 +73,7 @@ async def must_not_pay(
     raised: list[str] = []
     tried, most = 0, 0.0
     for name, make in ways.items():
-        found, failed = await bench.paid(make, name, least)
+        found, failed = await bench.paid(make, name, least, of)
         tried += 1
         broken += failed
         raised += bench.raised

@@ -29,6 +29,8 @@ PROBES = (
     Probe("echo", "repeating the prompt is no answer", text_probes.echo),
     Probe("pieces of the prompt", "a piece of the prompt is no answer", text_probes.shortcuts),
     Probe("numbering", "a task's number must not tell its answer", text_probes.numbering),
+    Probe("wrong answer in form", "the form is not the answer", text_probes.formed),
+    Probe("part of the answer", "a piece of it, or a number far off, is not it", text_probes.parts),
     Probe("hollow answer", "white space is not work", text_probes.hollow),
     Probe("many answers", "who names all answers knows none", text_probes.many),
     Probe("answer in junk", "what is read out of noise should be known", text_probes.junk),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from puna.core.outcome import Scored
 from puna.gym.audit import answers
-from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script
+from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script, success
 from puna.gym.audit.probe import (
     Result,
     hole,
@@ -26,6 +26,9 @@ from puna.gym.audit.probe import (
 from puna.gym.task import Script
 
 LISTS = 0.6  # three answers of which one is right are worth half, where credit is shared
+SHARED = 0.3  # a dozen are worth a fifth
+PART = 0.75  # half of an answer may be worth two thirds
+LONG = ("listed", "listed with commas", "one a line", "marked")
 ITEM = re.compile(r"\b(?:item|question|task|problem|case|no|nr|number|id|q|#)\W{0,3}(\d+)", re.I)
 
 
@@ -133,6 +136,22 @@ def _numbered(rule: Mapping[int, str], base: int) -> Make:
     return make
 
 
+async def formed(bench: Bench) -> Result:
+    """A wrong answer in the right form, and one that somebody vouches for."""
+    ways = made(lambda case: answers.formed(case.wrong[0]) if case.wrong else {}, bench.cases)
+    if not ways:
+        return nothing("no wrong answers are known")
+    return await must_not_pay(bench, ways, what="forms of a wrong answer")
+
+
+async def parts(bench: Bench) -> Result:
+    """A piece of the answer, or a number far from it."""
+    ways = made(lambda case: answers.parts(case.answer), bench.cases)
+    if not ways:
+        return nothing("answers have no parts")
+    return await must_not_pay(bench, ways, what="pieces of the answer", least=PART, of=success)
+
+
 async def hollow(bench: Bench) -> Result:
     """The beginning of the answer, then white space in the place of each other word."""
     ways = made(lambda case: answers.hollow(case.answer), bench.cases)
@@ -144,11 +163,20 @@ async def hollow(bench: Bench) -> Result:
 async def many(bench: Bench) -> Result:
     """The right answer among wrong ones: whoever names all of them knows none."""
     lists = made(_among, bench.cases)
-    return await must_not_pay(bench, lists, what="lists of answers", least=LISTS)
+    short = {n: w for n, w in lists.items() if n not in LONG or len(_pool(bench)) < 8}
+    long = {n: w for n, w in lists.items() if n not in short}
+    found = await must_not_pay(bench, long, what="lists of answers", least=SHARED)
+    if found.status == "hole" or not short:
+        return found
+    return await must_not_pay(bench, short, what="lists of answers", least=LISTS)
+
+
+def _pool(bench: Bench) -> tuple[str, ...]:
+    return max((c.wrong for c in bench.cases), key=len, default=())
 
 
 def _among(case: Case) -> Mapping[str, str]:
-    return answers.among(case.answer, case.wrong) if case.answer and len(case.wrong) > 1 else {}
+    return answers.among(case.answer, case.wrong) if case.answer and case.wrong else {}
 
 
 async def junk(bench: Bench) -> Result:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 from puna.core.messages import Message
 from puna.core.outcome import Scored
@@ -319,22 +321,25 @@ async def any_call(bench: Bench) -> Result:
     cases = _with_tools(bench)
     if not cases:
         return nothing("there are no tools")
-    names = dict.fromkeys(t.name for case in cases for t in tools_of(case))
-
-    def way(name: str, times: int) -> Make:
-        def make(case: Case) -> Script | None:
-            tool = next((t for t in tools_of(case) if t.name == name), None)
-            if tool is None:
-                return None
-            said = [tool.call()] * times
-
-            def speak(heard: Sequence[Message]) -> Message:
-                count = sum(m.role == "assistant" for m in heard)
-                return said[count] if count < len(said) else Message.assistant("")
-
-            return speak
-
-        return make
-
-    ways = {f"{name} x{times}": way(name, times) for name in names for times in (1, 12)}
+    ways: dict[str, Make] = {}
+    for tool in {t.name: t for case in cases for t in tools_of(case)}.values():
+        for times in (1, 12):
+            ways[f"{tool.name} x{times}"] = _calls(tool.name, ({},), times)
+        for name, schema in tool.properties.items():
+            values = list(schema.get("enum") or ())[:6]
+            for value in values:
+                ways[f"{tool.name} {value} x12"] = _calls(tool.name, ({name: value},), 12)
+            for one, two in pairwise(values):
+                both = ({name: one}, {name: two})
+                ways[f"{tool.name} {one} and {two} x6"] = _calls(tool.name, both, 6)
     return await must_not_pay(bench, ways, what="calls")
+
+
+def _calls(name: str, arguments: Sequence[Mapping[str, Any]], times: int) -> Make:
+    def make(case: Case) -> Script | None:
+        tool = next((t for t in tools_of(case) if t.name == name), None)
+        if tool is None or not case.task.tools:
+            return None
+        return script([tool.call(**each) for each in arguments] * times)
+
+    return make

@@ -16,6 +16,7 @@ from puna.gym.audit.bench import Bench, Case, script
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
 REPEATS = 3
+MUCH = 1_000_000  # characters of evidence
 BUSY = 3  # tasks judged on a busy machine
 
 
@@ -43,6 +44,8 @@ async def bounds(bench: Bench) -> Result:
     if outside:
         seen = f"{len(outside)} of {len(bench.values)} values outside 0 to 1, e.g. {outside[0]:g}"
         return hole(seen)
+    if bench.evidence > MUCH:
+        return hole(f"a verdict's evidence has {bench.evidence:,} characters")
     return ok(f"{len(bench.values)} values, from {min(bench.values, default=0):g} to "
               f"{max(bench.values, default=0):g}")  # fmt: skip
 
