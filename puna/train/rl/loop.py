@@ -32,6 +32,7 @@ from puna.gym.environment import Environment
 from puna.gym.loop import Rollout, identity
 from puna.gym.registry import load_environment
 from puna.gym.seat import Policy
+from puna.gym.trajectory import save_artifacts
 from puna.gym.verify import has_shadow
 from puna.gym.watch.signs import Finding
 from puna.gym.watch.watch import Watch
@@ -286,6 +287,7 @@ class _Loop:
         if step % every == 0:
             for group in got.seen[:1]:
                 for trajectory in group.trajectories[:2]:
+                    save_artifacts(trajectory, self.ctx.dir / "artifacts")
                     self.log.append({"step": step + 1, **trajectory.to_json()})
 
     def after(self, step: int) -> dict[str, float] | None:
