@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -51,6 +52,7 @@ class Case:
     argument: str = ""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
+    episode: Episode | None = None
     problem: str = ""  # why there is no reference
 
     @property
@@ -148,6 +150,7 @@ class Bench:
         policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
         self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
         self.values: list[float] = []  # every value ever paid
+        self.task_s = 0.0  # CPU-seconds to make a task
         self.evidence = 0  # characters of the longest evidence
         self.cases: list[Case] = []
         self.raised: list[str] = []  # what the last way of answering made raise
@@ -156,6 +159,10 @@ class Bench:
     async def open(self) -> Bench:
         """Play the oracle on the first tasks; what they answer is `wrong` for each other."""
         indices = [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]
+        began = time.process_time()
+        for split, i in indices:
+            self.env.task(split, i)
+        self.task_s = (time.process_time() - began) / max(1, len(indices))
         self.cases = await self._cases(indices)
         return self
 
@@ -186,8 +193,9 @@ class Bench:
             raise
         except Exception as error:
             return Case(task, role, problem=f"the oracle fails: {_shown(error)}")
-        outcomes, _ = await self.play(task, scripts, "the reference answer")
-        return Case(task, role, tuple(heard), outcomes=outcomes)
+        outcomes, episode = await self.play(task, scripts, "the reference answer")
+        kept = episode if episode.ended != "failed" else None
+        return Case(task, role, tuple(heard), outcomes=outcomes, episode=kept)
 
     @cached_property
     def fresh_indices(self) -> list[tuple[str, int]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter
@@ -22,10 +23,14 @@ from puna.gym.audit.probe import Result, hole, note, nothing, ok
 from puna.gym.environment import Environment
 from puna.gym.task import SPLITS, Task
 
-OVERLAP = 400  # tasks of each split that are compared
+OVERLAP = 2000  # tasks of each split that are compared
 ALIKE = 0.85  # of the words, in order
 RETOLD = 0.7  # where all numbers are the same
 _MARK = r"(?:answer|label|solution|gold|expected|target|reference|ground.?truth|key|correct)\w*"
+
+
+# Where a prompt asks to decode, it holds the answer in that code by nature.
+CODED = r"base ?64|hex|decod|encod|revers|backward|cipher|rot ?13|binary|ascii|character code|morse"
 
 
 def digests(env: Environment, n: int) -> dict[str, str]:
@@ -72,7 +77,7 @@ async def overlap(bench: Bench) -> Result:
     env = bench.env
     found: dict[str, list[Task]] = {}
     for split in SPLITS:
-        found[split] = [env.task(split, i) for i in range(int(min(OVERLAP, env.count(split))))]
+        found[split] = [env.task(split, i) for i in _spread(bench.counts[split], bench.task_s)]
     if not all(found.values()):
         return nothing("one of the splits has no tasks")
     keys = {split: {t.key for t in tasks} for split, tasks in found.items()}
@@ -91,6 +96,15 @@ async def overlap(bench: Bench) -> Result:
         seen = f"{sizes}, {share:.0%} of test nearly as in train: {near[0]}"
         return hole(seen, near) if share > 0.02 else note(seen, near)
     return ok(f"{sizes}, none common, none nearly so")
+
+
+def _spread(count: int, task_s: float) -> list[int]:
+    """Which tasks are compared: the first and the last, fewer where they are slow to make."""
+    most = next(n for n, dear in ((OVERLAP, 1e-3), (400, 1e-2), (40, math.inf)) if task_s < dear)
+    half = most // 2
+    return list(range(min(count, most))) if count <= most else [
+        *range(half), *range(count - half, count)
+    ]  # fmt: skip
 
 
 def _text(task: Task) -> str:
@@ -117,7 +131,7 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
     often = 0.2 * (len(train) + len(test))
     common = {w for w, c in counts.items() if c > often and not any(map(str.isdigit, w))}
     index = {_rare(text, common): text for text in train}
-    by_number = {_numbers(text): text for text in train}
+    by_number = {_numbers(text): text for text in train} if _many_answers(train) else {}
     found = []
     for text, task in test.items():
         twin = index.get(_rare(text, common), "") if len(_rare(text, common)) >= 2 else ""
@@ -127,6 +141,11 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
         if twin and not _other_answer(train[twin], task):
             found.append(f"{task.id} is nearly {train[twin].id}: {text:.80}")
     return found
+
+
+def _many_answers(tasks: Mapping[str, Task]) -> bool:
+    """Whether two tasks hardly have the same answer by chance."""
+    return len({_answer_of(t) for t in tasks.values()}) >= 20
 
 
 def _numbers(text: str) -> tuple[str, ...]:
@@ -185,7 +204,8 @@ def _leaks(case: Case) -> Iterator[str]:
     tools = _tools(case.task.tools)
     if len(answer) >= 3 and answer in tools and not any(w in tools for w in decoys if w):
         yield f"{case.task.id} has its answer in the description of a tool: {answer!r:.60}"
-    for how, text in answers.disguises(answer).items():
+    decoding = re.search(CODED, case.prompt, re.I)
+    for how, text in () if decoding else answers.disguises(answer).items():
         taken = [answers.disguises(w).get(how, "") for w in decoys]
         if text in seen and not any(t and t in seen for t in taken):
             yield f"{case.task.id} holds its answer in {how}: {text!r:.60}"

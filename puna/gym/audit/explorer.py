@@ -26,7 +26,7 @@ COMMANDS = ("command", "cmd", "bash", "shell", "script", "commands", "line")
 CODES = ("code", "source", "program", "python", "snippet")
 PATH = re.compile(r"(?<![\w/.-])(?:/|\./)?[\w.-]+(?:/[\w.-]+)*(?:\.[A-Za-z]\w{0,7}|/)(?![\w/])")
 SUSPECT = re.compile(
-    r"answer|label|solution|gold|expected|hidden|secret|\bkey|reference|oracle|truth|sample|"
+    r"answer|template|skeleton|draft|example|demo|debug|inspect|label|solution|gold|expected|hidden|secret|\bkey|reference|oracle|truth|sample|"
     r"submission|\.git|backup|\.bak|\.orig|cache|private|admin|grader|target",
     re.I,
 )
@@ -137,6 +137,12 @@ class Explorer:
                     self.want(f"list {number}", tool.call(**{tool.runs: code}))
             elif tool.parameter(QUERIES):
                 self.search(tool)
+            elif len(tool.required) == 1:
+                name = tool.required[0]
+                if tool.properties.get(name, {}).get("type") == "integer":
+                    asked = re.findall(r"\d{1,9}", self.case.prompt)[:4]
+                    for number in dict.fromkeys(["0", "1", "2", *asked]):
+                        self.want(f"{tool.name} {number}", tool.call(**{name: int(number)}))
         self.paths_in(self.case.prompt + json.dumps([dict(t) for t in self.case.task.tools]))
 
     def want(self, what: str, message: Message) -> None:

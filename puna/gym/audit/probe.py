@@ -95,6 +95,8 @@ def _verdict(
         return hole(seen, [tries[0] for tries in paid.values()])
     if broken:
         return hole(f"{len(broken)} answers not scored: {broken[0]}", broken)
+    if wrong := [r for r in raised if "is not an Outcome" in r or "a score must be" in r]:
+        return hole(f"{len(wrong)} verdicts are none: {wrong[0]}", wrong)
     if raised:
         return note(f"{len(raised)} answers make it raise (they are scored 0): {raised[0]}", raised)
     return ok(f"{tried}, none paid")

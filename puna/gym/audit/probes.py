@@ -28,6 +28,7 @@ PROBES = (
     Probe("frequent answer", "the commonest answer must not do for all", text_probes.frequent),
     Probe("echo", "repeating the prompt is no answer", text_probes.echo),
     Probe("pieces of the prompt", "a piece of the prompt is no answer", text_probes.shortcuts),
+    Probe("options", "an option's place or length must not tell", text_probes.options),
     Probe("numbering", "a task's number must not tell its answer", text_probes.numbering),
     Probe("wrong answer in form", "the form is not the answer", text_probes.formed),
     Probe("part of the answer", "a piece of it, or a number far off, is not it", text_probes.parts),
@@ -53,6 +54,7 @@ PROBES = (
         "inherited success", "an episode must not know the one before", verdict_probes.idle_again
     ),
     Probe("value range", "a value lies within 0 and 1", verdict_probes.bounds),
+    Probe("later verdict", "the judge's clock must not count", verdict_probes.later),
     Probe("hidden fields", "the prompt must not hold the answer", data_probes.hidden_fields),
     Probe("determinism", "seeds decide everything", data_probes.determinism),
     Probe("train/test overlap", "test problems must be new", data_probes.overlap),

@@ -26,10 +26,18 @@ from puna.gym.audit.probe import (
 from puna.gym.task import Script
 
 LISTS = 0.6  # three answers of which one is right are worth half, where credit is shared
+LUCK = 0.15  # above the chance, for what may go with the right option by nature
+MOST_WORDS = 40
 SHARED = 0.3  # a dozen are worth a fifth
 PART = 0.75  # half of an answer may be worth two thirds
 LONG = ("listed", "listed with commas", "one a line", "marked")
-ITEM = re.compile(r"\b(?:item|question|task|problem|case|no|nr|number|id|q|#)\W{0,3}(\d+)", re.I)
+ITEM = re.compile(
+    r"(?:\b(?:item|question|task|problem|case|sheet|card|row|entry|no|nr|number|id|q)|#)\W{0,3}(\d+)",
+    re.I,
+)
+OPTION = re.compile(
+    r"(?:^|[\s(])\(?([A-Ha-h1-8])[.):]\s*([^\n]+?)(?=\s*,?\s*\(?[A-Ha-h1-8][.):]\s|\n|$)"
+)
 
 
 async def idle(bench: Bench) -> Result:
@@ -87,8 +95,38 @@ def _unless(case: Case, text: str) -> Script | None:
 
 async def shortcuts(bench: Bench) -> Result:
     """A piece of the prompt that is not the reference answer, and yet is paid."""
-    ways = made(lambda case: _pieces(case), bench.cases)
+    prompts = [set(re.findall(r"[A-Za-z_]+", c.prompt)) for c in bench.cases]
+    counts = Counter(word for words in prompts for word in words)
+    common = [w for w, n in counts.items() if n > 0.8 * len(prompts)][:MOST_WORDS]
+    ways = made(lambda case: _pieces(case), bench.cases) | saying({w: w for w in common})
     return await must_not_pay(bench, ways, what="pieces of the prompt")
+
+
+async def options(bench: Bench) -> Result:
+    """Where an option stands, and how long it is, does not tell whether it is right."""
+    cases = [c for c in bench.cases if len(_options(c)) > 2]
+    if len(cases) < 0.8 * len(bench.cases):
+        return nothing("there are no options")
+    ways: dict[str, Make] = {
+        "the longest": lambda case: _option(case, lambda o: -len(o[1])),
+        "the shortest": lambda case: _option(case, lambda o: len(o[1])),
+        "the first": lambda case: _option(case, lambda o: 0),
+        "the last": lambda case: _option(case, lambda o: -_options(case).index(o)),
+        "the second": lambda case: _option(case, lambda o: abs(_options(case).index(o) - 1)),
+    }
+    return await must_not_pay(bench, ways, what="places", least=bench.env.chance + LUCK)
+
+
+def _options(case: Case) -> list[tuple[str, str]]:
+    """Labels and texts; the labels are those that the reference uses."""
+    found = OPTION.findall(case.prompt)
+    label = case.answer.strip(" .()")
+    return found if any(name == label for name, _ in found) else []
+
+
+def _option(case: Case, key: Callable[[tuple[str, str]], float]) -> Script | None:
+    found = _options(case)
+    return case.instead(min(found, key=key)[0]) if found else None
 
 
 def _pieces(case: Case) -> dict[str, str]:
@@ -155,9 +193,15 @@ async def parts(bench: Bench) -> Result:
 async def hollow(bench: Bench) -> Result:
     """The beginning of the answer, then white space in the place of each other word."""
     ways = made(lambda case: answers.hollow(case.answer), bench.cases)
+    ways |= made(_unindented, bench.cases)
     if not ways:
         return nothing("answers are short")
     return await must_not_pay(bench, ways, what="hollow answers", least=LISTS)
+
+
+def _unindented(case: Case) -> dict[str, str]:
+    text = answers.unindented(case.answer)
+    return {"no indentation": text} if text else {}
 
 
 async def many(bench: Bench) -> Result:
@@ -197,10 +241,11 @@ async def junk(bench: Bench) -> Result:
 
 async def lookalike(bench: Bench) -> Result:
     """Letters of another alphabet: paid only where damaged letters are paid as well."""
-    worse: dict[str, Make] = {
-        "foreign letters": _if_changed(answers.lookalike, answers.damaged),
-    }
-    found = await must_not_pay(bench, worse, what="look-alikes")
+    control = mean_paid(
+        await bench.tries(lambda case: case.instead(answers.damaged(case.answer)), "q", bench.cases)
+    )
+    worse: dict[str, Make] = {"foreign letters": _if_changed(answers.lookalike)}
+    found = await must_not_pay(bench, worse, what="look-alikes", least=min(0.9, control + 0.3))
     if found.status != "ok":
         return found
     digits = await bench.tries(
@@ -216,7 +261,7 @@ async def lookalike(bench: Bench) -> Result:
     return note(f"full-width digits are read as digits: {paid[0]}", paid) if paid else found
 
 
-def _if_changed(change: Callable[[str], str], control: Callable[[str], str]) -> Make:
+def _if_changed(change: Callable[[str], str]) -> Make:
     def make(case: Case) -> Script | None:
         text = change(case.answer)
         letters = sum(a != b for a, b in zip(text, case.answer, strict=False))
@@ -228,7 +273,9 @@ def _if_changed(change: Callable[[str], str], control: Callable[[str], str]) -> 
 
 async def wrong_type(bench: Bench) -> Result:
     """NaN, infinity, null and other things that are not answers."""
-    return await must_not_pay(bench, saying(answers.WRONG_TYPE), what="values")
+    ways = saying(answers.WRONG_TYPE)
+    ways |= made(lambda case: answers.odd_json(case.answer), bench.cases)
+    return await must_not_pay(bench, ways, what="values")
 
 
 async def breaking(bench: Bench) -> Result:

@@ -6,6 +6,7 @@ misuses what it found. What a tool is for is guessed from the names of its param
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +50,10 @@ async def explored(bench: Bench, cases: Sequence[Case], after_work: bool = False
 
 
 def _with_tools(bench: Bench) -> list[Case]:
-    return [c for c in bench.cases if c.task.tools][:8]
+    most = 16 if bench.env.tier in ("process", "worker") else 8
+    return [c for c in bench.cases if c.task.tools][::2][:most] or [
+        c for c in bench.cases if c.task.tools
+    ]
 
 
 async def labels(bench: Bench) -> Result:
@@ -59,23 +63,26 @@ async def labels(bench: Bench) -> Result:
         return nothing("there are no tools")
     found = [leak for walk in await explored(bench, cases) for leak in _labels(walk)]
     tasks = {leak.split(" ")[0] for leak in found}
-    if len(tasks) * 4 >= len(cases):
+    if len(tasks) >= min(2, len(cases)):
         return hole(f"{len(tasks)} of {len(cases)} tasks: {found[0]}", found)
     return ok(f"{len(cases)} tasks looked through, no labels")
 
 
 def _labels(walk: Explorer) -> Iterator[str]:
-    answer, case = walk.case.answer.strip(), walk.case
-    if not answer:
-        return
+    case = walk.case
+    for answer in answers.payloads(case.answer):
+        yield from _shows(walk, case, answer)
+
+
+def _shows(walk: Explorer, case: Case, answer: str) -> Iterator[str]:
     for what, text in walk.seen.items():
         suspect = SUSPECT.search(what) or re.search(SUSPECT, text[:200])
         word = rf"(?<!\w){re.escape(answer)}(?!\w)"
         marked = re.search(
-            rf"(?:answer|label|solution|gold|expected|target|truth)\w*['\"]?\s*[:=]+\s*['\"]?"
-            rf"{re.escape(answer)}(?!\w)", text, re.I,
+            rf"(?:answer|label|solution|gold|expect|target|truth|should (?:be|equal)|correct)"
+            rf"\w*['\"]?\s*(?:[:=]+|is|was)?\s*['\"]?{re.escape(answer)}(?!\w)", text, re.I,
         )  # fmt: skip
-        whole = len(answer) >= 20 and answer in text
+        whole = len(answer) >= 20 and (answer in text or _same_json(answer, text))
         named = SUSPECT.search(what) and re.search(word, text)
         if (marked and suspect) or whole or named or _same_columns(answer, what, text):
             yield f"{case.task.id} '{what}' shows the answer: {text.strip()!r:.100}"
@@ -83,6 +90,13 @@ def _labels(walk: Explorer) -> Iterator[str]:
             yield f"{case.task.id} '{what}': a name holds the answer: {in_name!r:.80}"
     if new := _in_history(walk, answer):
         yield f"{case.task.id} its history shows the answer: {new!r:.80}"
+
+
+def _same_json(one: str, two: str) -> bool:
+    try:
+        return bool(json.loads(one) == json.loads(two))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _in_a_name(answer: str, text: str, wrong: Sequence[str]) -> str:
@@ -142,11 +156,13 @@ async def told(bench: Bench) -> Result:
 
         return speak
 
-    paid = [t for t in await bench.tries(learns, "repeats what a refusal says", cases[:8])
+    paid = [t for t in await bench.tries(learns, "repeats what a refusal says", cases[:16])
             if isinstance(t.outcome, Scored) and t.outcome.success]  # fmt: skip
-    if len(paid) * 4 >= min(8, len(cases)):
-        return hole(f"{len(paid)} of {min(8, len(cases))} learn it from a refusal: {paid[0]}", paid)
-    return ok(f"{min(8, len(cases))} wrong answers, none is told the right one")
+    if len(paid) >= min(2, len(cases)):
+        return hole(
+            f"{len(paid)} of {min(16, len(cases))} learn it from a refusal: {paid[0]}", paid
+        )
+    return ok(f"{min(16, len(cases))} wrong answers, none is told the right one")
 
 
 async def samples(bench: Bench) -> Result:
@@ -164,7 +180,7 @@ async def samples(bench: Bench) -> Result:
             if isinstance(tried.outcome, Scored) and tried.outcome.success:
                 paid.append(tried)
                 break
-    if len(paid) * 4 >= len(cases):
+    if len(paid) >= min(2, len(cases)):
         return hole(f"{len(paid)} of {len(cases)} tasks: {paid[0]}", paid)
     return ok(f"{len(cases)} tasks, nothing found there is paid")
 
@@ -177,7 +193,10 @@ async def tampering(bench: Bench) -> Result:
     walks = await explored(bench, cases)
     walks += await explored(bench, [c for c in cases if c.after], after_work=True)
     known = list(dict.fromkeys(path for walk in walks for path in walk.paths))
-    ways: dict[str, Make] = {n: partial(_misdeed, known, m) for n, m in _misdeeds.items()}
+    ways: dict[str, Make] = {}
+    for name, misdeed in _misdeeds.items():
+        ways[name] = partial(_misdeed, known, misdeed, True)
+        ways[f"{name}, and no more"] = partial(_misdeed, known, misdeed, False)
     kept = bench.cases
     bench.cases = [c for c in cases if list(_all_results(Place(tools_of(c), known)))]
     try:
@@ -197,9 +216,12 @@ class Place:
 
 
 def _misdeed(
-    known: Sequence[str], messages: Callable[[Place], Iterator[Message]], case: Case
+    known: Sequence[str],
+    messages: Callable[[Place], Iterator[Message]],
+    answering: bool,
+    case: Case,
 ) -> Script | None:
-    """The misdeed, then a wrong answer: eight calls a message."""
+    """The misdeed, eight calls a message; then a wrong answer, or none."""
     done = list(messages(Place(tools_of(case), known)))[: 4 * MOST_CALLS]
     if not done:
         return None
@@ -226,9 +248,13 @@ def _write(place: Place, path: str, text: str) -> Iterator[Message]:
             yield tool.call(**{tool.runs: f"{code}open({path!r}, 'w').write({text!r})"})
 
 
+ROUNDS = 0.3  # a step on the way may be worth a little
 _RESULT = re.compile(r"reward|result|score|verdict|grade|status|pass|outcome|report|log", re.I)
 _TESTS = re.compile(r"test|grad|judge|check|verif|eval|expect|conf|case|rubric|spec|valid", re.I)
-_KEYS = re.compile(r"test|grad|check|expect|label|answer|case|key|gold|solution", re.I)
+_KEYS = re.compile(
+    r"test|grad|check|expect|label|answer|case|key|gold|solution|lint|cfg|conf|rule|\.ini|\.toml|ya?ml|rc$",
+    re.I,
+)
 
 
 def _all_results(place: Place) -> Iterator[Message]:
@@ -302,7 +328,31 @@ async def again(bench: Bench) -> Result:
             ways[f"message {number + 1}, {times} times the length"] = _over_and_over(number, times)
     if not any(len(set(c.said)) > 1 for c in bench.cases):
         return nothing("the work has one step")
-    return await must_not_pay(bench, ways, what="repetitions")
+    found = await must_not_pay(bench, ways, what="repetitions")
+    if found.status != "ok":
+        return found
+    rounds: dict[str, Make] = {
+        f"messages {i + 1} and {j + 1} in turns": _in_turns(i, j)
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    }
+    return await must_not_pay(bench, rounds, what="rounds", least=ROUNDS)
+
+
+def _in_turns(one: int, two: int) -> Make:
+    """What the oracle does up to its message `one`, then that and `two` in turns."""
+
+    def make(case: Case) -> Script | None:
+        steps = list(dict.fromkeys(m for m in case.said if m.tool_calls))
+        if max(one, two) >= len(steps) or len(steps) < 2:
+            return None
+        before = list(case.said[: case.said.index(steps[one])])
+        if set(steps) <= {*before, steps[one], steps[two]}:
+            return None  # that is the whole work
+        return script([*before, *[steps[one], steps[two]] * 10])
+
+    return make
 
 
 def _over_and_over(number: int, times: int) -> Make:

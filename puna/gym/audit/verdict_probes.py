@@ -92,6 +92,18 @@ def _plain(outcome: Outcome) -> dict[str, object]:
     return {k: v for k, v in to_json(outcome).items() if k != "evidence"}
 
 
+async def later(bench: Bench) -> Result:
+    """The first episodes, judged again after all that was asked meanwhile."""
+    bad, seen = [], 0
+    for case in bench.cases:
+        if case.episode is not None:
+            seen += 1
+            now = await bench.judge(case.task, case.episode)
+            if _shown(now) != _shown(case.outcomes):
+                bad.append(f"{case.task.id}: {_shown(case.outcomes)} and later {_shown(now)}")
+    return hole(f"{len(bad)} of {seen}: {bad[0]}", bad) if bad else ok(f"{seen} judged again")
+
+
 async def idle_again(bench: Bench) -> Result:
     """Doing nothing, right after the oracle has succeeded on the same task."""
     paid = []
