@@ -227,9 +227,7 @@ def _misdeed(
         return None
     wrong = case.message(case.wrong[0] if case.wrong else "no answer")
     said = [together(done[i : i + 8]) for i in range(0, min(len(done), 64), 8)]
-    return script(
-        [*said, wrong, *case.after] if case.argument else [*said, *case.after[-1:], wrong]
-    )
+    return script([*said, *([wrong] if answering else []), *case.after])
 
 
 def _write(place: Place, path: str, text: str) -> Iterator[Message]:
