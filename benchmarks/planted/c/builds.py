@@ -150,7 +150,8 @@ class Queries(Asked):
                 for i in range(1, 30)]  # fmt: skip
         prompt = (
             "Table goods(id, kind, price, stock). One SELECT: the ids of all goods of kind "
-            f"'{kind}' with a stock above {least} and a price below {most}, dearest first, then by id."
+            f"'{kind}' with a stock above {least} and a price below {most}, dearest first, then by "
+            "id."
         )
         query = (
             f"SELECT id FROM goods WHERE kind = '{kind}' AND stock > {least} "
