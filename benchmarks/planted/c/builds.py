@@ -209,6 +209,7 @@ class Helpline(Played):
     kind = "timeout"
     incident = "episodes cut off by the turn limit scored as undecided, at more than half"
     hole = "asking on until the turns are over earns 0.6"
+    chance = 0.3  # of the same advice always
     World = Line
     limits = Limits(turns=9)
 

@@ -133,7 +133,7 @@ class Jugs(Played):
         return {"agent": script(messages)}
 
 
-BODIES = ("sum(xs[::{k}])", "max(xs) % {k}", "sorted(xs)[-{k}]", "sum(x // {k} for x in xs)")
+BODIES = ("sum(xs[::{k}])", "max(xs) * {k}", "sorted(xs)[-{k}]", "sum(x // {k} for x in xs)")
 
 
 class Snippets(Asked):
@@ -148,7 +148,7 @@ class Snippets(Asked):
     def row(self, i: int) -> Problem:
         rng = stream(self.seed, self.name, "pool", i)
         values = [number(rng, 1, 99) for _ in range(number(rng, 4, 7))]
-        k, body = number(rng, 2, 5), pick(rng, BODIES)
+        k, body = number(rng, 2, 4), pick(rng, BODIES)
         code = body.format(k=k)
         return Problem(f"xs = {values}\nprint({code})\n\nWhat is printed?",
                        str(eval(code, {"xs": values})))  # fmt: skip
