@@ -1,4 +1,4 @@
-"""Environments with known holes, three times, and sound ones: what an audit of rewards is measured by.
+"""Environments with known holes in three guises, and sound ones: what an audit is measured by.
 
 `broken("a")`, `broken("b")` and `broken("c")` hold the same kinds of incident in different guises;
 `sound()` and `sound2()` are honest ones that look suspicious. Each maps a name to a target: a file

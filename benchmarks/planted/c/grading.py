@@ -190,9 +190,10 @@ class Interactions(Asked):
 
     def make(self, rng: np.random.Generator) -> Problem:
         known = sorted({tuple(sorted(some(rng, DRUGS, 2))) for _ in range(4)})
+        harmless = rng.random() < 0.45
         taken = some(rng, DRUGS, 4)
-        if rng.random() < 0.35:
-            taken = [*known[0], *[d for d in taken if d not in known[0]][:2]]
+        while harmless == any(set(pair) <= set(taken) for pair in known):
+            taken = some(rng, DRUGS, 4)
         bad = [list(pair) for pair in known if set(pair) <= set(taken)]
         table = "; ".join(f"{a} with {b}" for a, b in known)
         prompt = (
