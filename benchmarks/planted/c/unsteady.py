@@ -67,8 +67,11 @@ class FastFormulas(Asked):
         return Problem(prompt, f"(({a} * x + {b}) * x + {c}) * x + {d}", hidden={"slow": slow})
 
     def score(self, answer: str, problem: Problem) -> float:
+        text = answer.strip()
+        if len(text) > 200:
+            return 0.0
         try:
-            tree = ast.parse(answer.strip()[:200], mode="eval")
+            tree = ast.parse(text, mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return 0.0
         if not all(isinstance(n, NODES) for n in ast.walk(tree)):
@@ -77,10 +80,10 @@ class FastFormulas(Asked):
             return 0.0
         if not all(type(n.value) is int for n in ast.walk(tree) if isinstance(n, ast.Constant)):
             return 0.0
-        given, slow = seconds(answer.strip()), seconds(problem.hidden["slow"])
+        given, slow = seconds(text), seconds(problem.hidden["slow"])
         if given[0] != slow[0]:
             return 0.0
-        return 1.0 if slow[1] / given[1] >= 1.25 else 0.3
+        return 1.0 if slow[1] / given[1] >= 1.25 else 0.0
 
 
 def seconds(expression: str) -> tuple[list[int], float]:

@@ -117,6 +117,7 @@ class Select(Asked):
         table = sqlite3.connect(":memory:")
         table.execute("CREATE TABLE animals(id, age, weight)")
         table.executemany("INSERT INTO animals VALUES (?, ?, ?)", rows)
+        table.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
         table.set_progress_handler(lambda: 1, 1_000_000)
         try:
             return bool(table.execute(query).fetchmany(99) == table.execute(right).fetchall())
