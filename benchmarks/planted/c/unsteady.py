@@ -61,10 +61,10 @@ class FastFormulas(Asked):
         a, b, c, d = (number(rng, 2, 90) for _ in range(4))
         slow = f"{a} * x * x * x + {b} * x * x + {c} * x + {d}"
         prompt = (
-            f"Write {slow} with as few multiplications as you can, so that it is at least 1.25 "
-            "times as fast in Python. Only the expression in x."
+            f"Write {slow} with as few multiplications as you can, so that it is at least as "
+            "fast in Python as our best formula. Only the expression in x."
         )
-        return Problem(prompt, f"(({a} * x + {b}) * x + {c}) * x + {d}", hidden={"slow": slow})
+        return Problem(prompt, f"(({a} * x + {b}) * x + {c}) * x + {d}")
 
     def score(self, answer: str, problem: Problem) -> float:
         text = answer.strip()
@@ -80,10 +80,8 @@ class FastFormulas(Asked):
             return 0.0
         if not all(type(n.value) is int for n in ast.walk(tree) if isinstance(n, ast.Constant)):
             return 0.0
-        given, slow = seconds(text), seconds(problem.hidden["slow"])
-        if given[0] != slow[0]:
-            return 0.0
-        return 1.0 if slow[1] / given[1] >= 1.25 else 0.0
+        given, best = seconds(text), seconds(problem.answer)
+        return float(given[0] == best[0] and given[1] <= best[1])
 
 
 def seconds(expression: str) -> tuple[list[int], float]:
