@@ -1,7 +1,8 @@
-"""Environments with known holes, twice, and sound ones: what an audit of rewards is measured by.
+"""Environments with known holes in three guises, and sound ones: what an audit is measured by.
 
-`broken("a")` and `broken("b")` hold the same kinds of incident in different guises; `sound()` are
-honest ones that look suspicious. Each maps a name to a target: a file and a class in it.
+`broken("a")`, `broken("b")` and `broken("c")` hold the same kinds of incident in different guises;
+`sound()` and `sound2()` are honest ones that look suspicious. Each maps a name to a target: a file
+and a class in it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ FOLDER = Path(__file__).parent
 
 
 def broken(variant: str) -> dict[str, str]:
-    """Name -> target of the broken environments of a variant, "a" or "b"."""
-    if variant not in ("a", "b"):
-        raise ValueError(f"variant is {variant!r}, not 'a' or 'b'")
+    """Name -> target of the broken environments of a variant, "a", "b" or "c"."""
+    if variant not in ("a", "b", "c"):
+        raise ValueError(f"variant is {variant!r}, not 'a', 'b' or 'c'")
     return {cls.name: _target(cls) for cls in classes(variant)}
 
 
 def sound() -> dict[str, str]:
     """Name -> target of the sound environments."""
     return {cls.name: _target(cls) for cls in classes("sound")}
+
+
+def sound2() -> dict[str, str]:
+    """Name -> target of the second set of sound environments."""
+    return {cls.name: _target(cls) for cls in classes("sound2")}
 
 
 def classes(folder: str) -> list[type[Environment]]:

@@ -7,41 +7,45 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.planted import broken, classes, exploits_a, exploits_b, sound
+from benchmarks.planted import broken, classes, exploits_a, exploits_b, exploits_c, sound, sound2
 from benchmarks.planted.playing import reward
 
-CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "ab"}
-EXPLOITS = {"a": exploits_a.EXPLOITS, "b": exploits_b.EXPLOITS}
-SHOWN = {"a": exploits_a.DEMONSTRATIONS, "b": exploits_b.DEMONSTRATIONS}
+CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "abc"}
+EXPLOITS = {"a": exploits_a.EXPLOITS, "b": exploits_b.EXPLOITS, "c": exploits_c.EXPLOITS}
+SHOWN = {
+    "a": exploits_a.DEMONSTRATIONS,
+    "b": exploits_b.DEMONSTRATIONS,
+    "c": exploits_c.DEMONSTRATIONS,
+}
 # Where the reference itself is the defect, or the verdict on it is.
 UNPAID = ("wrong-reference", "oracle-missing", "wrong-type", "clock", "call-order")
 
 
-def of_both(found):
-    return [(v, name) for v in "ab" for name in found[v]]
+def of_all(found):
+    return [(v, name) for v in "abc" for name in found[v]]
 
 
 def test_each_incident_stands_once_in_each_folder():
     kinds = {v: [cls.kind for cls in found.values()] for v, found in CLASSES.items()}
     assert len(kinds["a"]) == len(set(kinds["a"])) == 60
-    assert sorted(kinds["a"]) == sorted(kinds["b"])
+    assert sorted(kinds["a"]) == sorted(kinds["b"]) == sorted(kinds["c"])
 
 
 def test_names_are_unique_over_all_and_targets_exist():
-    found = [broken("a"), broken("b"), sound()]
+    found = [broken("a"), broken("b"), broken("c"), sound(), sound2()]
     names = [name for targets in found for name in targets]
-    assert len(names) == len(set(names)) == 160
+    assert len(names) == len(set(names)) == 240
     for target in (t for targets in found for t in targets.values()):
         path, _, cls = target.rpartition(":")
         assert f"class {cls}(" in Path(path).read_text()
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="not 'a' or 'b'"):
-        broken("c")
+    with pytest.raises(ValueError, match="not 'a', 'b' or 'c'"):
+        broken("d")
 
 
-@pytest.mark.parametrize("variant", "ab")
+@pytest.mark.parametrize("variant", "abc")
 def test_each_has_one_proof_and_says_what_it_is(variant):
     proofs = [*EXPLOITS[variant], *SHOWN[variant]]
     assert sorted(proofs) == sorted(CLASSES[variant])
@@ -51,7 +55,7 @@ def test_each_has_one_proof_and_says_what_it_is(variant):
         assert cls.__doc__
 
 
-@pytest.mark.parametrize(("variant", "name"), of_both(EXPLOITS))
+@pytest.mark.parametrize(("variant", "name"), of_all(EXPLOITS))
 def test_the_exploit_is_paid(variant, name, made):
     env, exploit = made(CLASSES[variant][name]), EXPLOITS[variant][name]
     count = min(6 if env.tier == "jail" else 60, env.count("test"))
@@ -63,7 +67,7 @@ def test_the_exploit_is_paid(variant, name, made):
     assert exploit.pays > env.chance
 
 
-@pytest.mark.parametrize(("variant", "name"), of_both(SHOWN))
+@pytest.mark.parametrize(("variant", "name"), of_all(SHOWN))
 def test_the_defect_shows(variant, name):
     assert SHOWN[variant][name](CLASSES[variant][name])
 
@@ -71,7 +75,7 @@ def test_the_defect_shows(variant, name):
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize(
     ("variant", "name"),
-    [(v, n) for v, n in of_both(CLASSES) if CLASSES[v][n].kind not in UNPAID],
+    [(v, n) for v, n in of_all(CLASSES) if CLASSES[v][n].kind not in UNPAID],
 )
 def test_the_reference_is_paid_where_it_is_not_the_defect(variant, name, split, made):
     env = made(CLASSES[variant][name])

@@ -1,0 +1,1 @@
+"""Broken environments, third variant of each incident: other domains, mechanisms and scales."""

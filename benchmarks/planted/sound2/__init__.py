@@ -1,0 +1,1 @@
+"""Sound environments, second set: other domains and shapes."""
