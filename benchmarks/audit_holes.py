@@ -1,8 +1,8 @@
 """How many planted holes the audit finds, and how many sound environments it accuses.
 
-`python benchmarks/audit_holes.py a even` audits variant a of each broken environment and the even
-half of the sound ones: those that probes may be tuned on. `b odd` are the halves that tuning never
-saw. `--json` prints the findings as well.
+`python benchmarks/audit_holes.py a sound` audits variant a of each broken environment and the sound
+ones: probes were tuned on `a` and `b` and `sound`. `c sound2` is the half that tuning never saw.
+Names after that choose some; `--verbose` prints the findings as well.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.planted import broken, sound
+from benchmarks.planted import broken, sound, sound2
 from puna.core.stats import mean_interval
 from puna.core.threads import default_threads
 from puna.gym.audit import Audit, audit
 
 
-def targets(variant: str, half: str) -> dict[str, tuple[str, bool]]:
+SOUND = {"sound": sound, "sound2": sound2}
+
+
+def targets(variant: str, fine: str) -> dict[str, tuple[str, bool]]:
     """Name -> (target, whether it is broken)."""
-    fine = sorted(sound().items())[0 if half == "even" else 1 :: 2]
     found = {name: (target, True) for name, target in broken(variant).items()}
-    return found | {name: (target, False) for name, target in fine}
+    return found | {name: (target, False) for name, target in SOUND[fine]().items()}
 
 
-def main(variant: str, half: str, only: list[str], verbose: bool) -> None:
-    chosen = {n: t for n, t in targets(variant, half).items() if not only or n in only}
+def main(variant: str, fine: str, only: list[str], verbose: bool) -> None:
+    chosen = {n: t for n, t in targets(variant, fine).items() if not only or n in only}
     began = time.monotonic()
     with ThreadPoolExecutor(default_threads()) as pool:
         audits = dict(zip(chosen, pool.map(lambda t: audit(t[0]), chosen.values()), strict=True))
@@ -43,7 +45,7 @@ def main(variant: str, half: str, only: list[str], verbose: bool) -> None:
         json.dumps(
             {
                 "variant": variant,
-                "half": half,
+                "sound": fine,
                 **{k: f"{mean_interval(v)} of {len(v)}" for k, v in rows.items() if v},
                 "missed": missed,
                 "accused_names": accused,

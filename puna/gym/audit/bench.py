@@ -32,6 +32,7 @@ BROKEN = 3  # tries without a score that are enough
 FRESH = 60  # tasks of the second look
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
 CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
+JUDGING = "judging"
 Note = Callable[[str], None]
 
 
@@ -225,6 +226,7 @@ class Bench:
         if os.getpid() != self.pid:  # the environment forked, and this is the copy
             os._exit(0)
         if not outcomes:
+            self.note(f"{JUDGING} {task.id}: {what}")
             outcomes = dict(await self.judge(task, episode))
         told = [len(o.evidence) for o in outcomes.values() if isinstance(o, Scored)]
         self.evidence = max(self.evidence, *told, 0)

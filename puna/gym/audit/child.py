@@ -72,7 +72,7 @@ async def main(request: dict[str, Any]) -> None:
     except UserError as error:
         say.line(refused=error.what, fix=error.fix)
         return
-    say.line(env=identity(env), chance=float(env.chance))
+    say.line(env=identity(env), judge_seconds=env.judge_seconds)
     say.note("making tasks")
     why = data_probes.tasks_or_why(env, request["n"])
     if why:

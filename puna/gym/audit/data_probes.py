@@ -100,7 +100,7 @@ async def overlap(bench: Bench) -> Result:
 
 def _spread(count: int, task_s: float) -> list[int]:
     """Which tasks are compared: the first and the last, fewer where they are slow to make."""
-    most = next(n for n, dear in ((OVERLAP, 1e-3), (400, 1e-2), (40, math.inf)) if task_s < dear)
+    most = next(n for n, dear in ((OVERLAP, 2e-4), (400, 4e-3), (40, math.inf)) if task_s < dear)
     half = most // 2
     return list(range(min(count, most))) if count <= most else [
         *range(half), *range(count - half, count)

@@ -47,7 +47,7 @@ LOOK = (
 )
 _HASH = re.compile(r"(?<![0-9a-z])[0-9a-f]{7,40}(?![0-9a-z])")
 LISTING = re.compile(r"\w*(?:list|ls\b|dir|tree|find|glob)", re.I)
-HISTORY = re.compile(r"\.git|git |backup|\.bak|\.orig|history|cache|\.swp|~$|old", re.I)
+HISTORY = re.compile(r"\.git|\bgit |backup|\.bak|\.orig|history|\.swp|~$|\.old|\bold\b", re.I)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from puna.core.errors import UserError, nearest
+from puna.gym.audit.bench import JUDGING
 from puna.gym.audit.findings import Audit, Finding
 from puna.gym.audit.probes import BUSY, LOAD, OTHER_PROCESS, PROBES, PROCESS, names, reason
 
-STUCK_S = 90.0  # one episode, its judgement included
+STUCK_S = 90.0  # one episode
 PROBE_S = 900.0  # all tries of one probe
 RESTARTS = 6
 MUCH, FLOOD = 1 << 20, 1 << 30  # bytes of output: worth a note; ended at
@@ -180,7 +181,7 @@ class _Child:
         finally:
             os.close(write)
         self.rest, self.probe, self.busy = b"", "", False
-        self.busy_since = 0.0
+        self.busy_since, self.judge_s = 0.0, STUCK_S
 
     def __enter__(self) -> _Child:
         return self
@@ -232,10 +233,10 @@ class _Child:
                 doing = self.doing()
                 if doing != note:
                     note, since = doing, now
-                if now - since > STUCK_S:
-                    return self._stop(
-                        seen, f"hangs (waited {STUCK_S:g} s): {_plain(doing)}", "hole"
-                    )
+                patience = self.judge_s if _plain(doing).startswith(JUDGING) else STUCK_S
+                if now - since > patience:
+                    what = f"hangs (waited {patience:g} s): {_plain(doing)}"
+                    return self._stop(seen, what, "hole")
                 if now - asked > PROBE_S:
                     return self._stop(seen, f"not done after {PROBE_S:g} s", "note")
                 if seen.output > FLOOD:
@@ -267,6 +268,7 @@ class _Child:
             raise UserError(line["refused"], line["fix"])
         if "env" in line:
             seen.env = line["env"]
+            self.judge_s = 1.5 * line["judge_seconds"] + 1
         if "began" in line:
             self.probe = line["began"]
         if "result" in line:
