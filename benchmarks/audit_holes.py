@@ -17,7 +17,6 @@ from puna.core.stats import mean_interval
 from puna.core.threads import default_threads
 from puna.gym.audit import Audit, audit
 
-
 SOUND = {"sound": sound, "sound2": sound2}
 
 
