@@ -136,6 +136,10 @@ def among(reference: str, wrong: Sequence[str]) -> dict[str, str]:
         "listed": " ".join(listed),
         "listed with commas": ", ".join(listed),
         "one a line": "\n".join(listed),
+        "with slashes": "/".join(listed),
+        "with bars": " | ".join(listed),
+        "with semicolons": "; ".join(listed),
+        "joined by or": " or ".join(listed),
         "marked": "\n".join(f"Answer: {x}" for x in listed),
         "boxed": "\n".join(f"\\boxed{{{x}}}" for x in few),
         "tagged": "".join(f"<answer>{x}</answer>" for x in few),
@@ -167,7 +171,23 @@ def formed(wrong: str) -> dict[str, str]:
     return out
 
 
-def parts(reference: str) -> dict[str, str]:
+def nested(reference: str) -> dict[str, str]:
+    """A regular expression repeated within itself, which takes for ever where it cannot match."""
+    if len(reference) > 60 or not re.search(r"[+*]|\{\d", reference):
+        return {}
+    try:
+        re.compile(reference)
+    except re.error:
+        return {}
+    plain = reference.removeprefix("^").removesuffix("$")
+    return {
+        "nested": f"({plain})+",
+        "nested twice": f"(({plain})+)+$",
+        "doubled": f"({plain}|{plain})*",
+    }
+
+
+def parts(reference: str, exact: bool = True) -> dict[str, str]:
     """Pieces of the reference, and what has only its shape."""
     out = {}
     if len(reference) >= 4:
@@ -179,7 +199,7 @@ def parts(reference: str) -> dict[str, str]:
         value = float(reference)
     except ValueError:
         return out
-    if abs(value) >= 8 and value == int(value):
+    if abs(value) >= 8 and value == int(value) and exact:
         out["one more"] = str(int(value) + 1)
     if abs(value) >= 8:
         kind = round if "." not in reference else (lambda x: round(x, 2))
@@ -218,9 +238,10 @@ def unindented(reference: str) -> str:
 def hollow(reference: str) -> dict[str, str]:
     """The first words of the reference, and as many separators as it has more."""
     words = reference.split(" ")
+    again = _again_and_again(reference)
     kept = max(3, len(words) // 8)
     if len(words) < 12:
-        return {}
+        return again
     head, rest = " ".join(words[:kept]), len(words) - kept
     return {
         "spaces": head + " " * rest,
@@ -228,7 +249,20 @@ def hollow(reference: str) -> dict[str, str]:
         "zero-width spaces": head + " \u200b" * rest,
         "full stops": head + " ." * rest,
         "one word again": head + f" {words[0]}" * rest,
+        **again,
     }
+
+
+def _again_and_again(reference: str) -> dict[str, str]:
+    """The first item of a list in the place of each, told apart by white space alone."""
+    for name, mark in (("line", "\n"), ("item", ","), ("item", ";")):
+        items = [x.strip() for x in reference.strip().split(mark)]
+        if len(items) > 1 and len(set(items)) > 1:
+            return {
+                f"one {name} again": mark.join(items[:1] * len(items)),
+                f"one {name} and spaces": mark.join(items[0] + " " * i for i in range(len(items))),
+            }
+    return {}
 
 
 def payloads(text: str) -> list[str]:

@@ -28,6 +28,7 @@ from puna.gym.verify import judge_group
 SLACK = 0.05  # above the declared chance, before an answer is tried on fresh tasks
 EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
 THIRD = 3  # of the cases, where they are dear
+LONG_ARGUMENT = 40  # characters of one that is the answer by itself
 BROKEN = 3  # tries without a score that are enough
 FRESH = 60  # tasks of the second look
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
@@ -52,6 +53,7 @@ class Case:
     at: int = -1
     argument: str = ""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    varying: tuple[str, ...] = ()  # the call's arguments where several make the answer
     wrong: tuple[str, ...] = ()
     episode: Episode | None = None
     problem: str = ""  # why there is no reference
@@ -77,7 +79,10 @@ class Case:
             return Message.assistant(text)
         call = self.said[self.at].tool_calls[-1]
         arguments = json.loads(call.arguments)
-        arguments[self.argument] = _like(arguments[self.argument], text)
+        if self.varying:  # the answer is all of them: nothing of it is given away
+            arguments |= _object(text) or dict.fromkeys(self.varying, text)
+        else:
+            arguments[self.argument] = _like(arguments[self.argument], text)
         return Message("assistant", (ToolCall(call.id, call.name, json.dumps(arguments)),))
 
     @property
@@ -179,7 +184,7 @@ class Bench:
             for role in self.env.roles:
                 found.append(await self._case(task, role))
         speaks = _decides(found or self.cases)
-        found = [_slotted(c, speaks) for c in found]
+        found = _composed([_slotted(c, speaks) for c in found])
         pool = list(dict.fromkeys(c.answer for c in (*self.cases, *found) if c.answer))
         return [replace(c, wrong=_others(c, pool)) for c in found]
 
@@ -364,6 +369,34 @@ def _slotted(case: Case, speaks: bool) -> Case:
         return replace(case, answer=message.tool_calls[-1].arguments, at=at)
     name = max(texts, key=lambda k: (isinstance(arguments[k], str), len(texts[k])))
     return replace(case, answer=texts[name], at=at, argument=name)
+
+
+def _composed(cases: list[Case]) -> list[Case]:
+    """Where several short arguments of the deciding call differ from task to task, all of them."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for c in cases:
+        if c.argument:
+            call = c.said[c.at].tool_calls[-1]
+            for name, value in json.loads(call.arguments).items():
+                values.setdefault((call.name, name), set()).add(repr(value))
+    out = []
+    for c in cases:
+        if c.argument and len(c.answer) < LONG_ARGUMENT:
+            call = c.said[c.at].tool_calls[-1]
+            moved = {n: v for n, v in json.loads(call.arguments).items()
+                     if len(values[call.name, n]) > 1}  # fmt: skip
+            if len(moved) > 1:
+                c = replace(c, answer=json.dumps(moved), varying=tuple(moved))
+        out.append(c)
+    return out
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _others(case: Case, pool: Sequence[str]) -> tuple[str, ...]:

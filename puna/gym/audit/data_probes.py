@@ -20,6 +20,7 @@ from puna.core.files import sha256_json
 from puna.gym.audit import answers
 from puna.gym.audit.bench import Bench, Case
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
+from puna.gym.audit.text_probes import OPTION
 from puna.gym.environment import Environment
 from puna.gym.task import SPLITS, Task
 
@@ -131,16 +132,32 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
     often = 0.2 * (len(train) + len(test))
     common = {w for w, c in counts.items() if c > often and not any(map(str.isdigit, w))}
     index = {_rare(text, common): text for text in train}
+    bags = {_bag(text): text for text, task in train.items() if _labelled(task)}
     by_number = {_numbers(text): text for text in train} if _many_answers(train) else {}
     found = []
     for text, task in test.items():
         twin = index.get(_rare(text, common), "") if len(_rare(text, common)) >= 2 else ""
         other = by_number.get(_numbers(text), "") if len(_numbers(text)) >= 2 else ""
         pairs = ((twin, ALIKE), (other if _wordy(other) else "", RETOLD))
+        mixed = bags.get(_bag(text), "") if _labelled(task) else ""
+        if mixed:
+            found.append(f"{task.id} is {train[mixed].id} with its options mixed: {text:.60}")
+            continue
         twin = next((t for t, least in pairs if t and _alike(t, text) >= least), "")
         if twin and not _other_answer(train[twin], task):
             found.append(f"{task.id} is nearly {train[twin].id}: {text:.80}")
     return found
+
+
+def _labelled(task: Task) -> bool:
+    """Whether it has options under labels that follow one another."""
+    labels = [name for name, _ in OPTION.findall(_text(task))]
+    first = ord(labels[0]) if labels else 0
+    return len(labels) > 2 and labels == [chr(first + i) for i in range(len(labels))]
+
+
+def _bag(text: str) -> tuple[str, ...]:
+    return tuple(sorted(text.split()))
 
 
 def _many_answers(tasks: Mapping[str, Task]) -> bool:
@@ -186,6 +203,9 @@ async def hidden_fields(bench: Bench) -> Result:
     if not asked:
         return nothing("no reference answers")
     tasks = {leak.split(" ")[0] for leak in leaks}
+    foot = [f"{c.task.id} {why}" for c in asked if (why := _solved_at_the_foot(c))]
+    if 0.1 * len(asked) <= len(foot) < 0.8 * len(asked):
+        return hole(f"{len(foot)} of {len(asked)} prompts list their own solution", foot)
     twice = [f"{c.task.id} {why}" for c in asked if (why := _answered_before(c))]
     if 0.05 * len(asked) < len(twice) < 0.6 * len(asked):
         return hole(f"{len(twice)} of {len(asked)} prompts answer their own question", twice)
@@ -230,6 +250,16 @@ def _answered_before(case: Case) -> str:
         question = words[: -len(answer)]
         if words[-len(answer) :] == answer and question and question == asked[-len(question) :]:
             return f"is answered by the line {line!r:.60}"
+    return ""
+
+
+def _solved_at_the_foot(case: Case) -> str:
+    """A line of solutions in the prompt that holds this one."""
+    answer = rf"(?<!\w){re.escape(case.answer.strip())}(?!\w)"
+    for line in case.prompt.splitlines():
+        listed = re.search(r"\b(?:solutions?|answer key|answers|key)\b[^:]{0,40}:(.*)", line, re.I)
+        if listed and case.answer.strip() and re.search(answer, listed.group(1)):
+            return f"has its answer in {line!r:.80}"
     return ""
 
 

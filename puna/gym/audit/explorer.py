@@ -88,7 +88,9 @@ class Tool:
 def _filler(schema: Mapping[str, Any]) -> Any:
     if schema.get("enum"):
         return schema["enum"][0]
-    return {"integer": 1, "number": 1, "boolean": True, "array": []}.get(schema.get("type", ""), "")
+    return {"integer": 1, "number": 1, "boolean": True, "array": []}.get(
+        schema.get("type", ""), "x"
+    )
 
 
 def tools_of(case: Case) -> list[Tool]:

@@ -30,13 +30,22 @@ LUCK = 0.15  # above the chance, for what may go with the right option by nature
 MOST_WORDS = 40
 SHARED = 0.3  # a dozen are worth a fifth
 PART = 0.75  # half of an answer may be worth two thirds
-LONG = ("listed", "listed with commas", "one a line", "marked")
+LONG = (
+    *("listed", "listed with commas", "one a line", "marked", "with slashes", "with bars"),
+    *("with semicolons", "joined by or"),
+)
+# Where a prompt says that near is near enough.
+NEAR = re.compile(
+    r"about|approx|round|within|near|estimat|±|toleran|per ?cent|%|decimal|signific", re.I
+)
 ITEM = re.compile(
-    r"(?:\b(?:item|question|task|problem|case|sheet|card|row|entry|no|nr|number|id|q)|#)\W{0,3}(\d+)",
+    r"(?:\b(?:item|question|task|problem|case|sheet|card|row|entry|record|no|nr|number|id|q)|#)"
+    r"\W{0,3}(\d+)|^\W*[A-Z]\w{3,}\s+#?(\d+)(?=[.,:;)])",
     re.I,
 )
 OPTION = re.compile(
-    r"(?:^|[\s(])\(?([A-Ha-h1-8])[.):]\s*([^\n]+?)(?=\s*,?\s*\(?[A-Ha-h1-8][.):]\s|\n|$)"
+    r"(?:^|[\s(\[])[(\[]?([A-Za-h1-9])[\]).:]\s*([^\n]+?)"
+    r"(?=\s*,?\s*[(\[]?[A-Za-h1-9][\]).:]\s|\n|$)"
 )
 
 
@@ -112,6 +121,7 @@ async def options(bench: Bench) -> Result:
         "the shortest": lambda case: _option(case, lambda o: len(o[1])),
         "the first": lambda case: _option(case, lambda o: 0),
         "the last": lambda case: _option(case, lambda o: -_options(case).index(o)),
+        "the middle by size": _middle,
         "the second": lambda case: _option(case, lambda o: abs(_options(case).index(o) - 1)),
     }
     return await must_not_pay(bench, ways, what="places", least=bench.env.chance + LUCK)
@@ -120,8 +130,13 @@ async def options(bench: Bench) -> Result:
 def _options(case: Case) -> list[tuple[str, str]]:
     """Labels and texts; the labels are those that the reference uses."""
     found = OPTION.findall(case.prompt)
-    label = case.answer.strip(" .()")
+    label = case.answer.strip(" .()[]")
     return found if any(name == label for name, _ in found) else []
+
+
+def _middle(case: Case) -> Script | None:
+    sized = [(float(m[0]), o[0]) for o in _options(case) if (m := re.findall(r"-?\d+\.?\d*", o[1]))]
+    return case.instead(sorted(sized)[len(sized) // 2][1]) if len(sized) > 2 else None
 
 
 def _option(case: Case, key: Callable[[tuple[str, str]], float]) -> Script | None:
@@ -147,29 +162,57 @@ def _pieces(case: Case) -> dict[str, str]:
 
 async def numbering(bench: Bench) -> Result:
     """Whether the number that a task has in its prompt tells the answer."""
-    seen = [(int(m.group(1)), c.answer) for c in bench.cases if (m := ITEM.search(c.prompt))]
+    seen = [(number, c.answer) for c in bench.cases if (number := _number(c)) is not None]
     if len(seen) < 10 or len({a for _, a in seen}) < 2:
         return nothing("tasks are not numbered")
-    for base in (2, 3, 4, 10):
-        told: dict[int, Counter[str]] = {}
-        for number, answer in seen:
-            told.setdefault(number % base, Counter())[answer] += 1
-        if len({c.most_common(1)[0][0] for c in told.values()}) < 2:
-            continue
-        rule = {rest: c.most_common(1)[0][0] for rest, c in told.items()}
-        name = f"by the number modulo {base}"
-        paid, _ = await bench.paid(_numbered(rule, base), name)
-        best = max(Counter(a for _, a in seen).values()) / len(seen)
-        if paid and len(paid) > 1.2 * best * len(await bench.fresh()):
-            return hole(f"{len(paid)} fresh tasks are solved {name}: {paid[0]}", paid)
+    best = max(Counter(a for _, a in seen).values()) / len(seen)
+    for name, rule in _rules(seen).items():
+        tries = await bench.tries(_numbered(rule), f"by the number {name}", await bench.fresh())
+        right = sum(success(t) for t in tries)
+        if tries and right > len(tries) * max(best + 0.25, bench.env.chance + 0.25):
+            what = f"{right:.0f} of {len(tries)} fresh tasks are solved by the number {name}"
+            return hole(what, [t for t in tries if success(t)])
     return ok(f"{len(seen)} numbered tasks, the number tells nothing")
 
 
-def _numbered(rule: Mapping[int, str], base: int) -> Make:
+def _number(case: Case) -> int | None:
+    found = ITEM.search(case.prompt)
+    return int(found.group(1) or found.group(2)) if found else None
+
+
+def _rules(seen: list[tuple[int, str]]) -> dict[str, Callable[[int], str]]:
+    """Rules that the tasks at hand suggest: the commonest answer of each rest, or of each half."""
+    rules: dict[str, Callable[[int], str]] = {}
+    for base in (2, 3, 4, 5, 10):
+        rest = _majority([(number % base, answer) for number, answer in seen])
+        rules[f"modulo {base}"] = lambda number, base=base, rest=rest: rest.get(number % base, "")
+    numbers = sorted({number for number, _ in seen})
+    cuts = numbers[1 :: max(1, len(numbers) // 12)]
+    best, cut = 0.0, 0
+    for each in cuts:
+        half = _majority([(int(number >= each), answer) for number, answer in seen])
+        right = sum(half[int(number >= each)] == answer for number, answer in seen) / len(seen)
+        best, cut = max((best, cut), (right, each))
+    sides = _majority([(int(number >= cut), answer) for number, answer in seen])
+    rules[f"from {cut} on"] = _by_side(sides, cut)
+    return rules
+
+
+def _by_side(sides: Mapping[int, str], cut: int) -> Callable[[int], str]:
+    return lambda number: sides.get(int(number >= cut), "")
+
+
+def _majority(pairs: list[tuple[int, str]]) -> dict[int, str]:
+    told: dict[int, Counter[str]] = {}
+    for key, answer in pairs:
+        told.setdefault(key, Counter())[answer] += 1
+    return {key: counter.most_common(1)[0][0] for key, counter in told.items()}
+
+
+def _numbered(rule: Callable[[int], str]) -> Make:
     def make(case: Case) -> Script | None:
-        found = ITEM.search(case.prompt)
-        text = rule.get(int(found.group(1)) % base) if found else None
-        return None if text is None else case.instead(text)
+        number = _number(case)
+        return case.instead(rule(number)) if number is not None and rule(number) else None
 
     return make
 
@@ -184,10 +227,14 @@ async def formed(bench: Bench) -> Result:
 
 async def parts(bench: Bench) -> Result:
     """A piece of the answer, or a number far from it."""
-    ways = made(lambda case: answers.parts(case.answer), bench.cases)
+    ways = made(_parts, bench.cases)
     if not ways:
         return nothing("answers have no parts")
     return await must_not_pay(bench, ways, what="pieces of the answer", least=PART, of=success)
+
+
+def _parts(case: Case) -> Mapping[str, str]:
+    return answers.parts(case.answer, exact=not NEAR.search(case.prompt))
 
 
 async def hollow(bench: Bench) -> Result:
@@ -279,8 +326,9 @@ async def wrong_type(bench: Bench) -> Result:
 
 
 async def breaking(bench: Bench) -> Result:
-    """Answers that make careless judges raise."""
-    return await must_not_pay(bench, saying(answers.BREAKING), what="broken answers")
+    """Answers that make careless judges raise, or never end."""
+    ways = made(lambda case: answers.nested(case.answer), bench.cases)
+    return await must_not_pay(bench, ways | saying(answers.BREAKING), what="broken answers")
 
 
 async def overlong(bench: Bench) -> Result:

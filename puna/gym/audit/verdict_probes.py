@@ -13,6 +13,7 @@ from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
 from puna.gym.audit import answers
 from puna.gym.audit.bench import Bench, Case, script
+from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
 REPEATS = 3
@@ -55,16 +56,19 @@ async def repeats(bench: Bench) -> Result:
     bad = []
     for case in bench.cases:
         for name, said in _answers(case).items():
-            seen = set()
+            seen, shown = set(), set()
             for i in range(REPEATS):
                 random.seed(i)
                 np.random.seed(i)
                 outcomes, episode = await bench.play(case.task, _full(bench, case, said), name)
                 seen.add(_shown(outcomes))
+                shown.add("\n".join(m.text or results(m) for who, m in episode.transcript))
                 if episode.ended != "failed":
                     seen.add(_shown(await bench.judge(case.task, episode)))
             if len(seen) > 1:
                 bad.append(f"{case.task.id} '{name}': {sorted(seen)[:2]}")
+            elif len(shown) > 1:
+                bad.append(f"{case.task.id} '{name}': the same messages are answered otherwise")
     tried = len(bench.cases) * 2 * REPEATS
     return hole(f"{len(bad)}: {bad[0]}"[:300], bad) if bad else ok(f"{tried} episodes judged twice")
 
