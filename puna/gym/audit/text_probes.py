@@ -184,8 +184,8 @@ def _rules(seen: list[tuple[int, str]]) -> dict[str, Callable[[int], str]]:
     """Rules that the tasks at hand suggest: the commonest answer of each rest, or of each half."""
     rules: dict[str, Callable[[int], str]] = {}
     for base in (2, 3, 4, 5, 10):
-        rest = _majority([(number % base, answer) for number, answer in seen])
-        rules[f"modulo {base}"] = lambda number, base=base, rest=rest: rest.get(number % base, "")
+        rests = _majority([(number % base, answer) for number, answer in seen])
+        rules[f"modulo {base}"] = _by_rest(rests, base)
     numbers = sorted({number for number, _ in seen})
     cuts = numbers[1 :: max(1, len(numbers) // 12)]
     best, cut = 0.0, 0
@@ -196,6 +196,10 @@ def _rules(seen: list[tuple[int, str]]) -> dict[str, Callable[[int], str]]:
     sides = _majority([(int(number >= cut), answer) for number, answer in seen])
     rules[f"from {cut} on"] = _by_side(sides, cut)
     return rules
+
+
+def _by_rest(rests: Mapping[int, str], base: int) -> Callable[[int], str]:
+    return lambda number: rests.get(number % base, "")
 
 
 def _by_side(sides: Mapping[int, str], cut: int) -> Callable[[int], str]:
