@@ -52,13 +52,14 @@ bench: .venv/.dev
 setup: .venv/.dev
 
 # Each in an environment of its own; some minutes, once.
-peers: .peers/trl/.done
+peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done
 
-.peers/trl/.done: benchmarks/requirements-trl.txt
-	@echo "installing TRL into .peers/trl"
-	@$(PYTHON) -m venv --clear .peers/trl
-	@.peers/trl/bin/pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') 'torch==$(TORCH_VERSION)'
-	@.peers/trl/bin/pip install -q --disable-pip-version-check -r $<
+.peers/%/.done: benchmarks/requirements-%.txt
+	@echo "installing $* into .peers/$*"
+	@$(PYTHON) -m venv --clear .peers/$*
+	@if [ $* = trl ]; then \
+	  .peers/$*/bin/pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') 'torch==$(TORCH_VERSION)'; fi
+	@.peers/$*/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 # Programs that some tests use, as program:package. Without root, or without apt, install them by

@@ -10,6 +10,8 @@ import pytest
 from benchmarks.planted import broken, classes, exploits_a, exploits_b, exploits_c, sound, sound2
 from benchmarks.planted.playing import reward
 
+pytestmark = pytest.mark.slow  # they prove a benchmark's ground, not the product
+
 CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "abc"}
 EXPLOITS = {"a": exploits_a.EXPLOITS, "b": exploits_b.EXPLOITS, "c": exploits_c.EXPLOITS}
 SHOWN = {

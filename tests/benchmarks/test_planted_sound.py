@@ -15,6 +15,8 @@ from puna.core.outcome import Scored
 from puna.gym.environment import say
 from puna.gym.task import SPLITS
 
+pytestmark = pytest.mark.slow  # they prove a benchmark's ground, not the product
+
 NAMES = {cls.name: cls for folder in ("sound", "sound2") for cls in classes(folder)}
 TEXTS = (
     *("", "0", "1", "5", "50", "yes", "no", "true", "false", "A", "B", "C", "D", "unknown"),
