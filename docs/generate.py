@@ -148,6 +148,7 @@ KEYS: dict[str, dict[str, str]] = {
         "loss": "The policy's loss; see [loss](#loss).",
         "max_failed": "Stops the stage when a larger share of outcomes was not scored.",
         "keep_episodes": "Groups of episodes kept for reading, evenly over the stage.",
+        "unaudited": "Train on the reward even where its audit finds holes.",
         "alarm": "Where the reward is being gamed: say so, end the stage too, or do not look.",
     },
     "dpo": {
