@@ -132,6 +132,14 @@ class Try:
     case: Case
     outcome: Outcome
 
+    @property
+    def broken(self) -> bool:
+        """Not scored, where the reference was: a malformed answer is the agent's own fault."""
+        if isinstance(self.outcome, Scored):
+            return False
+        known = isinstance(self.outcome, Infra) and not self.case.problem
+        return self.case.sound or known
+
     def __str__(self) -> str:
         got = self.outcome
         what = f"earned {got.value:g}" if isinstance(got, Scored) else f"{got}"
@@ -260,7 +268,7 @@ class Bench:
             attack = make(case)
             if attack is not None:
                 found.append(await self.attempt(case, attack, name))
-            if sum(map(_broken, found)) >= BROKEN:  # each may have cost a whole deadline
+            if sum(t.broken for t in found) >= BROKEN:  # each may have cost a whole deadline
                 break
         return found
 
@@ -277,10 +285,10 @@ class Bench:
         tried = await self.tries(make, name, self._some(name))
         self.raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
         self.earned = mean_paid(tried)
-        broken = [t for t in tried if _broken(t)]
+        broken = [t for t in tried if t.broken]
         if self._suspicious(tried):
             again = await self.tries(make, name, await self.fresh())
-            broken += [t for t in again if _broken(t)]
+            broken += [t for t in again if t.broken]
             enough = again if len(again) >= 20 else [*tried, *again]
             if self._above(enough, max(self.env.chance + EDGE, least), of or _value):
                 return [t for t in enough if _value(t) > self.env.chance], broken
@@ -318,19 +326,10 @@ def _value(tried: Try) -> float:
     return tried.outcome.value if isinstance(tried.outcome, Scored) else 0.0
 
 
-def _broken(tried: Try) -> bool:
-    """Not scored, where the reference was: a malformed answer is the agent's own fault."""
-    return not isinstance(tried.outcome, Scored) and (tried.case.sound or _infra(tried))
-
-
 def _raised(tried: Try) -> str:
     """Why it was scored 0 where the environment could not take it, "" where it could."""
     got = tried.outcome
     return got.evidence if isinstance(got, Scored) and got.evidence.startswith(CANNOT) else ""
-
-
-def _infra(tried: Try) -> bool:
-    return isinstance(tried.outcome, Infra) and not tried.case.problem
 
 
 def _overheard(given: Script, heard: list[Message]) -> Script:

@@ -331,8 +331,12 @@ async def wrong_type(bench: Bench) -> Result:
 
 async def breaking(bench: Bench) -> Result:
     """Answers that make careless judges raise, or never end."""
-    ways = made(lambda case: answers.nested(case.answer), bench.cases)
-    return await must_not_pay(bench, ways | saying(answers.BREAKING), what="broken answers")
+    for name, make in made(lambda case: answers.nested(case.answer), bench.cases).items():
+        # some of them are right as well, but each must be judged
+        unjudged = [t for t in await bench.tries(make, name, bench.cases[:4]) if t.broken]
+        if unjudged:
+            return hole(f"a pattern that repeats itself is not judged: {unjudged[0]}", unjudged)
+    return await must_not_pay(bench, saying(answers.BREAKING), what="broken answers")
 
 
 async def overlong(bench: Bench) -> Result:

@@ -76,6 +76,8 @@ def _labels(walk: Explorer) -> Iterator[str]:
 
 def _shows(walk: Explorer, case: Case, answer: str) -> Iterator[str]:
     for what, text in walk.seen.items():
+        if text.startswith("error"):
+            continue
         suspect = SUSPECT.search(what) or re.search(SUSPECT, text[:200])
         word = rf"(?<!\w){re.escape(answer)}(?!\w)"
         marked = re.search(
@@ -83,7 +85,7 @@ def _shows(walk: Explorer, case: Case, answer: str) -> Iterator[str]:
             rf"\w*['\"]?\s*(?:[:=]+|is|was)?\s*['\"]?{re.escape(answer)}(?!\w)", text, re.I,
         )  # fmt: skip
         whole = len(answer) >= 20 and (answer in text or _same_json(answer, text))
-        named = SUSPECT.search(what) and re.search(word, text)
+        named = SUSPECT.search(what) and re.search(word, text) and not re.search(word, what)
         if (marked and suspect) or whole or named or _same_columns(answer, what, text):
             yield f"{case.task.id} '{what}' shows the answer: {text.strip()!r:.100}"
         elif in_name := _in_a_name(answer, text, case.wrong):
