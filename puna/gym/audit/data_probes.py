@@ -140,7 +140,7 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
         other = by_number.get(_numbers(text), "") if len(_numbers(text)) >= 2 else ""
         pairs = ((twin, ALIKE), (other if _wordy(other) else "", RETOLD))
         mixed = bags.get(_bag(text), "") if _labelled(task) else ""
-        if mixed:
+        if mixed and _right_option(train[mixed]) == _right_option(task) != "":
             found.append(f"{task.id} is {train[mixed].id} with its options mixed: {text:.60}")
             continue
         twin = next((t for t, least in pairs if t and _alike(t, text) >= least), "")
@@ -154,6 +154,12 @@ def _labelled(task: Task) -> bool:
     labels = [name for name, _ in OPTION.findall(_text(task))]
     first = ord(labels[0]) if labels else 0
     return len(labels) > 2 and labels == [chr(first + i) for i in range(len(labels))]
+
+
+def _right_option(task: Task) -> str:
+    """What stands at the label that is the answer, "" where the answer is no label."""
+    options = {name.casefold(): _plain(text) for name, text in OPTION.findall(_text(task))}
+    return options.get(_answer_of(task), "")
 
 
 def _bag(text: str) -> tuple[str, ...]:
