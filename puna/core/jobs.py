@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-_PARENT = "PUNA_PARENT"
+PARENT = "PUNAPARENT"
 _PREFIX = "puna: "
 _PR_SET_PDEATHSIG = 1
 
@@ -78,7 +78,7 @@ class _Job:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, _PARENT: str(os.getpid())},
+            env={**os.environ, PARENT: str(os.getpid())},
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
@@ -118,7 +118,7 @@ def _tell(line: str) -> None:
 
 def die_with_parent() -> None:
     """Called first in such a process: end as soon as the one that began it is gone."""
-    parent = os.environ.get(_PARENT)
+    parent = os.environ.get(PARENT)
     if parent is None:
         return
     if sys.platform == "linux":  # at once; elsewhere the thread below sees it

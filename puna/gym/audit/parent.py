@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from puna.core.errors import UserError, nearest
+from puna.core.jobs import PARENT
 from puna.gym.audit.bench import JUDGING
 from puna.gym.audit.findings import Audit, Finding
 from puna.gym.audit.probes import BUSY, LOAD, OTHER_PROCESS, PROBES, PROCESS, names, reason
@@ -176,7 +177,12 @@ class _Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
                 start_new_session=True,
-                env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": _search_path()},
+                env={
+                    **os.environ,
+                    "PYTHONHASHSEED": hash_seed,
+                    "PYTHONPATH": _search_path(),
+                    PARENT: str(os.getpid()),
+                },
             )
         finally:
             os.close(write)
