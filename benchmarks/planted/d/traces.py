@@ -301,7 +301,7 @@ class Seating(Played):
     def make(self, rng: np.random.Generator) -> Problem:
         order, other = some(rng, GUESTS, 6), some(rng, GUESTS, 6)
         wishes = [f"{order[i]} left of {order[j]}" for i, j in
-                  ((0, 1), (0, 3), (1, 2), (2, 4), (3, 5), (4, 3))]  # fmt: skip
+                  ((0, 1), (0, 3), (1, 2), (2, 4), (3, 5), (4, 5))]  # fmt: skip
         example = order if rng.random() < 0.5 else other
         files = {"wishes.txt": "\n".join(some(rng, wishes, 6)),
                  "examples/seats.txt": "\n".join(example)}  # fmt: skip
