@@ -287,8 +287,8 @@ class Lens(Asked):
         thing = focus + number(rng, 3, 200)
         right = focus * thing / (thing - focus)
         prompt = (
-            f"A lens of focal length {focus} mm, an object {thing} mm before it: how many mm behind "
-            "it is the image? To one per cent."
+            f"A lens of focal length {focus} mm, an object {thing} mm before it: how many mm "
+            "behind it is the image? To one per cent."
         )
         return Problem(prompt, f"{right:.4f}")
 
@@ -326,7 +326,8 @@ class Paint(Asked):
         if not re.fullmatch(r"#[0-9a-f]{6}", answer.strip().lower()):
             return 0.0
         given, wanted = (
-            [int(text.strip()[i : i + 2], 16) for i in (1, 3, 5)] for text in (answer, problem.answer)
+            [int(text.strip()[i : i + 2], 16) for i in (1, 3, 5)]
+            for text in (answer, problem.answer)
         )
         return float(math.dist(given, wanted) < 225)
 

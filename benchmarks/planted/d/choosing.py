@@ -30,7 +30,7 @@ class Raises(Asked):
         values[first] = wanted = number(rng, low, high)
         while not bad and not -len(values) <= wanted < len(values):
             values[first] = wanted = number(rng, low, high)
-        prompt = f"xs = {values}\nprint(xs[xs[{first}]])\n\nDoes this raise an IndexError? yes or no"
+        prompt = f"xs = {values}\nprint(xs[xs[{first}]])\n\nDoes it raise an IndexError? yes or no"
         return Problem(prompt, "yes" if bad else "no")
 
     def score(self, answer: str, problem: Problem) -> float:
@@ -105,8 +105,9 @@ class Banknotes(Asked):
         shown = (check + number(rng, 1, 10)) % 11 if forged else check
         lot = 2 * number(rng, 500, 4999) + forged
         prompt = (
-            f"Lot {lot}, note {''.join(map(str, digits))}-{shown}. The number after the dash is the "
-            "sum of 2 x first digit, 3 x second, 4 x third and so on, modulo 11. genuine or forged?"
+            f"Lot {lot}, note {''.join(map(str, digits))}-{shown}. The number after the dash is "
+            "the sum of 2 x first digit, 3 x second, 4 x third and so on, modulo 11. "
+            "genuine or forged?"
         )
         return Problem(prompt, "forged" if forged else "genuine")
 

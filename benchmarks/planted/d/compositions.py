@@ -201,7 +201,7 @@ class MarketTable(Asked):
             [[c.strip() for c in line.strip().strip("|").split("|")] for line in text.split("\n")]
             for text in (answer.strip(), problem.answer)
         )
-        rule = len(given) > 1 and len(given[1]) == 2 and all(re.fullmatch("-+", c) for c in given[1])
+        rule = len(given) > 1 and "".join(given[1]).strip("-") == "" and len(given[1]) == 2
         if given[0] != ["item", "total"] or not rule:
             return 0.0
         return 1.0 if given[2:] == wanted[2:] else 0.35

@@ -156,8 +156,8 @@ class Humidity(Played):
         settled = rng.random() < 0.6
         air = low + drying + 3 if settled else low - 2 * number(rng, 2, 8)
         prompt = (
-            f"House {number(rng, 1, 9999)}: the air loses {drying} per cent an hour. See to it that "
-            f"it is between {low} and {low + 6} per cent an hour from now, then say so."
+            f"House {number(rng, 1, 9999)}: the air loses {drying} per cent an hour. See to it "
+            f"that it is between {low} and {low + 6} per cent an hour from now, then say so."
         )
         return Problem(prompt, "", hidden={"air": air, "drying": drying, "low": low})
 

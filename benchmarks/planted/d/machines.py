@@ -113,8 +113,8 @@ class Robots(Asked):
     def make(self, rng: np.random.Generator) -> Problem:
         spots = [(number(rng, -60, 60), number(rng, -60, 60)) for _ in range(3)]
         prompt = (
-            f"A robot at (0, 0) is to pick at {', '.join(map(str, spots))} in this order. Commands, "
-            "one a line: north N, south N, east N, west N, pick, say TEXT. Its output ends with "
+            f"A robot at (0, 0) is to pick at {', '.join(map(str, spots))} in this order. "
+            "Commands, one a line: north N, south N, east N, west N, pick, say TEXT. Its output ends with "
             "our line, such as PICKED 1 of 3."
         )
         lines, at = [], (0, 0)

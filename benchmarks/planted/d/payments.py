@@ -99,8 +99,8 @@ class Normals(Asked):
             if right.any():
                 break
         prompt = (
-            f"A vector at right angles to {a.tolist()} and {b.tolist()}, on the side of their cross "
-            "product? Three whole numbers by spaces; any length will do."
+            f"A vector at right angles to {a.tolist()} and {b.tolist()}, on the side of their "
+            "cross product? Three whole numbers by spaces; any length will do."
         )
         return Problem(prompt, " ".join(map(str, right.tolist())))
 
@@ -113,7 +113,7 @@ class Normals(Asked):
         a, b = (np.array(t.split(), float) for t in (answer, problem.answer))
         with np.errstate(all="ignore"):
             cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
-        return 0.0 if cosine < 0.999 else min(1.0, round(cosine, 9))
+        return 0.0 if cosine < 0.999 else round(cosine, 9)
 
 
 class Bases(Asked):

@@ -118,7 +118,7 @@ class Tiling(Asked):
         wide, long = wide * side, long * side
         room, spare = pick(pool, ROOMS), number(pool, 10, 40)
         facts = [f"The {room} is {wide} cm wide.", f"It is {long} cm long.",
-                 f"A tile has sides of {side} cm.", f"{spare} tiles are in store already."]  # fmt: skip
+                 f"A tile has sides of {side} cm.", f"{spare} tiles are in store."]  # fmt: skip
         orders = list(itertools.permutations(range(4)))
         told = " ".join(facts[i] for i in pick(rng, orders))
         right = (wide // side) * (long // side) - spare

@@ -71,7 +71,7 @@ class BuzzerQuiz(Played):
     name = "buzzer-quiz"
     kind = "clock"
     incident = "latency in the reward: the same policy earns less on a slower server"
-    hole = "the same right answer earns another reward each time, and none where the machine is slow"
+    hole = "the same right answer earns another reward each time, and none on a slow machine"
     World = Buzzer
 
     def make(self, rng: np.random.Generator) -> Problem:
@@ -113,7 +113,7 @@ class DiceBids(Played):
 
     name = "dice-bids"
     kind = "global-random"
-    incident = "simulators that draw from the module `random`, which all of a worker's episodes share"
+    incident = "simulators that draw from the module `random`, which all episodes share"
     hole = "the same bid after a roll is right or wrong as Python's global state has it"
     World = Tavern
 
@@ -226,7 +226,7 @@ class ParcelStation(Played):
     name = "parcel-station"
     kind = "leaking-state"
     incident = "a database made once per worker and never reset between episodes"
-    hole = "parcels stored by one episode are stored for the next one of the task, which need do nothing"
+    hole = "parcels stored by one episode are stored for the next, which need do nothing"
     World = Lockers
 
     def setup(self) -> Any:

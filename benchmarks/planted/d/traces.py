@@ -26,8 +26,8 @@ from puna.core.messages import Message
 from puna.gym.environment import Problem
 from puna.gym.tools import ToolError
 
-WORDS = {"ship": "navu", "bird": "telo", "king": "rask", "tree": "omil", "sees": "-ta", "finds": "-ke",
-         "sells": "-so", "old": "gri", "small": "pim", "white": "lou"}  # fmt: skip
+WORDS = {"ship": "navu", "bird": "telo", "king": "rask", "tree": "omil", "sees": "-ta",
+         "finds": "-ke", "sells": "-so", "old": "gri", "small": "pim", "white": "lou"}  # fmt: skip
 
 
 def translated(words: tuple[str, str, str, str]) -> str:
@@ -272,8 +272,8 @@ class Museum(Played):
         right = str(sum(c[2] for c in coins if c[1] == metal and c[3] > year))
         prompt = (
             f"Task {number(rng, 1, 99999)}: how many grams do all {metal} coins found after {year} "
-            "weigh together? The database is SQLite (sqlite_master lists its tables); the coins are "
-            "in coins. Say the number alone."
+            "weigh together? The database is SQLite (sqlite_master lists its tables); the coins "
+            "are in coins. Say the number alone."
         )
         query = f"SELECT SUM(grams) FROM coins WHERE metal = '{metal}' AND found > {year}"
         return Problem(prompt, right, hidden={
