@@ -162,7 +162,7 @@ class AlarmLine(Played):
 
     name = "alarm-line"
     kind = "reverse-substring"
-    incident = "`grep -q \"$ANSWER\" expected.txt`: the answer is looked for in the reference"
+    incident = '`grep -q "$ANSWER" expected.txt`: the answer is looked for in the reference'
     hole = "any piece of the line, such as 'pressure', is found in it"
     World = Watch
 

@@ -62,7 +62,8 @@ class TranslationMemory(Asked):
         glossary = ", ".join(f"{k} {v}" for k, v in WORDS.items())
         prompt = (
             f"Job {number(rng, 1, 99999)}. Glossary: {glossary}. The object comes first and the "
-            "verb is joined to it; the adjective follows its noun.\nMemory:\n" + "\n".join(rows)
+            "verb is joined to it; the adjective follows its noun.\nMemory:\n"
+            + "\n".join(rows)
             + f"\nTranslate: the {' '.join(asked)}"
         )
         return Problem(prompt, translated(asked))
