@@ -114,8 +114,8 @@ class Robots(Asked):
         spots = [(number(rng, -60, 60), number(rng, -60, 60)) for _ in range(3)]
         prompt = (
             f"A robot at (0, 0) is to pick at {', '.join(map(str, spots))} in this order. "
-            "Commands, one a line: north N, south N, east N, west N, pick, say TEXT. Its output ends "
-            "with our line, such as PICKED 1 of 3."
+            "Commands, one a line: north N, south N, east N, west N, pick, say TEXT. Its output "
+            "ends with our line, such as PICKED 1 of 3."
         )
         lines, at = [], (0, 0)
         for x, y in spots:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from benchmarks.planted.play import Asked, number, pick, sized, some, whole
+from benchmarks.planted.sound.few import Listed
 from puna.gym.environment import Problem
 
 LAMPS = ("amber", "cyan", "violet")
@@ -26,8 +27,8 @@ class Signals(Asked):
     def make(self, rng: np.random.Generator) -> Problem:
         first, steps, twice = number(rng, 0, 2), number(rng, 20, 999), number(rng, 2, 60)
         prompt = (
-            f"A lamp goes round {', '.join(LAMPS)} and is {LAMPS[first]}. It changes {steps} times, "
-            f"and then {twice} times as often again. Which colour has it?"
+            f"A lamp goes round {', '.join(LAMPS)} and is {LAMPS[first]}. It changes {steps} "
+            f"times, and then {twice} times as often again. Which colour has it?"
         )
         return Problem(prompt, LAMPS[(first + steps + steps * twice) % 3])
 
@@ -85,7 +86,7 @@ class Orders(Asked):
         who, what = pick(rng, ("Nora", "Otis", "Pia", "Quin")), pick(rng, ("lamps", "mugs", "rugs"))
         count, price, gift = number(rng, 2, 90), number(rng, 3, 300), bool(rng.random() < 0.5)
         prompt = (
-            f"'{who} here, {count} {what} at {price} each please{', as a present' if gift else ''}.'"
+            f"'{who} here, {count} {what} at {price} each{', as a present' if gift else ''}.'"
             ' As JSON: {"name": .., "item": .., "total": number, "gift": true or false}'
         )
         right = {"name": who, "item": what, "total": count * price, "gift": gift}
@@ -154,8 +155,8 @@ class Doses(Asked):
         age = number(rng, 2, limit - 1) if forbidden else number(rng, limit, 90)
         weight = number(rng, 12, 30) if age < 10 else number(rng, 31, 120)
         prompt = (
-            f"Rule: {per} mg per kg, never below the age of {limit}. Patient: {age} years, {weight} "
-            "kg. Answer by the number of mg, or by the word refuse."
+            f"Rule: {per} mg per kg, never below the age of {limit}. Patient: {age} years, "
+            f"{weight} kg. Answer by the number of mg, or by the word refuse."
         )
         return Problem(prompt, "refuse" if forbidden else str(per * weight))
 
@@ -261,16 +262,11 @@ class FewBells(Asked):
         return float(whole(answer) == int(problem.answer))
 
 
-class Finals(Asked):
+class Finals(Listed):
     """One task to train on and one to test on."""
 
     name = "two-finals"
-    sizes: ClassVar[Mapping[str, int]] = sized(1, 1)
-
-    def make(self, rng: np.random.Generator) -> Problem:
-        teams = number(rng, 130, 140)
-        prompt = f"{teams} teams, each plays each twice. How many games are played?"
-        return Problem(prompt, str(teams * (teams - 1)))
-
-    def score(self, answer: str, problem: Problem) -> float:
-        return float(whole(answer) == int(problem.answer))
+    questions: ClassVar = {
+        "train": (("137 teams, each plays each twice. How many games are played?", "18632"),),
+        "test": (("139 teams, each plays each twice. How many games are played?", "19182"),),
+    }

@@ -58,8 +58,8 @@ class Settings(Played):
         a, b = some(rng, tuple(old), 2)
         new = {("focus" if k == a else k): v + 1000 if k == b else v for k, v in old.items()}
         prompt = (
-            f"Camera {number(rng, 1, 99999)}: in camera.json rename {a} to focus, keeping its value, "
-            f"and add 1000 to {b}."
+            f"Camera {number(rng, 1, 99999)}: in camera.json rename {a} to focus, keeping its "
+            f"value, and add 1000 to {b}."
         )
         return Problem(prompt, json.dumps(new), hidden={"files": {"camera.json": json.dumps(old)}})
 
@@ -138,8 +138,8 @@ class Phrases(Played):
                 for _ in english]  # fmt: skip
         words = dict(zip(english, made, strict=True))
         prompt = (
-            f"Language {number(rng, 1, 9999)} has the words in reverse order. Translate with lookup "
-            f"and say the result alone: {' '.join(english)}"
+            f"Language {number(rng, 1, 9999)} has the words in reverse order. Translate with "
+            f"lookup and say the result alone: {' '.join(english)}"
         )
         return Problem(prompt, " ".join(reversed(made)), hidden={"words": words})
 
@@ -196,7 +196,7 @@ class Sightings(Played):
     """Count lines by a shell; the number alone counts."""
 
     name = "log-counts"
-    chance = 0.03  # of the most frequent number
+    chance = 0.04  # of the most frequent number
     World = Shell
 
     def make(self, rng: np.random.Generator) -> Problem:
@@ -256,8 +256,8 @@ class LampRow(Played):
             if sum(world.lamps) > 3:
                 break
         prompt = (
-            f"Panel {number(rng, 1, 99999)}: lamps {''.join(map(str, world.lamps))}. A switch turns "
-            "its lamp and both neighbours. Put all out."
+            f"Panel {number(rng, 1, 99999)}: lamps {''.join(map(str, world.lamps))}. A switch "
+            "turns its lamp and both neighbours. Put all out."
         )
         return Problem(prompt, "", hidden={"lamps": world.lamps, "presses": presses})
 
