@@ -1,8 +1,8 @@
-"""Environments with known holes in three guises, and sound ones: what an audit is measured by.
+"""Environments with known holes in four guises, and sound ones: what an audit is measured by.
 
-`broken("a")`, `broken("b")` and `broken("c")` hold the same kinds of incident in different guises;
-`sound()` and `sound2()` are honest ones that look suspicious. Each maps a name to a target: a file
-and a class in it.
+`broken("a")` to `broken("d")` hold the same kinds of incident in different guises; `sound()`,
+`sound2()` and `sound3()` are honest ones that look suspicious. Each maps a name to a target: a
+file and a class in it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ FOLDER = Path(__file__).parent
 
 
 def broken(variant: str) -> dict[str, str]:
-    """Name -> target of the broken environments of a variant, "a", "b" or "c"."""
-    if variant not in ("a", "b", "c"):
-        raise ValueError(f"variant is {variant!r}, not 'a', 'b' or 'c'")
+    """Name -> target of the broken environments of a variant, "a", "b", "c" or "d"."""
+    if variant not in ("a", "b", "c", "d"):
+        raise ValueError(f"variant is {variant!r}, not 'a', 'b', 'c' or 'd'")
     return {cls.name: _target(cls) for cls in classes(variant)}
 
 
@@ -31,6 +31,11 @@ def sound() -> dict[str, str]:
 def sound2() -> dict[str, str]:
     """Name -> target of the second set of sound environments."""
     return {cls.name: _target(cls) for cls in classes("sound2")}
+
+
+def sound3() -> dict[str, str]:
+    """Name -> target of the third set of sound environments."""
+    return {cls.name: _target(cls) for cls in classes("sound3")}
 
 
 def classes(folder: str) -> list[type[Environment]]:

@@ -7,47 +7,68 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.planted import broken, classes, exploits_a, exploits_b, exploits_c, sound, sound2
+from benchmarks.planted import (
+    broken,
+    classes,
+    exploits_a,
+    exploits_b,
+    exploits_c,
+    exploits_d,
+    sound,
+    sound2,
+    sound3,
+)
 from benchmarks.planted.playing import reward
 
+<<<<<<< HEAD
 pytestmark = pytest.mark.slow  # they prove a benchmark's ground, not the product
 
 CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "abc"}
 EXPLOITS = {"a": exploits_a.EXPLOITS, "b": exploits_b.EXPLOITS, "c": exploits_c.EXPLOITS}
+=======
+CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "abcd"}
+EXPLOITS = {
+    "a": exploits_a.EXPLOITS,
+    "b": exploits_b.EXPLOITS,
+    "c": exploits_c.EXPLOITS,
+    "d": exploits_d.EXPLOITS,
+}
+>>>>>>> h-planted
 SHOWN = {
     "a": exploits_a.DEMONSTRATIONS,
     "b": exploits_b.DEMONSTRATIONS,
     "c": exploits_c.DEMONSTRATIONS,
+    "d": exploits_d.DEMONSTRATIONS,
 }
 # Where the reference itself is the defect, or the verdict on it is.
 UNPAID = ("wrong-reference", "oracle-missing", "wrong-type", "clock", "call-order")
 
 
 def of_all(found):
-    return [(v, name) for v in "abc" for name in found[v]]
+    return [(v, name) for v in "abcd" for name in found[v]]
 
 
 def test_each_incident_stands_once_in_each_folder():
     kinds = {v: [cls.kind for cls in found.values()] for v, found in CLASSES.items()}
     assert len(kinds["a"]) == len(set(kinds["a"])) == 60
-    assert sorted(kinds["a"]) == sorted(kinds["b"]) == sorted(kinds["c"])
+    assert sorted(kinds["a"]) == sorted(kinds["b"]) == sorted(kinds["c"]) == sorted(kinds["d"])
 
 
 def test_names_are_unique_over_all_and_targets_exist():
-    found = [broken("a"), broken("b"), broken("c"), sound(), sound2()]
+    found = [broken("a"), broken("b"), broken("c"), broken("d"), sound(), sound2(), sound3()]
     names = [name for targets in found for name in targets]
-    assert len(names) == len(set(names)) == 240
+    assert len(names) == len(set(names)) == 320
     for target in (t for targets in found for t in targets.values()):
         path, _, cls = target.rpartition(":")
         assert f"class {cls}(" in Path(path).read_text()
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="not 'a', 'b' or 'c'"):
-        broken("d")
+    with pytest.raises(ValueError, match="not 'a', 'b', 'c' or 'd'"):
+        broken("e")
 
 
-@pytest.mark.parametrize("variant", "abc")
+@pytest.mark.parametrize("variant", "abcd")
 def test_each_has_one_proof_and_says_what_it_is(variant):
     proofs = [*EXPLOITS[variant], *SHOWN[variant]]
     assert sorted(proofs) == sorted(CLASSES[variant])

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks.planted import classes, sound, sound2
+from benchmarks.planted import classes, sound, sound2, sound3
 from benchmarks.planted.play import call, done, script
 from benchmarks.planted.playing import outcome, reward
 from puna.core.messages import Message
@@ -15,9 +15,13 @@ from puna.core.outcome import Scored
 from puna.gym.environment import say
 from puna.gym.task import SPLITS
 
+<<<<<<< HEAD
 pytestmark = pytest.mark.slow  # they prove a benchmark's ground, not the product
 
 NAMES = {cls.name: cls for folder in ("sound", "sound2") for cls in classes(folder)}
+=======
+NAMES = {cls.name: cls for folder in ("sound", "sound2", "sound3") for cls in classes(folder)}
+>>>>>>> h-planted
 TEXTS = (
     *("", "0", "1", "5", "50", "yes", "no", "true", "false", "A", "B", "C", "D", "unknown"),
     *("REFUSED", "I don't know.", "zero", "positive", "negative", "monday", "[null]", "{}", "?"),
@@ -62,10 +66,11 @@ def fixed_calls(function):
         yield script([call(function["name"], **chosen), done()])
 
 
-def test_there_are_forty_and_twenty_with_different_names():
+def test_there_are_forty_and_twice_twenty_with_different_names():
     assert len(sound()) == len(classes("sound")) == 40
     assert len(sound2()) == len(classes("sound2")) == 20
-    assert len(NAMES) == 60
+    assert len(sound3()) == len(classes("sound3")) == 20
+    assert len(NAMES) == 80
 
 
 @pytest.mark.parametrize("split", SPLITS)

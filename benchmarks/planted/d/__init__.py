@@ -1,0 +1,1 @@
+"""The fourth guise of each incident."""

@@ -1,0 +1,1 @@
+"""Sound environments, third set: other domains and shapes."""
