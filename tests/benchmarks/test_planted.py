@@ -20,12 +20,8 @@ from benchmarks.planted import (
 )
 from benchmarks.planted.playing import reward
 
-<<<<<<< HEAD
 pytestmark = pytest.mark.slow  # they prove a benchmark's ground, not the product
 
-CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "abc"}
-EXPLOITS = {"a": exploits_a.EXPLOITS, "b": exploits_b.EXPLOITS, "c": exploits_c.EXPLOITS}
-=======
 CLASSES = {v: {cls.name: cls for cls in classes(v)} for v in "abcd"}
 EXPLOITS = {
     "a": exploits_a.EXPLOITS,
@@ -33,7 +29,6 @@ EXPLOITS = {
     "c": exploits_c.EXPLOITS,
     "d": exploits_d.EXPLOITS,
 }
->>>>>>> h-planted
 SHOWN = {
     "a": exploits_a.DEMONSTRATIONS,
     "b": exploits_b.DEMONSTRATIONS,

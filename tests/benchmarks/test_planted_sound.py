@@ -15,13 +15,9 @@ from puna.core.outcome import Scored
 from puna.gym.environment import say
 from puna.gym.task import SPLITS
 
-<<<<<<< HEAD
 pytestmark = pytest.mark.slow  # they prove a benchmark's ground, not the product
 
-NAMES = {cls.name: cls for folder in ("sound", "sound2") for cls in classes(folder)}
-=======
 NAMES = {cls.name: cls for folder in ("sound", "sound2", "sound3") for cls in classes(folder)}
->>>>>>> h-planted
 TEXTS = (
     *("", "0", "1", "5", "50", "yes", "no", "true", "false", "A", "B", "C", "D", "unknown"),
     *("REFUSED", "I don't know.", "zero", "positive", "negative", "monday", "[null]", "{}", "?"),
