@@ -190,7 +190,7 @@ def nested(reference: str) -> dict[str, str]:
 def parts(reference: str, exact: bool = True) -> dict[str, str]:
     """Pieces of the reference, and what has only its shape."""
     out = {}
-    if len(reference) >= 4:
+    if len(reference) >= 4 and (exact or not reference[:1].isdigit()):
         out = {"first letter": reference[0], "first half": reference[: len(reference) // 2]}
     if sum(c.isdigit() for c in reference) * 2 >= len(reference.strip()):
         other = "".join(str((int(c) + 3) % 10) if c in "0123456789" else c for c in reference)

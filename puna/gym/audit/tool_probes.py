@@ -347,6 +347,8 @@ def _in_turns(one: int, two: int) -> Make:
         steps = list(dict.fromkeys(m for m in case.said if m.tool_calls))
         if max(one, two) >= len(steps) or len(steps) < 2:
             return None
+        if {steps[one], steps[two]} & set(_knowing(case)):
+            return None
         before = list(case.said[: case.said.index(steps[one])])
         if set(steps) <= {*before, steps[one], steps[two]}:
             return None  # that is the whole work
@@ -358,12 +360,17 @@ def _in_turns(one: int, two: int) -> Make:
 def _over_and_over(number: int, times: int) -> Make:
     def make(case: Case) -> Script | None:
         steps = [m for m in case.said if m.tool_calls] or list(case.said)
-        if len(set(steps)) < 2 or number >= len(steps) - 1:
+        if len(set(steps)) < 2 or number >= len(steps) - 1 or steps[number] in _knowing(case):
             return None
-        rest = [m for m in case.said if m not in steps]
+        rest = [m for m in case.said if m not in steps and m not in _knowing(case)]
         return script([steps[number]] * (times * len(steps)) + rest)
 
     return make
+
+
+def _knowing(case: Case) -> tuple[Message, ...]:
+    """The message that gives the answer: whoever says it has it, however."""
+    return (case.said[case.at],) if case.argument or not case.said[case.at].tool_calls else ()
 
 
 async def any_call(bench: Bench) -> Result:
