@@ -131,6 +131,7 @@ KEYS: dict[str, dict[str, str]] = {
         "data": "A `.jsonl` or `.parquet` file of messages ([your own data](your-own-data.md)).",
         "env": "Where demonstrations come from if there is no `data`, and what is scored.",
         "demos": "How many of the environment's tasks its oracle demonstrates.",
+        "rows": "What shows it: the `oracle`, or `practice`: calls of its tools without a task.",
         "patience": "Ends the stage after this many scores without a new best, and keeps the "
         "best weights; 0: never.",
     },

@@ -149,6 +149,13 @@ class Environment:
         """Named scripts per role that must score 0."""
         return {}
 
+    def practice(self, index: int) -> Sequence[Message]:
+        """Conversation `index` that teaches what the tools do, and nothing of what is right.
+
+        Raises NotImplementedError where there is none.
+        """
+        raise NotImplementedError
+
     def _check(self, split: str, index: int) -> None:
         if split not in SPLITS or not 0 <= index < self.count(split):
             raise IndexError(f"{self.name} has no task {split}/{index}")

@@ -50,6 +50,18 @@ def train_tasks(env: Environment, at_most: int) -> int:
     return min(count, at_most)
 
 
+def practised(env: Environment, count: int) -> list[Chat]:
+    """`count` conversations that teach what the environment's tools do.
+
+    Raises UserError where it has none.
+    """
+    try:
+        return [Chat(tuple(env.practice(i))) for i in range(count)]
+    except NotImplementedError:
+        what = f"{env.name} has nothing to practise with"
+        raise UserError(what, 'leave out rows = "practice"') from None
+
+
 def demonstrations(env: Environment, count: int) -> list[Chat]:
     """The oracle's conversations on the last `count` train tasks, one row a role.
 

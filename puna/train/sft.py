@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from puna.text.packing import Packed, pack_whole
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
-from puna.train.data import Chat, demonstrations, env_settings, read_messages
+from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
@@ -35,6 +35,9 @@ from puna.train.optim import OptimConfig
 class Config:
     """`data` is a file of messages; else `demos` rows come from the oracle of `env`.
 
+    With `rows = "practice"` they come from its practice instead: calls of its tools that teach what
+    they do, not what is right.
+
     A step sees `batch_tokens` tokens in packed rows of `row_length`. Every `eval_every` steps
     `eval_tasks` held-out tasks of `env` are scored; `patience` scores without a new best end it.
     """
@@ -42,6 +45,7 @@ class Config:
     data: Path | None = None
     env: str | Mapping[str, Any] | None = None
     demos: int = 1000
+    rows: Literal["oracle", "practice"] = "oracle"
     init: Path | None = None
     steps: int = 200
     batch_tokens: int = 4096
@@ -96,6 +100,8 @@ def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[C
         return read_messages(config.data)
     if env is None:
         raise UserError(f"{ctx.id}: no data", f"give --set {ctx.id}.data=FILE or {ctx.id}.env=NAME")
+    if config.rows == "practice":
+        return practised(env, config.demos)
     return demonstrations(env, config.demos)
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored
 from puna.core.rng import stream
-from puna.envs.shop import database, oracle
+from puna.envs.shop import database, oracle, practice
 from puna.envs.shop.cheats import cheats
 from puna.envs.shop.customer import Customer
 from puna.envs.shop.judge import Event, judge_episode
@@ -53,7 +53,7 @@ class Shop(Environment):
     """Serve a customer by tools over a database, and keep the shop's policy."""
 
     name: ClassVar[str] = "shop"
-    version: ClassVar[str] = "2.0"
+    version: ClassVar[str] = "3.0"
     chance: ClassVar[float] = 0.049
     Config: ClassVar[type] = ShopConfig
     sizes: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 2_000}
@@ -104,6 +104,10 @@ class Shop(Environment):
     def oracle(self, task: Task) -> Mapping[str, Script]:
         """Verifies, looks, asks, writes or refuses."""
         return {"agent": oracle.script(oracle.actions(task.hidden["scene"]))}
+
+    def practice(self, index: int) -> tuple[Message, ...]:
+        """The tools at random, on a database of its own."""
+        return practice.practice(stream(self.seed, self.name, "practice", index))
 
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
         """The oracle with one rule broken, for each rule that this task can break."""
