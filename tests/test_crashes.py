@@ -36,6 +36,7 @@ def test_the_reference_passes_every_kind_of_write(reference):
     assert set(reference.weights) == {"pretrain", "sft", "rl"}
     assert len(set(reference.weights.values())) == 3
     wanted = {"run", "tokenizer", "metrics", "checkpoint", "stage", "model", "episodes", "report"}
+    wanted |= {"audit"}
     assert {name.split(".")[0] for name in reference.names} == wanted
 
 

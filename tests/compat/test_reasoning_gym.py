@@ -176,7 +176,8 @@ def test_every_dataset_says_its_name_where_it_is_read_from() -> None:
 def test_the_audit_passes_a_sound_dataset_and_not_another(name: str) -> None:
     found = audit(f"reasoning_gym:{name}", n=5, settings={"size": 50})
     failed = {f.probe for f in found.findings if not f.passed}
-    assert failed == (set() if name == "ab" else {"cheats"})
+    assert not {"oracle", "idle", "forged verdict", "same verdict"} & failed
+    assert ("own cheats" in failed) is (name != "ab")
 
 
 def test_the_audit_finds_known_holes() -> None:
@@ -184,8 +185,8 @@ def test_the_audit_finds_known_holes() -> None:
         found = audit(f"reasoning_gym:{name}", n=20, settings={"size": 50})
         return {f.probe: f.seen for f in found.findings if not f.passed}
 
-    assert "'says '0'' earned 1.0" in failed("coin_flip")["cheats"]  # pays for digits in common
-    assert "earned 1.0" in failed("game_of_life_halting")["cheats"]  # pays for any text
+    assert "'0'" in failed("coin_flip")["constant answer"]  # pays for digits in common
+    assert "earned 1" in failed("game_of_life_halting")["own cheats"]  # pays for any text
     assert "oracle" in failed("graph_color")  # its answer is None
 
 
@@ -282,6 +283,7 @@ def test_an_answer_that_is_code_cannot_touch_this_process(tmp_path: Path) -> Non
 
 def test_the_audit_shows_that_evaluated_code_names_its_own_score() -> None:
     walls()
-    found = audit("reasoning_gym:binary_matrix", n=1, settings={"size": 50})
+    asked = ["own cheats"]
+    found = audit("reasoning_gym:binary_matrix", n=1, settings={"size": 50}, only=asked)
     failed = {f.probe: f.seen for f in found.findings if not f.passed}
-    assert "'forges the score' earned 1.0" in failed["cheats"]
+    assert "'forges the score'" in failed["own cheats"]

@@ -136,8 +136,8 @@ def test_a_real_taskset_is_shown_split_and_judged(real: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_audit_finds_that_a_format_reward_pays_for_any_number(real: dict[str, Any]) -> None:
     audit = real["word_sums"]["audit"]
-    assert [p for p, (passed, _) in audit.items() if not passed] == ["cheats"]
-    assert "earned 0.1" in audit["cheats"][1]
+    assert [p for p, (passed, _) in audit.items() if not passed] == ["constant answer"]
+    assert "earned 0.1" in audit["constant answer"][1]
     assert all(passed for passed, _ in real["capitals"]["audit"].values())
 
 

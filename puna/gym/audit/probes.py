@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from puna.gym.audit import data_probes, text_probes, tool_probes, verdict_probes
 from puna.gym.audit.bench import Bench
 from puna.gym.audit.probe import Probe, Result
+from puna.gym.environment import Environment
 
 BUSY = "busy machine"
 OTHER_PROCESS = "other process"
@@ -69,6 +70,15 @@ def busy_probe(slow: Callable[[], AbstractContextManager[None]]) -> Probe:
         return await verdict_probes.busy(bench, slow())
 
     return Probe(BUSY, REASONS[BUSY], ask)
+
+
+async def ask_here(env: Environment, n: int, only: Sequence[str] = ()) -> dict[str, Result]:
+    """What the probes say of an environment in this very process, which it may then harm."""
+    bench = await Bench(env, n).open()
+    try:
+        return {p.name: await p.ask(bench) for p in PROBES if not only or p.name in only}
+    finally:
+        bench.close()
 
 
 def names() -> list[str]:

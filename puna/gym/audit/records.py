@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.core.errors import UserError
-from puna.core.files import write_json
+from puna.core.files import json_bytes
 from puna.core.printable import printable
 from puna.gym.audit.findings import Audit
 from puna.gym.audit.parent import Progress, audit
@@ -38,7 +38,9 @@ def keep(found: Audit) -> Path | None:
     place = _place(found.env)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, found.to_json())
+        aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        aside.write_bytes(json_bytes(found.to_json(), indent=1))
+        os.replace(aside, place)
     except OSError:
         return None
     return place

@@ -153,7 +153,7 @@ def _audit(ctx: StageContext, name: str, settings: Mapping[str, Any], allow: boo
     if not found.passed:
         holes = ", ".join(f.probe for f in found.holes)
         ctx.progress.note(f"{ctx.id}: trains on a reward whose audit failed ({holes})")
-    write_json(ctx.dir / "audit.json", found.to_json())
+    write_json(ctx.dir / "audit.json", found.to_json(), "audit")
     return found
 
 

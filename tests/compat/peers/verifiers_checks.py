@@ -13,7 +13,7 @@ import verifiers.v1 as vf
 from puna.compat import verifiers
 from puna.core.errors import UserError
 from puna.core.outcome import to_json
-from puna.gym.audit import _Auditor, _tasks
+from puna.gym.audit.probes import ask_here
 from puna.gym.environment import say
 from puna.gym.loop import Context, play_scripts
 from puna.gym.verify import judge_group
@@ -31,7 +31,7 @@ def outcome(env, task, script):
 def inward(name, settings, answers):
     env = verifiers.load(name, settings, 0)
     task = env.task("test", 0)
-    audit = asyncio.run(_Auditor(env, _tasks(env, 5)).probe_all())
+    audit = asyncio.run(ask_here(env, 5, ["oracle", "idle", "constant answer", "wrong type"]))
     keys = {s: [env.task(s, i).key for i in range(env.count(s))] for s in ("train", "test")}
     return {
         "hashes": [env.content_hash, verifiers.load(name, settings, 0).content_hash],
@@ -40,7 +40,7 @@ def inward(name, settings, answers):
         "common": sorted(set(keys["train"]) & set(keys["test"])),
         "oracle": outcome(env, task, env.oracle(task)["agent"]),
         "answers": {a: outcome(env, task, say(a)) for a in answers},
-        "audit": {f.probe: [f.passed, f.seen] for f in audit},
+        "audit": {name: [r.status != "hole", r.seen] for name, r in audit.items()},
     }
 
 
