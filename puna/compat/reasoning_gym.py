@@ -66,6 +66,7 @@ class ReasoningGym(SingleTurn):
     """
 
     test_share: ClassVar[float] = 0.5
+    judge_seconds: ClassVar[float] = 2.0  # a scorer takes a millisecond, or never ends
 
     def __init__(self, dataset: str, cls: type, config: Any, seed: int = 0) -> None:
         super().__init__(config, seed)
