@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,6 @@ def audit_judge(url: str, name: str = "", api_key_env: str = "", rows: Path | No
     a word), `answer`, and where they matter `question` and `rubric`. Raises UserError where the
     endpoint refuses, or the file has no such rows.
     """
-    from dataclasses import replace
-
     from puna.engine.remote import RemoteChat, RemoteConfig
 
     labelled = read_rows(rows) if rows is not None else []

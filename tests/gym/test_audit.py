@@ -249,6 +249,15 @@ def test_whatever_it_does_is_a_finding(
         assert expected in seen[probe], seen
 
 
+def test_a_hole_is_found_where_there_is_one_task_alone(tmp_path: Path) -> None:
+    alone = GOOD.replace('"train": 500, "test": 100', '"train": 1, "test": 0')
+    assert alone != GOOD
+    (tmp_path / "e.py").write_text(alone)
+    assert audit(str(tmp_path / "e.py"), n=4).passed
+    (tmp_path / "e.py").write_text(alone.replace(SCORE, "float(bool(answer))"))
+    assert "constant answer" in failed(audit(str(tmp_path / "e.py"), n=4))
+
+
 def test_at_least_one_task() -> None:
     with pytest.raises(UserError, match="n is 0"):
         audit("arithmetic", n=0)

@@ -1,17 +1,15 @@
 """The bench a reward is tried on: plays scripts on tasks through the public interface, and judges.
 
-`await Bench(env, n=12).tries({"empty": lambda case: say("")})` -> what each earned, task by task.
+`bench = await Bench(env, n=12).open()`; `(await bench.paid(lambda case: say(""), "empty")).earned`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from puna.core.errors import UserError
@@ -146,6 +144,17 @@ class Try:
         return f"{self.case.task.id} {self.case.role} '{self.name}' {what}"[:300]
 
 
+@dataclass(frozen=True)
+class Fared:
+    """How one way of answering fared: where it was paid for nothing, what was not scored, what
+    could not be taken (and was scored 0), what it earned in the mean."""
+
+    paid: Sequence[Try]
+    broken: Sequence[Try]
+    raised: Sequence[str]
+    earned: float
+
+
 Make = Callable[[Case], Script | None]
 """A script for a task, or None where it cannot be made for this one."""
 
@@ -164,20 +173,22 @@ class Bench:
         policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
         self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
         self.values: list[float] = []  # every value ever paid
-        self.task_s = 0.0  # CPU-seconds to make a task
+        self.task_s = 0.0  # CPU-seconds to make one of the first tasks
         self.evidence = 0  # characters of the longest evidence
         self.cases: list[Case] = []
-        self.raised: list[str] = []  # what the last way of answering made raise
-        self.earned = 0.0  # what it earned in the mean
+        self.memo: dict[str, Any] = {}  # what several probes need, made once
 
     async def open(self) -> Bench:
         """Play the oracle on the first tasks; what they answer is `wrong` for each other."""
         indices = [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]
-        began = time.process_time()
-        for split, i in indices:
-            self.env.task(split, i)
-        self.task_s = (time.process_time() - began) / max(1, len(indices))
-        self.cases = await self._cases(indices)
+        spent = 0.0
+        for split, index in indices:
+            began = time.process_time()
+            task = self.env.task(split, index)
+            spent += time.process_time() - began
+            self.cases += [await self._case(task, role) for role in self.env.roles]
+        self.task_s = spent / max(1, len(indices))
+        self.cases = self._with_answers(self.cases)
         return self
 
     def close(self) -> None:
@@ -185,16 +196,12 @@ class Bench:
         self.rollout.close()
         self.env.teardown(self.resources)
 
-    async def _cases(self, indices: Sequence[tuple[str, int]]) -> list[Case]:
-        found = []
-        for split, index in indices:
-            task = self.env.task(split, index)
-            for role in self.env.roles:
-                found.append(await self._case(task, role))
+    def _with_answers(self, found: Sequence[Case]) -> list[Case]:
+        """Which text decides in each, and the answers to others."""
         speaks = _decides(found or self.cases)
-        found = _composed([_slotted(c, speaks) for c in found])
-        pool = list(dict.fromkeys(c.answer for c in (*self.cases, *found) if c.answer))
-        return [replace(c, wrong=_others(c, pool)) for c in found]
+        told = _composed([_slotted(c, speaks) for c in found])
+        pool = list(dict.fromkeys(c.answer for c in (*self.cases, *told) if c.answer))
+        return [replace(c, wrong=_others(c, pool)) for c in told]
 
     async def _case(self, task: Task, role: str) -> Case:
         heard: list[Message] = []
@@ -211,21 +218,17 @@ class Bench:
         kept = episode if episode.ended != "failed" else None
         return Case(task, role, tuple(heard), outcomes=outcomes, episode=kept)
 
-    @cached_property
-    def fresh_indices(self) -> list[tuple[str, int]]:
-        """Tasks that were not looked at before: half of them of each split where there are."""
-        half = FRESH // 2
-        return [
-            (split, i)
-            for split in SPLITS
-            for i in range(self.n, min(self.n + half, self.counts[split]))
-        ]
-
     async def fresh(self) -> list[Case]:
-        """Their cases, made once."""
-        if not hasattr(self, "_fresh"):
-            self._fresh = await self._cases(self.fresh_indices)
-        return self._fresh
+        """Cases of tasks that were not looked at before, half of them of each split, made once."""
+        if "fresh" not in self.memo:
+            found = []
+            for split in SPLITS:
+                for i in range(self.n, min(self.n + FRESH // 2, self.counts[split])):
+                    task = self.env.task(split, i)
+                    found += [await self._case(task, role) for role in self.env.roles]
+            self.memo["fresh"] = self._with_answers(found)
+        fresh: list[Case] = self.memo["fresh"]
+        return fresh
 
     async def play(
         self, task: Task, scripts: Mapping[str, Script], what: str
@@ -254,12 +257,14 @@ class Bench:
         return found[0]
 
     async def attempt(self, case: Case, attack: Script, name: str) -> Try:
-        """One try of the probed role; the others play the oracle's part."""
-        scripts = {case.role: attack}
-        if len(self.env.roles) > 1:
-            scripts = {**self.env.oracle(case.task), **scripts}
-        outcomes, _ = await self.play(case.task, scripts, f"'{name}'")
+        """One try of the probed role."""
+        outcomes, _ = await self.play(case.task, self.cast(case, attack), f"'{name}'")
         return Try(name, case, outcomes[case.role])
+
+    def cast(self, case: Case, attack: Script) -> dict[str, Script]:
+        """`attack` in the probed role; the others play the oracle's part."""
+        others = self.env.oracle(case.task) if len(self.env.roles) > 1 else {}
+        return {**others, case.role: attack}
 
     async def tries(self, make: Make, name: str, cases: Sequence[Case]) -> list[Try]:
         """One way of answering on many tasks."""
@@ -273,47 +278,58 @@ class Bench:
         return found
 
     async def paid(
-        self, make: Make, name: str, least: float = 0.0, of: Callable[[Try], float] | None = None
-    ) -> tuple[list[Try], list[Try]]:
-        """How an answer that deserves nothing fares: what it was paid for, and what broke.
+        self,
+        make: Make,
+        name: str,
+        least: float = 0.0,
+        of: Callable[[Try], float] | None = None,
+        cases: Sequence[Case] | None = None,
+    ) -> Fared:
+        """How an answer that deserves nothing fares.
 
         It is tried on the tasks at hand, and where that looks bad on fresh ones, so that luck (a
-        constant that is right once in ten) is not taken for a hole: the first list is empty unless
-        the interval of what it earns there lies above the declared chance, and above `least`.
-        `of` says what a try counts, where that is not its value.
+        constant that is right once in ten) is not taken for a hole: it was paid only where the
+        interval of what it earns there lies above the declared chance, and above `least`. `of`
+        says what a try counts, where that is not its value; `cases` are others than all.
         """
-        tried = await self.tries(make, name, self._some(name))
-        self.raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
-        self.earned = mean_paid(tried)
-        broken = [t for t in tried if t.broken]
+        tried = await self.tries(make, name, self._some(name, cases or self.cases))
+        raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
+        again: list[Try] = []
+        paid: list[Try] = []
         if self._suspicious(tried):
             again = await self.tries(make, name, await self.fresh())
-            broken += [t for t in again if t.broken]
             enough = again if len(again) >= 20 else [*tried, *again]
-            if self._above(enough, max(self.env.chance + EDGE, least), of or _value):
-                return [t for t in enough if _value(t) > self.env.chance], broken
-        return [], broken
+            if self.above_chance(enough, least, of):
+                paid = [t for t in enough if value(t) > self.env.chance]
+        broken = [t for t in (*tried, *again) if t.broken]
+        return Fared(paid, broken, raised, max(mean_paid(tried), mean_paid(paid)))
 
-    def _some(self, name: str) -> Sequence[Case]:
-        """All cases; every third of them, by turns, where an episode runs code behind walls."""
-        if self.env.tier in ("process", "worker") or len(self.cases) <= 2 * THIRD:
-            return self.cases
-        return self.cases[sum(name.encode()) % THIRD :: THIRD]
+    @property
+    def dear(self) -> bool:
+        """Whether an episode runs code behind walls."""
+        return self.env.tier not in ("process", "worker")
+
+    def _some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
+        """All cases; every third of them, by turns, where they are dear."""
+        if not self.dear or len(cases) <= 2 * THIRD:
+            return cases
+        return cases[sum(name.encode()) % THIRD :: THIRD]
 
     def _suspicious(self, tried: Sequence[Try]) -> bool:
-        values = [_value(t) for t in tried if isinstance(t.outcome, Scored)]
-        if any(isinstance(t.outcome, Scored) and t.outcome.success for t in tried):
-            return True
-        return bool(values) and sum(values) / len(values) > self.env.chance + SLACK
+        return any(map(success, tried)) or mean_paid(tried) > self.env.chance + SLACK
 
-    def _above(self, tried: Sequence[Try], least: float, of: Callable[[Try], float]) -> bool:
-        values = [[of(t)] for t in tried if isinstance(t.outcome, Scored)]
-        return bool(values) and mean_interval(values).low > least
+    def above_chance(
+        self, tried: Sequence[Try], least: float = 0.0, of: Callable[[Try], float] | None = None
+    ) -> bool:
+        """Whether the interval of what they earned lies above the chance, and above `least`."""
+        values = [[(of or value)(t)] for t in tried if isinstance(t.outcome, Scored)]
+        bound = max(self.env.chance + EDGE, least)
+        return bool(values) and mean_interval(values).low > bound
 
 
 def mean_paid(tried: Sequence[Try]) -> float:
     """The mean of what was earned, unscored tries left out."""
-    values = [_value(t) for t in tried if isinstance(t.outcome, Scored)]
+    values = [value(t) for t in tried if isinstance(t.outcome, Scored)]
     return sum(values) / len(values) if values else 0.0
 
 
@@ -322,7 +338,8 @@ def success(tried: Try) -> float:
     return float(isinstance(tried.outcome, Scored) and tried.outcome.success)
 
 
-def _value(tried: Try) -> float:
+def value(tried: Try) -> float:
+    """What it was paid; 0 where it was not scored."""
     return tried.outcome.value if isinstance(tried.outcome, Scored) else 0.0
 
 
@@ -413,8 +430,3 @@ def _shown(error: BaseException) -> str:
         return f"{error!r:.300}"
     except Exception:
         return type(error).__name__
-
-
-def run(coroutine: Any) -> Any:
-    """On an event loop of its own."""
-    return asyncio.run(coroutine)

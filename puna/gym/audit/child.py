@@ -6,6 +6,7 @@ report on (`report`: JSON lines; `now`: what is being played, rewritten in place
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -125,12 +126,10 @@ async def facts(bench: Bench) -> dict[str, Any]:
 
 def start(text: str) -> None:
     """Run a request, and end this process whatever threads the environment has left in it."""
-    from puna.gym.audit.bench import run
-
     request = json.loads(text)
     die_with_parent()
     try:
-        run(main(request))
+        asyncio.run(main(request))
         code = 0
     except BaseException as error:
         Reporter(request["report"], request["now"]).line(crashed=f"{type(error).__name__}: {error}")

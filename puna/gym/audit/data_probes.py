@@ -1,6 +1,6 @@
 """Probes of the tasks: made again, drawn apart, given away.
 
-`facts(env, n)` is what two processes must agree on.
+`digests(env, n)` is what two processes must agree on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from puna.core.errors import UserError
-from puna.core.files import sha256_json
 from puna.gym.audit import answers
 from puna.gym.audit.bench import Bench, Case
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
@@ -53,7 +52,7 @@ def compare_digests(one: Mapping[str, str], two: Mapping[str, str], where: str) 
 
 async def determinism(bench: Bench) -> Result:
     """The same seed gives the same tasks, in any order and whatever the global random state."""
-    first = {f"{c.task.id.split('/', 1)[-1]}": c.task.digest for c in bench.cases}
+    first = {c.task.id.split("/", 1)[-1]: c.task.digest for c in bench.cases}
     again = digests(bench.env, bench.n)
     second = digests(bench.env, bench.n)
     known = {k: v for k, v in first.items() if k in again}
@@ -324,8 +323,3 @@ def tasks_or_why(env: Environment, n: int) -> str:
     if not any(env.count(split) for split in SPLITS):
         return f"{env.name} has no tasks"
     return ""
-
-
-def identity_hash(env: Environment, n: int) -> str:
-    """One hash over the first tasks."""
-    return sha256_json(digests(env, n))

@@ -21,6 +21,7 @@ from puna.core.jobs import PARENT
 from puna.gym.audit.bench import JUDGING
 from puna.gym.audit.findings import Audit, Finding
 from puna.gym.audit.probes import BUSY, LOAD, OTHER_PROCESS, PROBES, PROCESS, names, reason
+from puna.sandbox.inside.linux import children_of
 
 STUCK_S = 90.0  # one episode
 PROBE_S = 900.0  # all tries of one probe
@@ -43,7 +44,6 @@ class _Seen:
     broken: str = ""
     deaths: list[str] = field(default_factory=list)
     output: int = 0
-    tail: bytes = b""
     left_over: int = 0
 
 
@@ -101,10 +101,8 @@ def _command(target: str, n: int, seed: int, settings: Mapping[str, Any]) -> str
     words += [f"-n={n}"] if n != 12 else []
     words += [f"--seed={seed}"] if seed else []
     for key, value in settings.items():
-        words += [
-            "--set",
-            f"env.{key}={json.dumps(value) if not isinstance(value, str) else value}",
-        ]
+        shown = value if isinstance(value, str) else json.dumps(value)
+        words += ["--set", f"env.{key}={shown}"]
     return shlex.join(words)
 
 
@@ -119,9 +117,8 @@ def _findings(seen: _Seen, asked: set[str]) -> list[Finding]:
     for probe in (*(p.name for p in PROBES), BUSY):
         told = seen.results.get(probe)
         if told:
-            evidence, earned = tuple(told["evidence"]), told.get("earned")
-            seen_there = told["status"], told["seen"], "", evidence, earned
-            found.append(Finding(probe, reason(probe), *seen_there))
+            given = {**told, "evidence": tuple(told["evidence"])}
+            found.append(Finding(probe, reason(probe), **given))
     if not asked or OTHER_PROCESS in asked:
         found += _agreement(seen)
     found.append(_manners(seen))
@@ -255,7 +252,6 @@ class _Child:
                 if not data:
                     return False
                 seen.output += len(data)
-                seen.tail = (seen.tail + data)[-2000:]
         return True
 
     def _lines(self) -> Iterator[dict[str, Any] | None]:
@@ -343,14 +339,10 @@ def _plain(note: str) -> str:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Children of `pid` and theirs, where /proc tells."""
+    """Children of `pid` and theirs."""
     found, todo = [], [pid]
     while todo:
-        try:
-            with open(f"/proc/{todo[-1]}/task/{todo.pop()}/children") as file:
-                children = [int(p) for p in file.read().split()]
-        except OSError:
-            continue
+        children = children_of(todo.pop())
         found += children
         todo += children
     return found

@@ -62,6 +62,7 @@ async def must_not_pay(
     what: str = "ways",
     least: float = 0.0,
     of: Callable[[Try], float] | None = None,
+    cases: Sequence[Case] | None = None,
 ) -> Result:
     """Each of `ways` must earn no more than the declared chance, and be scored at all.
 
@@ -73,13 +74,13 @@ async def must_not_pay(
     raised: list[str] = []
     tried, most = 0, 0.0
     for name, make in ways.items():
-        found, failed = await bench.paid(make, name, least, of)
+        fared = await bench.paid(make, name, least, of, cases)
         tried += 1
-        broken += failed
-        raised += bench.raised
-        most = max(most, bench.earned, mean_paid(found))
-        if found:
-            paid[name] = found
+        broken += fared.broken
+        raised += fared.raised
+        most = max(most, fared.earned)
+        if fared.paid:
+            paid[name] = list(fared.paid)
         if len(paid) >= ENOUGH or len(broken) >= 2 * ENOUGH:
             break
     found_out = _verdict(paid, broken, raised, f"{tried} {what if tried > 1 else what[:-1]}")

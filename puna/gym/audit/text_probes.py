@@ -10,9 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from puna.core.outcome import Scored
 from puna.gym.audit import answers
-from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script, success
+from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script, success, value
 from puna.gym.audit.probe import (
     Result,
     hole,
@@ -79,14 +78,10 @@ async def frequent(bench: Bench) -> Result:
         if earned > most:
             best, most = name, earned
     again = await bench.tries(ways[best], best, await bench.fresh())
-    found, _ = await bench.paid(ways[best], best) if again else ([], [])
-    share = mean_paid(again)
-    if found:
-        seen = (
-            f"'{best}' earns {share:.2f} on {len(again)} fresh tasks, declared {bench.env.chance:g}"
-        )
-        return hole(seen, found)
-    return ok(f"the best of {len(ways)}, '{best}', earns {share:.2f} on {len(again)} fresh tasks")
+    seen = f"'{best}' earns {mean_paid(again):.2f} on {len(again)} fresh tasks"
+    if bench.above_chance(again):
+        return hole(f"{seen}, declared {bench.env.chance:g}", [t for t in again if value(t)])
+    return ok(f"the best of {len(ways)}, {seen}")
 
 
 async def echo(bench: Bench) -> Result:
@@ -282,7 +277,7 @@ async def junk(bench: Bench) -> Result:
             earned.append(
                 await bench.attempt(case, case.instead(answers.in_junk(case.answer)), "in junk")
             )
-    paid = [t for t in earned if isinstance(t.outcome, Scored) and t.outcome.success]
+    paid = [t for t in earned if success(t)]
     if not earned:
         return nothing("no reference answers")
     if paid:
@@ -308,7 +303,7 @@ async def lookalike(bench: Bench) -> Result:
         "full-width digits",
         bench.cases,
     )
-    paid = [t for t in digits if isinstance(t.outcome, Scored) and t.outcome.success]
+    paid = [t for t in digits if success(t)]
     return note(f"full-width digits are read as digits: {paid[0]}", paid) if paid else found
 
 
@@ -341,12 +336,8 @@ async def breaking(bench: Bench) -> Result:
 
 async def overlong(bench: Bench) -> Result:
     """A megabyte."""
-    few = bench.cases
-    bench.cases = few[:6]
-    try:
-        return await must_not_pay(bench, saying(answers.OVERLONG), what="long answers")
-    finally:
-        bench.cases = few
+    texts = saying(answers.OVERLONG)
+    return await must_not_pay(bench, texts, what="long answers", cases=bench.cases[:6])
 
 
 async def forged(bench: Bench) -> Result:

@@ -16,9 +16,8 @@ from itertools import pairwise
 from typing import Any
 
 from puna.core.messages import Message
-from puna.core.outcome import Scored
 from puna.gym.audit import answers
-from puna.gym.audit.bench import Bench, Case, Make, Try, script
+from puna.gym.audit.bench import Bench, Case, Make, Try, script, success
 from puna.gym.audit.explorer import (
     CODES,
     COMMANDS,
@@ -38,22 +37,28 @@ from puna.gym.audit.probe import Result, hole, must_not_pay, nothing, ok
 from puna.gym.task import Script
 
 
-async def explored(bench: Bench, cases: Sequence[Case], after_work: bool = False) -> list[Explorer]:
-    """One walk through each task, at once or after all that the oracle does but its end."""
-    found = []
-    for case in cases:
-        first = list(case.said[: case.at + 1]) if after_work and case.after else []
-        walk = Explorer(case, tools_of(case), MOST_CALLS, first=first)
-        await bench.attempt(case, walk, "looks around")
-        found.append(walk)
-    return found
+async def explored(bench: Bench, after_work: bool = False) -> list[Explorer]:
+    """One walk through each task with tools, at once or after all that the oracle does but its end.
+
+    Several probes want it, so it is walked once.
+    """
+    name = "walks after work" if after_work else "walks"
+    if name not in bench.memo:
+        found = []
+        for case in _with_tools(bench):
+            if not after_work or case.after:
+                first = list(case.said[: case.at + 1]) if after_work else []
+                walk = Explorer(case, tools_of(case), MOST_CALLS, first=first)
+                await bench.attempt(case, walk, "looks around")
+                found.append(walk)
+        bench.memo[name] = found
+    walks: list[Explorer] = bench.memo[name]
+    return walks
 
 
 def _with_tools(bench: Bench) -> list[Case]:
-    most = 16 if bench.env.tier in ("process", "worker") else 8
-    return [c for c in bench.cases if c.task.tools][::2][:most] or [
-        c for c in bench.cases if c.task.tools
-    ]
+    """Every other task that has tools, 16 of them, 8 where they are dear."""
+    return [c for c in bench.cases if c.task.tools][::2][: 8 if bench.dear else 16]
 
 
 async def labels(bench: Bench) -> Result:
@@ -61,7 +66,7 @@ async def labels(bench: Bench) -> Result:
     cases = _with_tools(bench)
     if not cases:
         return nothing("there are no tools")
-    found = [leak for walk in await explored(bench, cases) for leak in _labels(walk)]
+    found = [leak for walk in await explored(bench) for leak in _labels(walk)]
     tasks = {leak.split(" ")[0] for leak in found}
     if len(tasks) >= min(2, len(cases)):
         return hole(f"{len(tasks)} of {len(cases)} tasks: {found[0]}", found)
@@ -158,13 +163,11 @@ async def told(bench: Bench) -> Result:
 
         return speak
 
-    paid = [t for t in await bench.tries(learns, "repeats what a refusal says", cases[:16])
-            if isinstance(t.outcome, Scored) and t.outcome.success]  # fmt: skip
+    tried = await bench.tries(learns, "repeats what a refusal says", cases[:16])
+    paid = [t for t in tried if success(t)]
     if len(paid) >= min(2, len(cases)):
-        return hole(
-            f"{len(paid)} of {min(16, len(cases))} learn it from a refusal: {paid[0]}", paid
-        )
-    return ok(f"{min(16, len(cases))} wrong answers, none is told the right one")
+        return hole(f"{len(paid)} of {len(tried)} learn it from a refusal: {paid[0]}", paid)
+    return ok(f"{len(tried)} wrong answers, none is told the right one")
 
 
 async def samples(bench: Bench) -> Result:
@@ -173,13 +176,13 @@ async def samples(bench: Bench) -> Result:
     if not cases:
         return nothing("there are no tools")
     paid: list[Try] = []
-    for walk in await explored(bench, cases):
+    for walk in await explored(bench):
         for what, text in list(walk.seen.items()):
             if not SUSPECT.search(what) or not text.strip() or text.startswith("error"):
                 continue
             name = f"hands in '{what}'"
             tried = await bench.attempt(walk.case, walk.case.instead(text.strip()), name)
-            if isinstance(tried.outcome, Scored) and tried.outcome.success:
+            if success(tried):
                 paid.append(tried)
                 break
     if len(paid) >= min(2, len(cases)):
@@ -192,21 +195,16 @@ async def tampering(bench: Bench) -> Result:
     cases = _with_tools(bench)
     if not cases:
         return nothing("there are no tools")
-    walks = await explored(bench, cases)
-    walks += await explored(bench, [c for c in cases if c.after], after_work=True)
+    walks = [*await explored(bench), *await explored(bench, after_work=True)]
     known = list(dict.fromkeys(path for walk in walks for path in walk.paths))
     ways: dict[str, Make] = {}
     for name, misdeed in _misdeeds.items():
         ways[name] = partial(_misdeed, known, misdeed, True)
         ways[f"{name}, and no more"] = partial(_misdeed, known, misdeed, False)
-    kept = bench.cases
-    bench.cases = [c for c in cases if list(_all_results(Place(tools_of(c), known)))]
-    try:
-        if not bench.cases:
-            return nothing("no tool writes files or runs commands")
-        return await must_not_pay(bench, ways, what="misdeeds")
-    finally:
-        bench.cases = kept
+    open_to = [c for c in cases if list(_all_results(Place(tools_of(c), known)))]
+    if not open_to:
+        return nothing("no tool writes files or runs commands")
+    return await must_not_pay(bench, ways, what="misdeeds", cases=open_to)
 
 
 @dataclass(frozen=True)
@@ -395,7 +393,7 @@ async def any_call(bench: Bench) -> Result:
 def _calls(name: str, arguments: Sequence[Mapping[str, Any]], times: int) -> Make:
     def make(case: Case) -> Script | None:
         tool = next((t for t in tools_of(case) if t.name == name), None)
-        if tool is None or not case.task.tools:
+        if tool is None:
             return None
         return script([tool.call(**each) for each in arguments] * times)
 

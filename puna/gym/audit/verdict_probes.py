@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
 from puna.gym.audit import answers
-from puna.gym.audit.bench import Bench, Case, script
+from puna.gym.audit.bench import Bench, Case, script, success
 from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
@@ -60,7 +60,8 @@ async def repeats(bench: Bench) -> Result:
             for i in range(REPEATS):
                 random.seed(i)
                 np.random.seed(i)
-                outcomes, episode = await bench.play(case.task, _full(bench, case, said), name)
+                cast = bench.cast(case, script(said))
+                outcomes, episode = await bench.play(case.task, cast, name)
                 seen.add(_shown(outcomes))
                 shown.add("\n".join(m.text or results(m) for who, m in episode.transcript))
                 if episode.ended != "failed":
@@ -83,13 +84,8 @@ def _answers(case: Case) -> dict[str, list[Message]]:
     return found
 
 
-def _full(bench: Bench, case: Case, said: list[Message]) -> dict[str, Callable[..., Message]]:
-    scripts = {case.role: script(said)}
-    return {**bench.env.oracle(case.task), **scripts} if len(bench.env.roles) > 1 else scripts
-
-
-def _shown(outcomes: object) -> str:
-    return json.dumps({r: _plain(o) for r, o in dict(outcomes).items()}, sort_keys=True)  # type: ignore[call-overload]
+def _shown(outcomes: Mapping[str, Outcome]) -> str:
+    return json.dumps({r: _plain(o) for r, o in outcomes.items()}, sort_keys=True)
 
 
 def _plain(outcome: Outcome) -> dict[str, object]:
@@ -116,7 +112,7 @@ async def idle_again(bench: Bench) -> Result:
             continue
         await bench.attempt(case, script(case.said), "the reference answer")
         after = await bench.attempt(case, script([]), "nothing, after the oracle")
-        if isinstance(after.outcome, Scored) and after.outcome.success:
+        if success(after):
             first = await bench.attempt(case, script([]), "nothing, once more")
             paid.append(first if isinstance(first.outcome, Scored) else after)
     share = len(paid) / max(1, len(bench.cases))
@@ -134,7 +130,7 @@ async def busy(bench: Bench, slow: AbstractContextManager[None]) -> Result:
         return nothing("no reference that succeeds")
     with slow:
         found = [await bench.attempt(c, script(c.said), "on a busy machine") for c in cases]
-    bad = [t for t in found if isinstance(t.outcome, Scored) and not t.outcome.success]
+    bad = [t for t in found if isinstance(t.outcome, Scored) and not success(t)]
     if bad:
         return hole(f"{len(bad)} of {len(found)} right answers are refused: {bad[0]}", bad)
     late = [t for t in found if not isinstance(t.outcome, Scored)]

@@ -56,6 +56,15 @@ def dumpable(yes: bool) -> None:
     _check(libc.prctl(SET_DUMPABLE, int(yes), 0, 0, 0), "PR_SET_DUMPABLE")
 
 
+def children_of(pid: int) -> list[int]:
+    """The children of a process as /proc shows them; none where it is gone or /proc is not."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(p) for p in file.read().split()]
+    except OSError:
+        return []
+
+
 def adopt_orphans() -> None:
     """What a descendant leaves behind becomes this process's child, not the machine's."""
     _check(libc.prctl(36, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")

@@ -122,13 +122,7 @@ def _family(root: int) -> list[int]:
     found: list[int] = []
     todo = [root]
     while todo:
-        parent = todo.pop()
-        try:
-            with open(f"/proc/{parent}/task/{parent}/children") as file:
-                children = [int(p) for p in file.read().split()]
-        except OSError:
-            continue
-        for each in children:
+        for each in linux.children_of(todo.pop()):
             try:
                 os.kill(each, signal.SIGSTOP)
             except OSError:
