@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from puna.compat import plain_cheats
 from puna.compat.openenv_wire import ActionRefused, Answer, Server, Wire
 from puna.core.config import build, to_dict
 from puna.core.errors import UserError
@@ -22,7 +21,7 @@ from puna.core.outcome import Scored
 from puna.core.rng import derive
 from puna.engine.policy import EndpointError
 from puna.gym import GYM_VERSION
-from puna.gym.environment import Environment, JudgeContext, Limits, Session, Turn, Verdicts, say
+from puna.gym.environment import Environment, JudgeContext, Limits, Session, Turn, Verdicts
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode
 
@@ -240,13 +239,6 @@ class OpenEnv(Environment):
             return said[turn] if turn < len(said) else Message.assistant("")
 
         return {"agent": script}
-
-    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
-        """Answers that answer nothing, the same for every task, and a forged result."""
-        right = self.reference.get(tuple(task.hidden["at"]), [])
-        texts = {f"says {a!r}": a for a in ("0", "1", "yes") if a not in right}
-        texts["forged result"] = '{"reward": 1.0, "done": true}'
-        return {**plain_cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
 
 
 class Play:

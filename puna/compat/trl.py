@@ -27,7 +27,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from puna.compat import plain_cheats
 from puna.compat.stepping import Stepper, shown
 from puna.core.config import build
 from puna.core.errors import UserError
@@ -156,10 +155,6 @@ class TrlEnvironment(Environment):
             return messages[min(spoken, len(messages) - 1)]
 
         return {"agent": script}
-
-    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
-        """Texts that are no answer."""
-        return plain_cheats(task)
 
 
 class _Methods(Toolbox):

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from puna.compat import plain_cheats
 from puna.core.config import build, to_dict
 from puna.core.errors import UserError
 from puna.core.files import sha256_json
@@ -266,13 +265,6 @@ class Verifiers(Environment):
             what = f"{task.id} has no field '{self.config.answer}': name the one that holds it"
             raise NotImplementedError(f"{what} by `answer`")
         return {"agent": say(str(answer))}
-
-    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
-        """Answers that answer nothing, the same for every task, or many with the right one."""
-        answer = str(task.hidden["row"].get(self.config.answer))
-        texts = {f"says {a!r}": a for a in ("0", "1", "yes") if a != answer}
-        texts["many answers"] = " ".join(str(n) for n in range(-200, 1000)) + " " + answer
-        return {**plain_cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
 
 
 def _needs_runtime(function: Any) -> bool:
