@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-PARENT = "PUNAPARENT"
+PARENT = "PUNA_PARENT"
 _PREFIX = "puna: "
 _PR_SET_PDEATHSIG = 1
 

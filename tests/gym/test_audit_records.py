@@ -10,6 +10,7 @@ import pytest
 from puna.core.errors import UserError
 from puna.gym.audit import Audit, audit
 from puna.gym.audit.many import audit_all, members
+from puna.gym.audit.parent import TASKS
 from puna.gym.audit.records import find, folder, keep, require
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
@@ -66,6 +67,14 @@ def test_a_reward_with_holes_is_refused_unless_it_is_allowed(tmp_path: Path) -> 
     allowed = require(path, {}, allow=True, progress=asked.append)
     assert not allowed.passed
     assert not asked  # the first one was kept
+
+
+def test_a_glance_is_no_audit(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    keep(audit(path, n=1))
+    asked: list[str] = []
+    assert require(path, {}, progress=asked.append).n == TASKS
+    assert asked
 
 
 def test_a_record_that_was_touched_is_not_believed(tmp_path: Path) -> None:

@@ -172,9 +172,7 @@ class Bench:
         self.resources = env.setup()
         policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
         self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
-        self.values: list[float] = []  # every value ever paid
         self.task_s = 0.0  # CPU-seconds to make one of the first tasks
-        self.evidence = 0  # characters of the longest evidence
         self.cases: list[Case] = []
         self.memo: dict[str, Any] = {}  # what several probes need, made once
 
@@ -244,9 +242,6 @@ class Bench:
         if not outcomes:
             self.note(f"{JUDGING} {task.id}: {what}")
             outcomes = dict(await self.judge(task, episode))
-        told = [len(o.evidence) for o in outcomes.values() if isinstance(o, Scored)]
-        self.evidence = max(self.evidence, *told, 0)
-        self.values += [o.value for o in outcomes.values() if isinstance(o, Scored)]
         return outcomes, episode
 
     async def judge(self, task: Task, episode: Episode) -> Mapping[str, Outcome]:

@@ -16,14 +16,14 @@ from typing import Any
 from puna.core.errors import UserError, nearest
 from puna.core.threads import default_threads
 from puna.gym.audit.findings import Audit
-from puna.gym.audit.parent import Progress, audit
+from puna.gym.audit.parent import TASKS, Progress, audit
 from puna.gym.registry import FOREIGN
 
 
 def audit_all(
     target: str,
     *,
-    n: int = 12,
+    n: int = TASKS,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),

@@ -23,6 +23,7 @@ from puna.gym.audit.findings import Audit, Finding
 from puna.gym.audit.probes import BUSY, LOAD, OTHER_PROCESS, PROBES, PROCESS, names, reason
 from puna.sandbox.inside.linux import children_of
 
+TASKS = 12  # of each split
 STUCK_S = 90.0  # one episode
 PROBE_S = 900.0  # all tries of one probe
 RESTARTS = 6
@@ -50,7 +51,7 @@ class _Seen:
 def audit(
     target: str,
     *,
-    n: int = 12,
+    n: int = TASKS,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
@@ -98,7 +99,7 @@ def audit(
 
 def _command(target: str, n: int, seed: int, settings: Mapping[str, Any]) -> str:
     words = ["puna", "audit", target]
-    words += [f"-n={n}"] if n != 12 else []
+    words += [f"-n={n}"] if n != TASKS else []
     words += [f"--seed={seed}"] if seed else []
     for key, value in settings.items():
         shown = value if isinstance(value, str) else json.dumps(value)

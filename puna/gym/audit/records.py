@@ -15,7 +15,7 @@ from puna.core.errors import UserError
 from puna.core.files import json_bytes
 from puna.core.printable import printable
 from puna.gym.audit.findings import Audit
-from puna.gym.audit.parent import Progress, audit
+from puna.gym.audit.parent import TASKS, Progress, audit
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 
@@ -34,7 +34,9 @@ def _place(env: Mapping[str, str]) -> Path:
 
 
 def keep(found: Audit) -> Path | None:
-    """Keep a record of all probes; None where the directory cannot be written to."""
+    """Keep a record of all probes; None where it names no code, or there is no place for it."""
+    if not found.env["hash"]:
+        return None
     place = _place(found.env)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def require(
     """
     env = identity(load_environment(target, settings, 0))
     found = find(env)
-    if found is None:
+    if found is None or found.n < TASKS:
         found = audit(target, settings=settings, progress=progress)
         keep(found)
     if not found.passed and not allow:

@@ -36,19 +36,27 @@ def _succeeds(outcome: Outcome) -> bool:
 
 
 async def bounds(bench: Bench) -> Result:
-    """Values seen so far lie within 0 and 1, and playing on after the end adds nothing."""
+    """Values lie within 0 and 1 and evidence is short, whatever is said, also after the end."""
+    values, longest = [], 0
     for case in bench.cases:
+        said = {"nothing": script([]), "wrong": case.instead(case.wrong[0] if case.wrong else "x")}
         if case.said:
-            twice = script([*case.said, *case.said[-1:] * 3])
-            await bench.attempt(case, twice, "the last message again and again")
-    outside = [v for v in bench.values if not -1e-9 <= v <= 1 + 1e-9]
+            said["the last message again and again"] = script([*case.said, *case.said[-1:] * 3])
+        if case.wrong:
+            many = answers.among(case.answer, case.wrong)
+            said |= {name: case.instead(many[name]) for name in ("listed", "listed with commas")}
+        for name, attack in said.items():
+            outcome = (await bench.attempt(case, attack, name)).outcome
+            if isinstance(outcome, Scored):
+                values.append(outcome.value)
+                longest = max(longest, len(outcome.evidence))
+    outside = [v for v in values if not -1e-9 <= v <= 1 + 1e-9]
     if outside:
-        seen = f"{len(outside)} of {len(bench.values)} values outside 0 to 1, e.g. {outside[0]:g}"
-        return hole(seen)
-    if bench.evidence > MUCH:
-        return hole(f"a verdict's evidence has {bench.evidence:,} characters")
-    return ok(f"{len(bench.values)} values, from {min(bench.values, default=0):g} to "
-              f"{max(bench.values, default=0):g}")  # fmt: skip
+        return hole(f"{len(outside)} of {len(values)} values outside 0 to 1, e.g. {outside[0]:g}")
+    if longest > MUCH:
+        return hole(f"a verdict's evidence has {longest:,} characters")
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return ok(f"{len(values)} values, from {low:g} to {high:g}")
 
 
 async def repeats(bench: Bench) -> Result:
