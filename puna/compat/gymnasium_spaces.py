@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from puna.core.errors import UserError
+from puna.gym.tools import strict_json
 
 KINDS = (spaces.Text, spaces.Discrete, spaces.MultiDiscrete, spaces.Tuple, spaces.Dict)
 
@@ -48,8 +49,8 @@ def read(space: Any, text: str) -> Any:
     if isinstance(space, spaces.Text):
         return _element(space, text)
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = strict_json(text)
+    except ValueError:
         raise ValueError("it is not JSON") from None
     return _element(space, value)
 
@@ -106,14 +107,3 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def _is_integer(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is given twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

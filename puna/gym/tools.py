@@ -115,27 +115,45 @@ def _read(text: str) -> dict[str, Any]:
     if len(text) > MAX_ARGUMENTS:
         raise ToolError(f"the arguments have {len(text)} characters, {MAX_ARGUMENTS} are too many")
     try:
-        values = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        values = strict_json(text, "an argument", "the arguments are not JSON")
         text.encode()
         json.dumps(values, ensure_ascii=False).encode()  # "\ud800" is JSON, and no text
     except UnicodeEncodeError:
         raise ToolError("the arguments are not valid Unicode") from None
-    except (ValueError, RecursionError):
+    except RecursionError:
         raise ToolError("the arguments are not JSON") from None
+    except ValueError as error:
+        raise ToolError(str(error)) from None
     if not isinstance(values, dict):
         raise ToolError("the arguments are not a JSON object")
     return values
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ToolError("an argument is given twice")
-    return found
+class _NotStrictError(ValueError):
+    """What Python reads, and JSON or one who reads it once would not."""
 
 
-def _no_constant(name: str) -> Any:
-    raise ToolError(f"{name} is not JSON")
+def strict_json(text: str, key: str = "a key", otherwise: str = "it is not JSON") -> Any:
+    """What `text` says in JSON, without keys twice and NaN.
+
+    Raises ValueError: `key` is given twice, NaN and the like are not JSON, or `otherwise`.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise _NotStrictError(f"{key} is given twice")
+        return found
+
+    def no_constant(name: str) -> Any:
+        raise _NotStrictError(f"{name} is not JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+    except _NotStrictError:
+        raise
+    except (ValueError, RecursionError):
+        raise ValueError(otherwise) from None
 
 
 def _check(name: str, value: Any, wanted: Mapping[str, Any]) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from openai_server import said, serving
 
 import puna
 from puna.core.errors import UserError
@@ -29,51 +28,22 @@ from puna.models import ModelConfig, build, save
 from puna.text.tokenizer import Tokenizer
 
 
-def said(text: str) -> bytes:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 7, "completion_tokens": 2}
-    return json.dumps({"choices": [choice], "usage": usage}).encode()
-
-
 class Server:
     """An OpenAI-compatible server on this machine; `odd` may answer a prompt in its own way."""
+
+    url = ""
 
     def __init__(self) -> None:
         self.odd: Callable[[str, int], tuple[int, bytes] | None] = lambda prompt, count: None
         self.asked: list[str] = []
         self.bodies: list[dict[str, Any]] = []
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.send(200, json.dumps({"data": [{"id": "tiny/model"}]}).encode())
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                prompt = body["messages"][-1]["content"]
-                outer.bodies.append(body)
-                outer.asked.append(prompt)
-                odd = outer.odd(prompt, outer.asked.count(prompt))
-                if odd is None:
-                    right = str(value_of(prompt.rstrip("="))) if prompt.endswith("=") else "yes"
-                    odd = 200, said(right)
-                self.send(*odd)
-
-            def send(self, status: int, data: bytes) -> None:
-                self.send_response(status)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+    def answer(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        prompt = body["messages"][-1]["content"]
+        self.bodies.append(body)
+        self.asked.append(prompt)
+        right = str(value_of(prompt.rstrip("="))) if prompt.endswith("=") else "yes"
+        return self.odd(prompt, self.asked.count(prompt)) or (200, said(right))
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +54,8 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server() -> Iterator[Server]:
     running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
+    with serving(running.answer) as running.url:
+        yield running
 
 
 ENV = load_environment("arithmetic")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openai_server import Answer, said, serving
 
 from puna.core.errors import UserError
 from puna.evals.judge import (
@@ -72,60 +72,26 @@ def strict(rubric: str, parts: list[str]) -> float:
     return 0.0 if not rubric.startswith(ORDER[:20]) else sound(rubric, parts)
 
 
-class Judge:
-    """An OpenAI-compatible endpoint that answers what `score` says."""
+def judge(score: Score) -> Answer:
+    """Answers what `score` says of a rubric and what is to be judged."""
 
-    def __init__(self, score: Score) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        texts = [m["content"] for m in body["messages"]]
+        if len(texts) < 2:  # the probe that asks whether anybody is there
+            return 200, said("{}")
+        rubric = texts[0].split("\n\nWhat to judge")[0]
+        told = score(rubric, json.loads(texts[1]))
+        if isinstance(told, float):
+            told = json.dumps({"score": told, "reason": "so it is"})
+        return 200, said(told)
 
-            def do_GET(self) -> None:
-                self.send({"data": [{"id": "judge"}]})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                texts = [m["content"] for m in body["messages"]]
-                if len(texts) < 2:
-                    self.say("{}")
-                    return
-                rubric = texts[0].split("\n\nWhat to judge")[0]
-                answer = score(rubric, json.loads(texts[1]))
-                if isinstance(answer, float):
-                    answer = json.dumps({"score": answer, "reason": "so it is"})
-                self.say(answer)
-
-            def say(self, text: str) -> None:
-                message = {"role": "assistant", "content": text}
-                self.send({"choices": [{"message": message, "finish_reason": "stop"}]})
-
-            def send(self, what: Any) -> None:
-                data = json.dumps(what).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+    return answer
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Score], str]]:
-    judges: list[Judge] = []
-
-    def start(score: Score) -> str:
-        judges.append(Judge(score))
-        return judges[-1].url
-
-    yield start
-    for judge in judges:
-        judge.http.shutdown()
-        judge.http.server_close()
+    with ExitStack() as stack:
+        yield lambda score: stack.enter_context(serving(judge(score)))
 
 
 @pytest.mark.parametrize(

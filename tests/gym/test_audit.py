@@ -7,26 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sums_env import GOOD
 
 from puna.core.errors import UserError
 from puna.gym.audit import Audit, audit, show
 from puna.gym.audit.probes import BUSY, OTHER_PROCESS, PROBES, PROCESS
-
-GOOD = '''
-import numpy as np
-from puna.core.outcome import Infra, Scored
-from puna.gym.environment import Problem, SingleTurn, say
-
-class Sums(SingleTurn):
-    """Adds."""
-    name = "sums"
-    sizes = {"train": 500, "test": 100}
-    def make(self, rng):
-        a, b = rng.integers(100, 1000, 2)
-        return Problem(f"{a}+{b}=", str(a + b))
-    def score(self, answer, problem):
-        return float(answer.strip() == problem.answer)
-'''
 
 
 def faulty(tmp_path: Path, extra: str = "", **replaced: str) -> Audit:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sums_env import GOOD
 
 from puna.core.errors import UserError
 from puna.gym.audit import Audit, audit
@@ -15,19 +16,6 @@ from puna.gym.audit.records import find, folder, keep, require
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 
-GOOD = '''
-from puna import Problem, SingleTurn
-
-class Sums(SingleTurn):
-    """Adds."""
-    name = "sums"
-    sizes = {"train": 500, "test": 100}
-    def make(self, rng):
-        a, b = rng.integers(100, 1000, 2)
-        return Problem(f"{a}+{b}=", str(a + b))
-    def score(self, answer, problem):
-        return float(answer.strip() == problem.answer)
-'''
 SOFT = GOOD.replace("answer.strip() == problem.answer", "problem.answer in answer")
 
 
