@@ -15,12 +15,13 @@ import os
 import pickle
 import re
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 from puna.compat import alone
-from puna.sandbox import Job, Limits, Mounts, Sandbox, SandboxError, open_sandbox
+from puna.sandbox import Job, Limits, Mounts, Sandbox, open_sandbox
 from puna.sandbox.backends import CHOICE
 from puna.sandbox.outer import PACKAGES
 
@@ -29,16 +30,18 @@ _EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\((?!entry\b|metadata\
 # No call, attribute, power, factorial, shift: nothing that runs for long or reaches anything.
 _HARMLESS = re.compile(r"[\w\s,;:'\"?/\[\]=-]{0,10000}")
 FORGERY = """__import__('os').write(3, b'{"score": 1.0}') and __import__('os')._exit(0)"""
-_FOLDER = "/run/reasoning_gym"
+_FOLDER, _SCORER_FOLDER = "/run/reasoning_gym", "/run/scorer"
 LIMITS = Limits(wall_s=30.0, cpu_s=4.0)
+_MODULE = """
+from alone import import_alone
+import_alone("reasoning_gym.coaching.base_curriculum")
+import_alone({module!r})
+"""
 _SCORER = """
 import json, os, pickle, sys
 report = os.fdopen(3, "w")
-module, paths = sys.argv[1], json.loads(sys.argv[2])
-sys.path += paths
-from alone import import_alone
-import_alone("reasoning_gym.coaching.base_curriculum")
-import_alone(module)
+sys.path += json.loads(sys.argv[1])
+import scorer
 with open("given", "rb") as file:
     cls, config, answer, entry = pickle.load(file)
 os.unlink("given")
@@ -50,7 +53,7 @@ except Exception as error:
 report.write(json.dumps(told))
 report.flush()
 """
-_opened: dict[str, Sandbox] = {}
+_opened: dict[tuple[str, str], tuple[Sandbox, str]] = {}
 _lock = threading.Lock()
 
 
@@ -73,22 +76,17 @@ def score_in_jail(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
     TimeoutError where the machine was too slow, and UserError where there is no sandbox.
     """
     cls = type(dataset)
+    sandbox, scorer = _sandbox(cls.__module__)
     job = Job.python(
         _SCORER,
-        cls.__module__,
-        json.dumps([_FOLDER, PACKAGES, *sys.path]),
-        files={
-            "alone.py": inspect.getsource(alone).encode(),
-            "given": pickle.dumps((cls, dataset.config, answer, entry)),
-        },
+        json.dumps([_SCORER_FOLDER, _FOLDER, PACKAGES, scorer, *sys.path]),
+        files={"given": pickle.dumps((cls, dataset.config, answer, entry))},
         limits=LIMITS,
         report=True,
     )
-    result = _sandbox().run_now(job)
+    result = sandbox.run_now(job)
     if result.reason == "wall":
         raise TimeoutError(f"scoring took longer than {LIMITS.wall_s:g} s")
-    if result.stderr and b"alone" in result.stderr:
-        raise SandboxError(result.stderr.decode(errors="replace")[-300:])
     try:
         told = json.loads(result.report)
         if "error" in told:
@@ -98,13 +96,23 @@ def score_in_jail(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
         return 0.0
 
 
-def _sandbox() -> Sandbox:
-    """One that sees the installed packages, opened when first needed."""
+def _sandbox(module: str) -> tuple[Sandbox, str]:
+    """One in which the dataset's module is loaded already, and the folder of what loads it."""
     backend = os.environ.get(CHOICE, "auto")
     with _lock:
-        if backend not in _opened:
+        if (backend, module) not in _opened:
             spec = importlib.util.find_spec("reasoning_gym")
-            folders = {_FOLDER: Path(str(spec and spec.origin)).parent.parent}
-            _opened[backend] = open_sandbox(backend, Mounts(folders=folders, packages=True))
-            atexit.register(_opened[backend].close)
-        return _opened[backend]
+            made = tempfile.TemporaryDirectory(prefix="puna-scorer-")
+            atexit.register(made.cleanup)
+            scorer = Path(made.name)
+            scorer.chmod(0o755)  # a job is another user
+            (scorer / "alone.py").write_text(inspect.getsource(alone))
+            (scorer / "scorer.py").write_text(_MODULE.format(module=module))
+            folders = {
+                _SCORER_FOLDER: scorer,
+                _FOLDER: Path(str(spec and spec.origin)).parent.parent,
+            }
+            mounts = Mounts(folders=folders, packages=True, loaded=("scorer",))
+            _opened[backend, module] = open_sandbox(backend, mounts), made.name
+            atexit.register(_opened[backend, module][0].close)
+        return _opened[backend, module]

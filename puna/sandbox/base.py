@@ -20,12 +20,14 @@ class Mounts:
     """What a jail sees of the host, all of it read-only, beside the system's programs.
 
     `folders`: path inside -> path on the host. `packages`: the installed Python packages.
-    `library`: Puna itself, without the rooms that hold tasks and their answers.
+    `library`: Puna itself, without the rooms that hold tasks and their answers. `loaded`: modules
+    of these, and trusted like them, that a job finds imported already, where the backend can.
     """
 
     folders: Mapping[str, Path] = field(default_factory=dict)
     packages: bool = False
     library: bool = False
+    loaded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

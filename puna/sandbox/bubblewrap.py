@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -39,18 +39,14 @@ class Bubblewrap(Sandbox):
     """Jobs forked from one loaded interpreter, each in namespaces of its own.
 
     `at_once`: jobs that run at the same time (0: one per core), the others wait their turn.
-    `preload`: modules that the interpreter loads (by default those that short programs use most).
     Raises UserError, at the first job, where this machine cannot hold a job in.
     """
 
     name = "bubblewrap"
 
-    def __init__(
-        self, mounts: Mounts = Mounts(), *, at_once: int = 0, preload: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, mounts: Mounts = Mounts(), *, at_once: int = 0) -> None:
         self.mounts = mounts
         self.at_once = at_once or default_threads()
-        self.preload = list(preload) or PRELOAD.split()
         self.lock = threading.Lock()
         self.keeper: _Keeper | None = None
         self.ahead_s = 0.0
@@ -255,7 +251,8 @@ class _Keeper:
         root = os.geteuid() == 0
         config = {
             "at_once": sandbox.at_once,
-            "preload": sandbox.preload,
+            "preload": [*PRELOAD.split(), *sandbox.mounts.loaded],
+            "path": [outer.PACKAGES] * sandbox.mounts.packages + list(sandbox.mounts.folders),
             "root": root,
             "uid": outer.free_users() if root else 0,
             "gid": 0,

@@ -122,6 +122,28 @@ for hidden in ("puna.envs.arithmetic.env", "puna.envs.shop.judge", "puna.envs"):
     assert result.stdout == b"0.0\nhidden\nhidden\nhidden\n", result
 
 
+def test_a_job_finds_loaded_what_was_asked_for(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.3)\nVALUE = [1]\n")
+    look = """
+import sys
+print("slow" in sys.modules, "/data" in sys.path)
+sys.modules["slow"].VALUE.append(2)
+print(sys.modules["slow"].VALUE)
+"""
+    mounts = Mounts(folders={"/data": tmp_path}, loaded=("slow",))
+    with Bubblewrap(mounts) as jail:
+        for _ in range(2):  # what a job does to the module, the next does not see
+            result = jail.run_now(Job.python(look))
+            assert result.stdout == b"True False\n[1, 2]\n", result
+            assert result.wall_s < 0.3
+    with (
+        Bubblewrap(Mounts(loaded=("no_such_module",))) as jail,
+        pytest.raises(UserError, match="No module named 'no_such_module'"),
+    ):
+        jail.run_now(Job(["true"]))
+
+
 def test_a_folder_above_the_library_does_not_show_it() -> None:
     import puna
 

@@ -61,8 +61,6 @@ def test_without_walls_it_is_refused_unless_they_are_waived(lines: Path) -> None
     assert "no sandbox works here (bubblewrap: bubblewrap (the program bwrap)" in refused.stderr
     assert "--unsafe" in refused.stderr
     few = ("-n", "2", "--probe", "oracle", "--probe", "idle", "--probe", "stub programs")
-    waived = puna(
-        "audit", "lines.py", *few, "--unsafe", cwd=lines.parent, PATH=f"{python}:/bin"
-    )
+    waived = puna("audit", "lines.py", *few, "--unsafe", cwd=lines.parent, PATH=f"{python}:/bin")
     assert waived.returncode == 0, waived.stderr
     assert "runs without walls" in waived.stderr

@@ -207,8 +207,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         config = json.loads(control.recv(1 << 18))
+        own = list(sys.path)
+        sys.path += config["path"]
         for name in config["preload"]:
             importlib.import_module(name)
+        sys.path[:] = own
         child.prepare()
         linux.first_to_go()
         linux.mount("", "/", "", linux.PRIVATE | linux.REC)
