@@ -44,7 +44,7 @@ def run(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         recipe: tyro.conf.Positional[str]
-        """A recipe file, or the name of a shipped recipe (quickstart, arithmetic, text)."""
+        """A recipe file, or a shipped one by name, such as quickstart; a wrong name lists them."""
         dir: Path | None = None
         """Where the run goes; runs/NAME if not given. The same command goes on where it stopped."""
         set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -455,7 +455,7 @@ def doctor(args: list[str]) -> int:
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "run": (run, "run a recipe (quickstart, arithmetic, text, or your own)"),
+    "run": (run, "run a recipe: quickstart, shop, hackable, ... or your own"),
     "eval": (evaluate, "score a run, a checkpoint or an endpoint on an environment"),
     "compare": (compare, "say whether one result is better than another"),
     "chat": (chat, "talk to what you trained"),
