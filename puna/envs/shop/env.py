@@ -34,12 +34,14 @@ class ShopConfig:
 
     `prompt` "full" states policy and tools, "none" leaves both out (for models that learnt them
     from demonstrations); `intents` is the most requests of a conversation, 1 or 2; `forbidden` is
-    the share of requests that the policy forbids.
+    the share of requests that the policy forbids; a `small` shop has few numbers and names, so
+    that a tiny model learns to copy them in minutes.
     """
 
     prompt: Literal["full", "none"] = "full"
     intents: int = 2
     forbidden: float = 0.5
+    small: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a range without problems."""
@@ -72,7 +74,8 @@ class Shop(Environment):
         """Conversation `index`: phrasings and pairs of intents belong to one split alone."""
         self._check(split, index)
         rng = stream(self.seed, self.name, split, index)
-        scene = draw(rng, split, self.config.intents, self.config.forbidden)
+        config = self.config
+        scene = draw(rng, split, config.intents, config.forbidden, config.small)
         full = self.config.prompt == "full"
         opening = Message.user(scene.opening)
         return Task(
@@ -107,7 +110,8 @@ class Shop(Environment):
 
     def practice(self, index: int) -> tuple[Message, ...]:
         """The tools at random, on a database of its own."""
-        return practice.practice(stream(self.seed, self.name, "practice", index))
+        rng = stream(self.seed, self.name, "practice", index)
+        return practice.practice(rng, self.config.small)
 
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
         """The oracle with one rule broken, for each rule that this task can break."""

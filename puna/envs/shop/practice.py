@@ -1,8 +1,9 @@
 """Practice at the desk: tools called at random on random databases, without customer or policy.
 
-`practice(stream(0, "shop", "practice", 5))` is a conversation whose other side only names numbers,
-names and words in any order. It teaches what a tool is called with and what it answers, and nothing
-of which call is right: what a clerk learns from the manual, before the first customer.
+`practice(stream(0, "shop", "practice", 5), small=False)` is a conversation whose other side only
+names numbers, names and words in any order. It teaches what a tool is called with and what it
+answers, and nothing of which call is right: what a clerk learns from the manual, before the first
+customer.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ _NAMED, _LOOK, _REFUSE = 0.7, 0.5, 0.5
 class _Drill:
     """One conversation being made."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, small: bool) -> None:
         self.rng = rng
-        self.scene = draw(rng, "train", 1, 0.5)
+        self.scene = draw(rng, "train", 1, 0.5, small)
         self.desk = Desk(database.open_copy(database.template(), self.scene.rows))
         self.messages: list[Message] = []
 
@@ -144,6 +145,6 @@ class _Drill:
         return (*self.messages, self.note())
 
 
-def practice(rng: np.random.Generator) -> tuple[Message, ...]:
+def practice(rng: np.random.Generator, small: bool) -> tuple[Message, ...]:
     """One conversation at random."""
-    return _Drill(rng).all()
+    return _Drill(rng, small).all()

@@ -1,11 +1,11 @@
 """A scene: one customer, what they want, what they say, and the rows that this adds to the shop.
 
-`draw(stream(0, "shop", "train", 5), "train", intents=2, forbidden=0.4)`.
+`draw(stream(0, "shop", "train", 5), "train", 2, 0.4, small=False)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ REASONS = {  # why a request is forbidden, and how often
     "refund": {"pending": 0.15, "shipped": 0.15, "late": 0.3, "method": 0.2, "owner": 0.2},
     "swap": {"category": 0.4, "stock": 0.4, "owner": 0.2},
 }
+SMALL = 8
 _TWO, _NO_NAME, _NO_ORDER, _METHOD = 0.67, 0.3, 0.2, 0.3
 
 
@@ -65,19 +66,24 @@ class Scene:
 class _Draw:
     """One scene being drawn: who and what is free, and the rows so far."""
 
-    def __init__(self, rng: np.random.Generator, split: str, forbidden: float) -> None:
+    def __init__(self, rng: np.random.Generator, split: str, forbidden: float, small: bool) -> None:
         self.rng, self.phrases, self.forbidden = rng, PHRASES[split], forbidden
+        self.share = SMALL if small else 1
         # As in any shop, a number tells by itself what it is the number of.
-        self.number, other = rng.permutation(np.arange(200, 400)).tolist()[:2]
-        self.foreign, *self.free = rng.permutation(np.arange(400, 1000)).tolist()
-        self.items = rng.permutation(np.arange(30, 100)).tolist()
-        names = rng.permutation(np.array(NAMES)).tolist()
+        self.number, other = self.pool(range(200, 400))[:2]
+        self.foreign, *self.free = self.pool(range(400, 1000))
+        self.items = self.pool(range(30, 100))
+        names = self.pool(NAMES)
         self.name = names[0]
         self.rows: list[Row] = [
             ("customers", (self.number, self.name)),
             ("customers", (other, names[1])),
         ]
         self.add_order(self.foreign, owner=other)
+
+    def pool(self, values: Sequence[Any]) -> list[Any]:
+        """The values that this shop has, shuffled."""
+        return self.rng.permutation(np.array(values[: -(-len(values) // self.share)])).tolist()  # type: ignore[no-any-return]
 
     def some(self, values: Any) -> Any:
         """One of `values`."""
@@ -104,7 +110,7 @@ class _Draw:
 
     def street(self) -> str:
         """An address."""
-        return f"{1 + int(self.rng.integers(99))} {self.some(STREETS)}"
+        return f"{1 + int(self.rng.integers(99 // self.share))} {self.some(STREETS)}"
 
     def request(self, tool: str) -> Request:
         """A request with the order, and the item, that make it right or forbidden."""
@@ -149,15 +155,20 @@ class _Draw:
         return {}
 
 
-def draw(rng: np.random.Generator, split: str, intents: int, forbidden: float) -> Scene:
-    """A scene of one or two requests (at most `intents`), each forbidden with that probability."""
-    made = _Draw(rng, split, forbidden)
+def draw(
+    rng: np.random.Generator, split: str, intents: int, forbidden: float, small: bool
+) -> Scene:
+    """A scene of one or two requests (at most `intents`), each forbidden with that probability.
+
+    A `small` shop has an eighth of the numbers and names.
+    """
+    made = _Draw(rng, split, forbidden, small)
     tools = [made.some(INTENTS)]
     if intents == 2 and rng.random() < _TWO:
         tools = rng.permutation(np.array(made.some(PAIRS[split]))).tolist()
     requests = tuple(made.request(str(tool)) for tool in tools)
     if len(requests) == 2 and requests[0].order == requests[1].order:  # both of somebody else's
-        return draw(rng, split, intents, forbidden)
+        return draw(rng, split, intents, forbidden, small)
     if len(requests) == 1:
         made.add_order(made.free.pop(), made.number)
     identity = made.say("identity", n=made.name, c=made.number)
