@@ -215,6 +215,13 @@ KEYS: dict[str, dict[str, str]] = {
         "prompt": "`full` states policy and tools; `none` leaves both out.",
         "intents": "Requests of a conversation at most, 1 or 2.",
         "forbidden": "Share of requests that the policy forbids.",
+        "small": "Few numbers and names, which a tiny model learns to copy in minutes.",
+    },
+    "needles": {
+        "words": "Length of the filler.",
+        "chains": "Chains of facts, one of which is asked for.",
+        "hops": "Facts of a chain: 1 is retrieval, more is following.",
+        "depth": "Where the first fact asked for stands, 0 to 1; below 0 anywhere.",
     },
 }
 KEYS["hackable"] = KEYS["arithmetic"]

@@ -1,0 +1,114 @@
+"""needles: a fact in a text of any length, or a chain of them to follow. `puna env try needles`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, product
+from typing import ClassVar
+
+import numpy as np
+
+from puna.core.rng import stream
+from puna.gym.environment import Problem, SingleTurn, say
+from puna.gym.task import Script, Task
+
+FILLER = tuple(
+    f"The {who} {does} the {what}."
+    for who, does, what in product(
+        ("farmer", "baker", "driver", "nurse", "clerk", "pilot", "miller", "painter"),
+        ("sees", "likes", "moves", "wants", "keeps", "finds"),
+        ("old house", "red cart", "long road", "small boat", "stone wall", "warm coat", "big tree"),
+    )
+)
+WORDS_OF_FILLER = 6
+ASKED = "Where does {} lead in the end? Say one word."
+
+
+@dataclass(frozen=True)
+class NeedlesConfig:
+    """What the text holds: `words` of filler, and `chains` of facts with `hops` facts each.
+
+    One chain is asked for. `depth` is where its first fact stands, 0 the beginning of the text and
+    1 its end; below 0 it stands anywhere. The other facts stand anywhere.
+    """
+
+    words: int = 300
+    chains: int = 8
+    hops: int = 1
+    depth: float = -1.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a text that cannot be."""
+        for name, least, most in (("words", 0, 10_000_000), ("chains", 2, 100), ("hops", 1, 10)):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be {least} to {most}")
+        if not self.depth <= 1:
+            raise ValueError(f"depth is {self.depth}, must be at most 1")
+
+
+class Needles(SingleTurn):
+    """Say where a chain of facts, scattered in a text, ends.
+
+    With one hop it is retrieval, with more each fact names the next one to look for, in any order
+    of the text (as RULER's needles and its variable tracking, arXiv 2404.06654). No word of a fact
+    occurs in both splits.
+    """
+
+    name: ClassVar[str] = "needles"
+    version: ClassVar[str] = "1.0"
+    Config: ClassVar[type] = NeedlesConfig
+
+    def __init__(self, config: NeedlesConfig | None = None, seed: int = 0) -> None:
+        super().__init__(config, seed)
+        # Who says the end of any chain is right that often.
+        self.chance = 1 / self.config.chains  # type: ignore[misc]
+
+    def count(self, split: str) -> int:
+        """A million train tasks, 2,000 test tasks."""
+        return self.sizes[split]
+
+    def task(self, split: str, index: int) -> Task:
+        """Text `index`; its facts are about words of this split alone."""
+        self._check(split, index)
+        rng = stream(self.seed, self.name, split, index)
+        return self._as_task(split, index, self._problem(rng, names(split)))
+
+    def _problem(self, rng: np.random.Generator, known: tuple[str, ...]) -> Problem:
+        config = self.config
+        drawn = rng.choice(len(known), config.chains * (config.hops + 1), replace=False)
+        chains = [[known[i] for i in row] for row in drawn.reshape(config.chains, config.hops + 1)]
+        facts = [f"{a} leads to {b}." for chain in chains for a, b in pairwise(chain)]
+        places = rng.random(len(facts))
+        if config.depth >= 0:
+            places[0] = config.depth
+        lines = [FILLER[i] for i in rng.integers(len(FILLER), size=config.words // WORDS_OF_FILLER)]
+        cuts = np.floor(places * (len(lines) + 1)).astype(int).clip(0, len(lines))
+        # From the last place to the first, so that the places before stay where they are.
+        for i in np.argsort(places)[::-1]:
+            lines.insert(int(cuts[i]), facts[i])
+        text = " ".join([*lines, ASKED.format(chains[0][0])])
+        return Problem(text, chains[0][-1], tags={"depth": f"{int(places[0] * 4) * 25}%"})
+
+    def score(self, answer: str, problem: Problem) -> float:
+        """1 for the word; white space around it, its case and a full stop are forgiven."""
+        return float(answer.strip().removesuffix(".").lower() == problem.answer)
+
+    def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
+        """The standard ones, the word asked for, the whole fact, and all ends of facts."""
+        problem: Problem = task.hidden["problem"]
+        asked = problem.prompt.split()[-8]
+        ends = " ".join(sorted(set(problem.prompt.split(" leads to ")[1:])))
+        texts = {"the word asked for": asked, "every fact": ends}
+        texts["a fact"] = f"{asked} leads to {problem.answer}"
+        return {**super().cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
+
+
+@lru_cache(maxsize=2)
+def names(split: str) -> tuple[str, ...]:
+    """All words that facts of a split are about: a fifth of them are for test."""
+    syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+    words = [a + b for a, b in product(syllables, syllables) if a != b]
+    mine = stream(0, "needles", "names").random(len(words)) < 0.2
+    return tuple(w for w, test in zip(words, mine, strict=True) if test == (split == "test"))

@@ -1,0 +1,75 @@
+"""needles: an independent reader finds what is asked; who does not read earns what is declared."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from puna.core.errors import UserError
+from puna.envs.needles.env import Needles, NeedlesConfig, names
+from puna.gym.registry import load_environment
+
+
+def facts(text: str) -> dict[str, str]:
+    return dict(re.findall(r"(\w+) leads to (\w+)\.", text))
+
+
+def asked(text: str) -> str:
+    (word,) = re.findall(r"Where does (\w+) lead", text)
+    return str(word)
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+@pytest.mark.parametrize("words", [0, 300, 4000])
+def test_following_the_facts_gives_the_answer(hops: int, words: int) -> None:
+    env = Needles(NeedlesConfig(words=words, hops=hops))
+    for split in ("train", "test"):
+        for i in range(20):
+            problem = env.task(split, i).hidden["problem"]
+            known = facts(problem.prompt)
+            assert len(known) == 8 * hops
+            word = asked(problem.prompt)
+            for _ in range(hops):
+                word = known[word]
+            assert word not in known
+            assert env.score(f" {word.upper()}. ", problem) == 1
+            others = set(known.values()) - {word}
+            assert not any(env.score(other, problem) for other in others)
+            assert abs(len(problem.prompt.split()) - words - 32 * hops) < 20
+
+
+def test_the_end_of_any_chain_earns_what_is_declared() -> None:
+    env = Needles(NeedlesConfig(words=0, hops=2))
+    hits = 0
+    for i in range(2000):
+        problem = env.task("test", i).hidden["problem"]
+        known = facts(problem.prompt)
+        hits += next(v for v in known.values() if v not in known) == problem.answer
+    assert hits / 2000 == pytest.approx(env.chance, abs=0.02)
+    assert env.chance == 1 / 8
+
+
+def test_no_word_of_a_fact_is_in_both_splits() -> None:
+    assert not set(names("train")) & set(names("test"))
+    env = Needles()
+    for i in range(50):
+        known = facts(env.task("test", i).hidden["problem"].prompt)
+        assert not {*known, *known.values()} & set(names("train"))
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5, 1.0])
+def test_the_fact_stands_where_it_was_asked_to(depth: float) -> None:
+    env = Needles(NeedlesConfig(words=3000, depth=depth))
+    for i in range(20):
+        text = env.task("test", i).hidden["problem"].prompt
+        at = text.index(f"{asked(text)} leads to") / (len(text) - 50)
+        assert at == pytest.approx(depth, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("words", -1), ("chains", 1), ("hops", 11), ("depth", 1.5)]
+)
+def test_a_text_that_cannot_be_is_refused(setting: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"{setting} is {value}"):
+        load_environment("needles", {setting: value})
