@@ -126,6 +126,9 @@ KEYS: dict[str, dict[str, str]] = {
         "short_context": "The context that is measured beside `row_length`; 0: the parent's "
         "`row_length`.",
         "rope_theta": "The base of the rotary frequencies from here on; 0: as it was.",
+        "rope_scaling": "Slows the low frequencies as Llama 3.1 does: a table of `factor`, "
+        "`low_freq_factor`, `high_freq_factor`, `original_max_position`; none: as it was.",
+        "long_share": "Share of the rows that a single document fills, 0: as the text has it.",
     },
     "sft": {
         "data": "A `.jsonl` or `.parquet` file of messages ([your own data](your-own-data.md)).",

@@ -39,8 +39,15 @@ def epoch_rows(
     seed: int, stage: str, step: int, count: int, total: int
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The `count` row numbers of a step: whole epochs of `total` rows, each in its own order."""
-    wanted = np.arange(step * count, (step + 1) * count)
-    out = np.empty(count, dtype=np.int64)
+    return epoch_span(seed, stage, step * count, (step + 1) * count, total)
+
+
+def epoch_span(
+    seed: int, stage: str, start: int, stop: int, total: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Draws `start` to `stop` of an endless sequence of epochs, each in its own order."""
+    wanted = np.arange(start, stop)
+    out = np.empty(len(wanted), dtype=np.int64)
     for epoch in np.unique(wanted // total):
         order = stream(seed, stage, "epoch", int(epoch)).permutation(total)
         mine = wanted // total == epoch

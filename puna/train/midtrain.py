@@ -7,21 +7,25 @@ the short and at the long context, before and after.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from puna.core.errors import UserError
 from puna.core.stage import StageContext
+from puna.models.config import RopeScaling
 from puna.models.decoder import Decoder
 from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack_whole
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
-from puna.train.loop import Trainer
+from puna.train.loop import Trainer, epoch_span
 from puna.train.optim import OptimConfig, require
 from puna.train.pretrain import Bits, TextConfig, TextLoop, bits_per_byte, document, interval
 
@@ -36,9 +40,11 @@ class Config(TextConfig):
 
     `data`, `max_bytes` and `held_out` are the parent's where they are not given, so that what it
     held out stays unseen. The model afterwards states a context of at least `context` tokens (0:
-    `row_length`), and `rope_theta` (0: as it was) slows its rotary frequencies, as Llama 3 does for
-    longer contexts; a Llama 4 needs neither, its far layers have no positions. `short_context` is
-    measured beside `row_length` (0: the parent's `row_length`, or else a quarter of this one).
+    `row_length`), and `rope_theta` (0: as it was) or `rope_scaling` (none: as it was) slows its
+    rotary frequencies, as Llama 3 and 3.1 do for longer contexts; a Llama 4 needs neither, its far
+    layers have no positions. `long_share` of the rows, where it is above 0, are filled by a single
+    document, whatever their share of the text. `short_context` is measured beside `row_length` (0:
+    the parent's `row_length`, or else a quarter of this one).
     """
 
     data: Path | None = None
@@ -49,6 +55,8 @@ class Config(TextConfig):
     context: int = 0
     short_context: int = 0
     rope_theta: float = 0.0
+    rope_scaling: RopeScaling | None = None
+    long_share: float = 0.0
     optim: OptimConfig = OptimConfig(lr=5e-4, warmup=10, schedule="linear", final=0.0)
     sample_every: int = 0
 
@@ -58,6 +66,7 @@ class Config(TextConfig):
         require(self.row_length > 1, self, "row_length", "at least 2")
         require(self.short_context >= 0, self, "short_context", "0 or more")
         require(self.rope_theta >= 0, self, "rope_theta", "0 or more")
+        require(0 <= self.long_share <= 1, self, "long_share", "0 to 1")
         fits = self.context == 0 or self.context >= self.row_length
         require(fits, self, "context", f"0, or at least row_length = {self.row_length}")
         share = self.held_out is None or 0 < self.held_out <= 50
@@ -110,14 +119,15 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     corpus = _corpus(settings)
     _note_corpus(ctx, corpus, before)
     parent, tokenizer = load_model(source)
-    model = extended(parent, config.context or config.row_length, config.rope_theta)
+    context = config.context or config.row_length
+    model = extended(parent, context, config.rope_theta, config.rope_scaling)
     for each in (parent, model):
         each.compute_dtype = getattr(torch, ctx.machine.dtype)
         each.to(ctx.machine.device)
     train = _pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
-    loop = TextLoop(ctx, config, corpus, trainer, train)
+    loop = _Mixture(ctx, config, corpus, trainer, train)
     contexts = _contexts(config, before)
     # Kept with the checkpoints: there the model has the parent's weights no longer.
     if "before" not in trainer.state:
@@ -157,15 +167,49 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     }
 
 
-def extended(model: Decoder, context: int, rope_theta: float = 0.0) -> Decoder:
+class _Mixture(TextLoop):
+    """Batches of which `long_share` are rows that one document fills."""
+
+    def __init__(
+        self, ctx: StageContext, config: Config, corpus: Corpus, trainer: Trainer, packed: Packed
+    ) -> None:
+        super().__init__(ctx, config, corpus, trainer, packed)
+        documents = packed.documents_NT
+        filled = (documents == documents[:, :1]).all(1)
+        self.share, self.long = config.long_share, np.flatnonzero(filled)
+        self.others = np.flatnonzero(~filled)
+        if self.share and not len(self.long):
+            what = f"{ctx.id}: no document fills a row of {config.row_length} tokens"
+            raise UserError(what, "give longer documents, a smaller row_length, or long_share = 0")
+        if 0 < self.share < 1 and not len(self.others):
+            self.share = 1.0
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Row numbers of a step, the long ones first."""
+        if not self.share:
+            return super().batch(step)
+        # Counted over all steps, so that batches of one row keep the share too.
+        start, stop = step * self.rows, (step + 1) * self.rows
+        before, after = math.floor(start * self.share), math.floor(stop * self.share)
+        seed, name = self.ctx.seed, self.ctx.id
+        long = epoch_span(seed, f"{name} long", before, after, len(self.long))
+        others = epoch_span(seed, name, start - before, stop - after, len(self.others))
+        return np.concatenate([self.long[long], self.others[others]])
+
+
+def extended(
+    model: Decoder, context: int, rope_theta: float = 0.0, scaling: RopeScaling | None = None
+) -> Decoder:
     """A decoder of the same weights (the very tensors) for at least `context` positions.
 
-    `rope_theta` 0 keeps the rotary base. Positions in use are all that costs: no table is stored.
+    `rope_theta` 0 and `scaling` None keep what it has. Positions in use are all that costs: no
+    table is stored.
     """
     config = replace(
         model.config,
         max_positions=max(context, model.config.max_positions),
         rope_theta=rope_theta or model.config.rope_theta,
+        rope_scaling=scaling or model.config.rope_scaling,
     )
     with torch.device("meta"):
         longer = Decoder(config)

@@ -14,9 +14,12 @@ from tiny_run import digests, finish, killed, run, write_recipe
 from puna.core.errors import UserError
 from puna.core.stage import StageContext
 from puna.models import load
+from puna.models.config import RopeScaling
+from puna.text.corpus import Corpus
 from puna.text.packing import IGNORE
 from puna.train import midtrain, pretrain
 from puna.train.checkpoint import load_model, save_model
+from puna.train.loop import Trainer
 from puna.train.pretrain import Bits
 
 
@@ -46,6 +49,49 @@ def test_a_slower_rotation_by_hand(new_model):
         assert float(angle) == pytest.approx(100 / theta**0.5, rel=1e-4)
     ids = torch.arange(3, 40)[None]
     assert not torch.allclose(model(ids), slower(ids), atol=1e-3)
+
+
+def test_scaled_frequencies_by_hand(new_model):
+    """Of 8 pairs, those whose wavelength is above 64 / 1 turn 4 times slower."""
+    model = new_model()
+    scaled = midtrain.extended(model, 512, 0.0, RopeScaling(4.0, 1.0, 1.0, 64))
+    positions = torch.tensor([[0, 1]])
+    angles = [
+        torch.angle(each.rope.factors(positions, 1, torch.device("cpu"), torch.float32)[0][0, 1, 0])
+        for each in (model, scaled)
+    ]
+    wavelengths = 2 * torch.pi / angles[0]
+    expected = torch.where(wavelengths > 64, angles[0] / 4, angles[0])
+    assert 0 < int((wavelengths > 64).sum()) < 8
+    torch.testing.assert_close(angles[1], expected)
+    assert scaled.config.rope_theta == model.config.rope_theta
+
+
+def test_long_documents_have_their_share_of_every_batch(ctx, new_model, tokenizer):
+    documents = [list(range(1, 65))] * 3 + [list(range(1, 40))] * 30
+    packed = midtrain._pack(documents, 64)
+    long = {i for i, row in enumerate(packed.documents_NT) if len(set(row.tolist())) == 1}
+    assert len(long) == 3
+
+    def mixture(row_length=64, **settings):
+        packed = midtrain._pack(documents, row_length)
+        config = midtrain.Config(row_length=row_length, batch_tokens=64 * 5, **settings)
+        trainer = Trainer(ctx, new_model(), tokenizer, config.optim, 10, 10, "text")
+        return midtrain._Mixture(ctx, config, Corpus([], [], "", {}), trainer, packed)
+
+    half = mixture(long_share=0.5)
+    drawn = [half.batch(step).tolist() for step in range(10)]
+    counts = [sum(i in long for i in rows) for rows in drawn]
+    assert {len(rows) for rows in drawn} == {5}
+    assert set(counts) == {2, 3}
+    assert sum(counts) == 25
+    seen = [i for rows in drawn for i in rows if i not in long]
+    assert len(set(seen)) == 25  # other rows: none again before all were there
+    assert half.batch(3).tolist() == drawn[3]
+    assert sum(i in long for step in range(6) for i in mixture().batch(step)) == 3
+    assert all(i in long for i in mixture(long_share=1.0).batch(0))
+    with pytest.raises(UserError, match="no document fills a row of 128 tokens"):
+        mixture(128, long_share=0.1)
 
 
 def test_documents_that_fit_stay_whole_and_long_ones_lose_no_target():
@@ -96,6 +142,7 @@ def test_the_difference_is_paired_by_file():
         ({"rope_theta": -1.0}, "rope_theta is -1.0"),
         ({"short_context": -1}, "short_context is -1"),
         ({"held_out": 0.0}, "held_out is 0.0"),
+        ({"long_share": 1.5}, "long_share is 1.5"),
     ],
 )
 def test_settings_that_cannot_train_are_refused(wrong, said):
@@ -127,8 +174,15 @@ row_length = 128
 eval_bytes = 9000
 save_every = 2
 rope_theta = 1e6
+long_share = 0.5
 context = 2048
 optim = {{ lr = 1e-3, warmup = 1, schedule = "linear", final = 0.0 }}
+
+[stage.rope_scaling]
+factor = 8.0
+low_freq_factor = 1.0
+high_freq_factor = 4.0
+original_max_position = 64
 """
 
 
@@ -187,6 +241,7 @@ def test_a_run_goes_on_at_longer_context_and_resumes_exactly(grown, tmp_path):
 
     _, config = load(whole / "mid" / "model")
     assert (config.max_positions, config.rope_theta) == (2048, 1e6)
+    assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 64)
     assert load(whole / "pretrain" / "model")[1].max_positions == 1024
     assert mine["data"]["digest"] == parents["data"]["digest"]
     assert mine["data"]["held_out_is_unseen"]
