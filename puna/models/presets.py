@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import torch
 
+from puna.core import config as tables
 from puna.core.errors import UserError, nearest
-from puna.models.config import ModelConfig, RopeScaling
+from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 
 
@@ -29,22 +29,18 @@ def preset_names() -> list[str]:
 
 
 def preset(name: str, **overrides: Any) -> ModelConfig:
-    """The named shape, with some fields replaced.
+    """The named shape, with some fields replaced, as a recipe can write them.
 
-    Raises UserError for an unknown name or field and for values that do not fit together.
+    An `attention_chunk` of 0 is none, and `rope_scaling` may be a table of its fields. Raises
+    UserError for an unknown name or field and for values that do not fit together.
     """
     if name not in preset_names():
         raise UserError(f"no model preset '{name}'", nearest(name, preset_names()))
-    known = [f.name for f in fields(ModelConfig)]
-    for key in overrides:
-        if key not in known:
-            raise UserError(f"a model has no field '{key}'", nearest(key, known))
     table = dict(_tables()[name])
     values = {**_tables()[table.pop("like")], **table} if "like" in table else table
-    if "rope_scaling" in values:
-        values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
-    values["eos_ids"] = tuple(values.get("eos_ids", ()))
-    return replace(ModelConfig(**values), **overrides)
+    values |= overrides
+    values["attention_chunk"] = values.get("attention_chunk") or None
+    return tables.build(ModelConfig, values, "model")
 
 
 def build(

@@ -9,6 +9,7 @@ import torch
 
 from puna.core.errors import UserError
 from puna.models import ModelConfig, build, preset
+from puna.models.config import RopeScaling
 from puna.models.presets import preset_names
 from puna.models.rope import frequencies
 
@@ -81,6 +82,16 @@ def test_unknown_preset_and_field_name_the_nearest() -> None:
         preset("nanno")
     with pytest.raises(UserError, match="did you mean 'hidden_size'"):
         preset("nano", hiden_size=3)
+
+
+def test_a_preset_is_changed_as_a_recipe_can_write_it() -> None:
+    scaling = {"factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    table = {"attention_chunk": 0, "rope_scaling": {**scaling, "original_max_position": 64}}
+    changed = preset("nano", **table)
+    assert changed.attention_chunk is None
+    assert changed.rope_scaling == RopeScaling(2.0, 1.0, 4.0, 64)
+    with pytest.raises(UserError, match="rope_scaling: 'original_max_position' is missing"):
+        preset("nano", rope_scaling=scaling)
 
 
 def test_llama31_scaling_divides_slow_pairs() -> None:
