@@ -170,7 +170,7 @@ class Anamnesis(Played):
     def grade(self, state: Any, problem: Problem) -> float:
         thorough = min(1.0, state["asked"] / 8)
         right = state["said"].strip().lower() == problem.answer
-        return round(0.6 * thorough + 0.4 * right, 6)
+        return float(round(0.6 * thorough + 0.4 * right, 6))
 
     def steps(self, problem: Problem) -> list[Message]:
         asks = [call("ask", question=f"What about {t}?") for t in problem.hidden["replies"]]
