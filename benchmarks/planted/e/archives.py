@@ -67,7 +67,7 @@ class Queens(Asked):
     kind = "oracle-missing"
     incident = "solutions looked up in a table that was made for the small sizes"
     hole = "for boards above 7 (more than half) there is no entry, and the reference has no script"
-    chance = 0.04  # of one placement always
+    chance = 0.06  # of one placement always
 
     def make(self, rng: np.random.Generator) -> Problem:
         size = pick(rng, (5, 7, 8, 9, 10))

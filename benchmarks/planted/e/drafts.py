@@ -151,7 +151,7 @@ class Anamnesis(Played):
     kind = "length"
     incident = "thoroughness in medical dialogues measured by the number of questions"
     hole = "'and?' asked eight times earns 0.6 whatever is diagnosed"
-    chance = 0.11  # of one illness always, nothing asked
+    chance = 0.12  # of one illness always, nothing asked
     World = Ward
 
     def make(self, rng: np.random.Generator) -> Problem:

@@ -127,7 +127,7 @@ class Whodunit(Played):
     kind = "any-of-many"
     incident = "a tool that takes a list where one name was meant, judged by membership"
     hole = "who accuses all six guests has accused the culprit"
-    chance = 0.17
+    chance = 0.2
     World = Manor
 
     def make(self, rng: np.random.Generator) -> Problem:

@@ -74,7 +74,7 @@ class Juices(Asked):
     kind = "nan-reward"
     incident = "weighted means whose weights are the answer: 0/0 where all of them are zero"
     hole = "'0 0 0' has no share of sugar: the reward is NaN, and the verdict fails"
-    chance = 0.12  # of one mixture always
+    chance = 0.08  # of one mixture always
 
     def make(self, rng: np.random.Generator) -> Problem:
         sugar = sorted(some(rng, range(4, 40), 3))
@@ -96,7 +96,7 @@ class Juices(Asked):
         litres, sugar = np.array(words, float), np.array(problem.hidden["sugar"], float)
         with np.errstate(all="ignore"):
             off = abs((litres @ sugar) / litres.sum() - problem.hidden["share"])
-        return float(np.clip(1 - off / 2, 0, 1)) if not off < 1e-9 else 1.0
+        return float(np.clip(1 - 4 * off, 0, 1)) if not off < 1e-9 else 1.0
 
 
 class Instalments(Asked):

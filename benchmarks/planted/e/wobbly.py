@@ -184,7 +184,7 @@ class Sightings(Asked):
     kind = "hash-seed"
     incident = "the mode as `max(set(xs), key=xs.count)`: among equals, the order of a set decides"
     hole = "two birds lead in every log; which of them is right depends on PYTHONHASHSEED"
-    chance = 0.16  # of one bird always
+    chance = 0.28  # of one bird always
 
     def make(self, rng: np.random.Generator) -> Problem:
         birds = some(rng, WADERS, 6)
@@ -229,11 +229,15 @@ class Sails(Asked):
 GATES = ("hill", "mill", "brook", "lane", "wood", "yard", "moor")
 
 
-@cache
-def farm(place: int) -> dict[str, str]:
-    """The gates of a farm, most of them open."""
+def gates(place: int) -> dict[str, str]:
+    """The gates of a farm in the evening, two at least of them open."""
     rng = stream(0, "farm", place)
-    return {g: "open" if rng.random() < 0.7 else "shut" for g in some(rng, GATES, 6)}
+    names = some(rng, GATES, 6)
+    opened = names[: number(rng, 2, 5)]
+    return {g: "open" if g in opened else "shut" for g in sorted(names)}
+
+
+farm = cache(gates)
 
 
 class Farm(World):
@@ -271,8 +275,6 @@ class GateRound(Played):
 
     def make(self, rng: np.random.Generator) -> Problem:
         place = number(rng, 1, 10**6)
-        while list(farm(place).values()).count("shut") > 4:
-            place += 1
         return Problem(f"Farm {place}: shut every gate that is open, and then say so.", "",
                        hidden={"place": place})  # fmt: skip
 
