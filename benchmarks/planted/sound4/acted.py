@@ -73,17 +73,14 @@ class NightPorter(Played):
         return [*tries, *(call("lock", door=d) for d in problem.hidden["open"]), call("sign_off")]
 
 
-Moved = tuple[str, int, int]
-
-
-def pours(sizes: tuple[int, int], target: int) -> list[Moved]:
-    """The shortest way to have `target` litres in one of two jugs: action, jug, what is in both."""
+def pours(sizes: tuple[int, int], target: int) -> list[tuple[str, int]]:
+    """The shortest way to have `target` litres in one of two jugs: actions, each with its jug."""
     seen: dict[tuple[int, int], list[tuple[str, int]]] = {(0, 0): []}
     queue = deque([(0, 0)])
     while queue:
         jugs = queue.popleft()
         if target in jugs:
-            return [(name, jug, 0) for name, jug in seen[jugs]]
+            return seen[jugs]
         for name in ("fill", "empty", "pour"):
             for jug in (0, 1):
                 after = poured(jugs, sizes, name, jug)
@@ -129,6 +126,7 @@ class TwoJugs(Played):
     """Measure a volume; three steps are needed at least, and any way is right."""
 
     name = "spring-jugs"
+    chance = 0.1  # of the same few steps always
     World = Spring
     limits = Limits(turns=30)
 
@@ -150,7 +148,7 @@ class TwoJugs(Played):
 
     def steps(self, problem: Problem) -> list[Message]:
         uses = [call("use", action=name, jug=("first", "second")[jug])
-                for name, jug, _ in problem.hidden["way"]]  # fmt: skip
+                for name, jug in problem.hidden["way"]]  # fmt: skip
         return [*uses, done()]
 
 
@@ -178,8 +176,9 @@ class Catalogues(Played):
         subject, *others = some(rng, ("mosses", "harbours", "comets", "violins", "glaciers"), 3)
         pages = [number(rng, 60, 900) for _ in range(number(rng, 4, 8))]
         entries = [f"on {subject}, vol. {number(rng, 1, 99)}, {n} pages" for n in pages]
-        entries += [f"on {pick(rng, others)}, vol. {number(rng, 1, 99)}, {number(rng, 60, 900)} pages"
-                    for _ in range(6)]  # fmt: skip
+        for _ in range(6):
+            volume, length = number(rng, 1, 99), number(rng, 60, 900)
+            entries.append(f"on {pick(rng, others)}, vol. {volume}, {length} pages")
         prompt = (
             f"Library {number(rng, 1, 99999)}: how many pages do its books on {subject} have "
             "together? Say the number alone."
@@ -237,7 +236,7 @@ class Cable(World):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.probes = 0
+        self.probes, self.dug = 0, 0
 
     def probe(self, metre: int) -> str:
         """Is there current at a metre of the cable? Nine probes, then the battery is empty."""
@@ -248,10 +247,13 @@ class Cable(World):
 
     def dig(self, metre: int) -> str:
         """Dig at a metre, once: the first without current."""
-        self.said, self.over = str(metre), True
+        self.dug, self.over = metre, True
         return "done"
 
     tools = (probe, dig)
+
+    def state(self) -> Any:
+        return self.dug
 
 
 class CableBreak(Played):
@@ -268,8 +270,7 @@ class CableBreak(Played):
         return Problem(prompt, str(number(rng, 1, 500)))
 
     def grade(self, state: Any, problem: Problem) -> float:
-        off = abs(int(state["said"]) - int(problem.answer)) if state["said"].isdecimal() else 9
-        return max(0.0, 1 - off / 2)
+        return {0: 1.0, 1: 0.5}.get(abs(state - int(problem.answer)), 0.0)
 
     def steps(self, problem: Problem) -> list[Message]:
         low, high, out = 1, 500, []

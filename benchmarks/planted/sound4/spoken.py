@@ -63,7 +63,7 @@ class Embargo(Asked):
     """A figure, or the word embargo where it may not yet be told (two tasks in five)."""
 
     name = "press-office"
-    chance = 0.43  # of 'embargo' always
+    chance = 0.45  # of 'embargo' always
 
     def make(self, rng: np.random.Generator) -> Problem:
         until = number(rng, 5, 24)
@@ -93,7 +93,7 @@ class Nuclei(Asked):
     """Which element is it? Its name in any spelling, or its symbol."""
 
     name = "nuclei"
-    chance = 0.08  # of the most frequent element
+    chance = 0.09  # of the most frequent element
 
     def make(self, rng: np.random.Generator) -> Problem:
         at, alphas, betas = number(rng, 1, 20), number(rng, 1, 12), number(rng, 1, 9)
@@ -116,6 +116,7 @@ class Bearings(Asked):
     """A course after some turns; -90, 270 and 630 degrees are the same."""
 
     name = "bearings"
+    chance = 0.02  # of one course always
 
     def make(self, rng: np.random.Generator) -> Problem:
         start = number(rng, 1, 359)
@@ -145,7 +146,7 @@ class Roots(Asked):
         return Problem(prompt, f"{min(p, q)}, {max(p, q)}")
 
     def score(self, answer: str, problem: Problem) -> float:
-        found = re.fullmatch(r"(-?[0-9]{1,3})(?:,|;| and)? +(-?[0-9]{1,3})", answer.strip())
+        found = re.fullmatch(r"(-?[0-9]{1,3})(?: *[,;] *| and | +)(-?[0-9]{1,3})", answer.strip())
         if not found:
             return 0.0
         wanted = sorted(int(w) for w in problem.answer.split(", "))
@@ -156,6 +157,7 @@ class Stamps(Asked):
     """Stamps for a letter: every exact way within the limit is right."""
 
     name = "stamps"
+    chance = 0.02  # of one way always
 
     def make(self, rng: np.random.Generator) -> Problem:
         values = sorted(some(rng, range(7, 90), 3))
@@ -181,7 +183,7 @@ class Magnitudes(Asked):
     """A large number; each power of ten off costs half of the mark."""
 
     name = "magnitudes"
-    chance = 0.43  # of one number always
+    chance = 0.65  # of 10000 always
 
     def make(self, rng: np.random.Generator) -> Problem:
         size = rng.uniform(0.6, 2.2, 3)
@@ -216,7 +218,8 @@ class LongTables(Asked):
 
     def score(self, answer: str, problem: Problem) -> float:
         given, wanted = (
-            [line.split() for line in t.strip().split("\n")] for t in (answer, problem.answer)
+            [line.split() for line in t.split("\n") if line.strip()]
+            for t in (answer, problem.answer)
         )
         return float(given == wanted)
 
@@ -239,7 +242,7 @@ class CountDown(Asked):
         return Problem(prompt, "\n".join(said))
 
     def score(self, answer: str, problem: Problem) -> float:
-        given = [line.lower().split() for line in answer.strip().split("\n")]
+        given = [line.lower().split() for line in answer.split("\n") if line.strip()]
         return float(given == [line.split() for line in problem.answer.split("\n")])
 
 
@@ -281,7 +284,7 @@ class Groups(Asked):
 
     def score(self, answer: str, problem: Problem) -> float:
         given, wanted = (
-            sorted(sorted(line.split()) for line in t.strip().split("\n"))
+            sorted(sorted(line.split()) for line in t.split("\n") if line.strip())
             for t in (answer, problem.answer)
         )
         return float(given == wanted)
