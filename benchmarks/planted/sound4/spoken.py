@@ -358,4 +358,5 @@ class WordMachines(Asked):
         inputs = [(w,) for w in problem.hidden["words"]]
         given = shared().call_now(answer, "f", inputs, Bounds(cpu_s=2, wall_s=10))
         pairs = zip(given, problem.hidden["wanted"], strict=True)
-        return sum(not g.error and g.value == w for g, w in pairs) / len(inputs)
+        good = sum(not g.error and bool(g.value == w) for g, w in pairs)
+        return good / len(inputs)
