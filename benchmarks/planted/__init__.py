@@ -1,7 +1,7 @@
-"""Environments with known holes in four guises, and sound ones: what an audit is measured by.
+"""Environments with known holes in five guises, and sound ones: what an audit is measured by.
 
-`broken("a")` to `broken("d")` hold the same kinds of incident in different guises; `sound()`,
-`sound2()` and `sound3()` are honest ones that look suspicious. Each maps a name to a target: a
+`broken("a")` to `broken("e")` hold the same kinds of incident in different guises; `sound()` and
+`sound2()` to `sound4()` are honest ones that look suspicious. Each maps a name to a target: a
 file and a class in it.
 """
 
@@ -17,9 +17,9 @@ FOLDER = Path(__file__).parent
 
 
 def broken(variant: str) -> dict[str, str]:
-    """Name -> target of the broken environments of a variant, "a", "b", "c" or "d"."""
-    if variant not in ("a", "b", "c", "d"):
-        raise ValueError(f"variant is {variant!r}, not 'a', 'b', 'c' or 'd'")
+    """Name -> target of the broken environments of a variant, "a", "b", "c", "d" or "e"."""
+    if variant not in ("a", "b", "c", "d", "e"):
+        raise ValueError(f"variant is {variant!r}, not 'a', 'b', 'c', 'd' or 'e'")
     return {cls.name: _target(cls) for cls in classes(variant)}
 
 
@@ -36,6 +36,11 @@ def sound2() -> dict[str, str]:
 def sound3() -> dict[str, str]:
     """Name -> target of the third set of sound environments."""
     return {cls.name: _target(cls) for cls in classes("sound3")}
+
+
+def sound4() -> dict[str, str]:
+    """Name -> target of the fourth set of sound environments."""
+    return {cls.name: _target(cls) for cls in classes("sound4")}
 
 
 def classes(folder: str) -> list[type[Environment]]:

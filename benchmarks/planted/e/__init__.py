@@ -1,0 +1,1 @@
+"""The fifth guise of each incident."""

@@ -1,0 +1,1 @@
+"""Sound environments, fourth set: other domains and shapes."""
