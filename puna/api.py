@@ -108,14 +108,17 @@ def run(
     dir: str | Path | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),
     *,
+    only: Sequence[str] = (),
     progress: str = "quiet",
     tensorboard: bool = False,
 ) -> Run:
     """Run a recipe, a file or a shipped one's name, to its end; what is done is not done again.
 
     `dir` is runs/NAME if not given. `set` changes settings: {"rl.steps": 50}, or ["rl.steps=50"] as
-    the command has it. `progress` is "auto", "plain", "live" or "quiet"; `tensorboard` writes the
-    metrics as its events too.
+    the command has it. `only` names the stages to run, those they come from included; the same call
+    without it does the rest. `progress` is "auto", "plain", "live" or "quiet"; `tensorboard` writes
+    the metrics as its events too.
+
     Raises UserError for whatever the caller can mend, StageError where a stage had to stop.
 
     >>> import puna
@@ -132,7 +135,7 @@ def run(
     path = find_recipe(str(recipe))
     sets = [f"{k}={_toml(v)}" for k, v in set.items()] if isinstance(set, Mapping) else list(set)
     directory = Path("runs") / read_recipe(path, sets).name if dir is None else Path(dir)
-    execute(path, directory, sets, Progress(progress), tensorboard)
+    execute(path, directory, sets, Progress(progress), tensorboard, only)
     return Run(directory)
 
 

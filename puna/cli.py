@@ -49,6 +49,8 @@ def run(args: list[str]) -> int:
         """Where the run goes; runs/NAME if not given. The same command goes on where it stopped."""
         set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
         """A setting on top of the recipe, e.g. --set rl.steps=50."""
+        only: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A stage to run, with those that it comes from, instead of all of them."""
         dry_run: bool = False
         """Print every stage with all its settings, and stop."""
         tensorboard: bool = False
@@ -74,7 +76,14 @@ def run(args: list[str]) -> int:
 
     show = "quiet" if given.quiet else "auto"
     sets = (*given.set, *(_unaudited(given.recipe, given.set) if given.unaudited else ()))
-    done = run_recipe(given.recipe, given.dir, sets, progress=show, tensorboard=given.tensorboard)
+    done = run_recipe(
+        given.recipe,
+        given.dir,
+        sets,
+        only=given.only,
+        progress=show,
+        tensorboard=given.tensorboard,
+    )
     from rich.console import Console
 
     from puna.report.terminal import print_summary

@@ -32,7 +32,7 @@ from puna.core.jobs import JobError, die_with_parent, run_graph
 from puna.core.journal import Journal, read
 from puna.core.machine import MachineConfig, choose_machine, commit, versions
 from puna.core.progress import Progress
-from puna.core.recipe import Planned, Recipe, plan, read_recipe
+from puna.core.recipe import Planned, Recipe, needed, plan, read_recipe
 from puna.core.runs import read_machine, require_device
 from puna.core.stage import Machine, StageContext, StageError, Stopwatch
 from puna.core.threads import default_threads, set_threads
@@ -138,14 +138,16 @@ def execute(
     sets: Sequence[str] = (),
     progress: Progress | None = None,
     tensorboard: bool = False,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run every unfinished stage of a recipe in `run_dir`; returns the stages' results by id.
 
-    Raises UserError for a wrong recipe or a directory that holds another recipe's run.
+    With `only`, no others than these and the stages they come from. Raises UserError for a wrong
+    recipe or a directory that holds another recipe's run.
     """
     progress = progress or Progress()
     recipe = read_recipe(recipe_path, sets)
-    stages, resolved = plan(recipe), resolve(recipe)
+    stages, resolved = needed(plan(recipe), only), resolve(recipe)
     refuse_strangers(run_dir)
     for stage in stages:
         if not (run_dir / stage.id / "stage.json").exists():

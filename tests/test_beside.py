@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_run import Done, digests, environment, finish, run, write_recipe
 
+import puna
+
 SEEDS = ("sft.matrix.seed=[0, 1]",)
 BESIDE = (*SEEDS, "machine.jobs=2")
 BOTH = {"sft@seed=0", "sft@seed=1"}
@@ -113,6 +115,18 @@ def test_kill_9_of_parent_and_child_leaves_no_process_and_loses_nothing(alone, t
     assert (failed["event"], failed["stage"] in BOTH) == ("failed", True)
     assert finish(recipe, directory, *BESIDE) == weights
     assert digests(directory) == weights
+
+
+def test_some_stages_first_and_the_rest_later_make_the_same_weights(alone, tmp_path):
+    recipe, weights, _ = alone
+    directory = tmp_path / "run"
+    sets = [*SEEDS, "machine.jobs=1"]
+    some = puna.run(recipe, directory, sets, only=["sft@seed=1"])
+    states = {s.id: s.state for s in some.stages}
+    assert states.pop("sft@seed=0") != "done"
+    assert set(states.values()) == {"done"}
+    assert "sft@seed=0" in some.report.read_text()
+    assert finish(recipe, directory, *sets) == weights
 
 
 def test_ctrl_c_is_one_line(alone, tmp_path):

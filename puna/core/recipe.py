@@ -191,6 +191,24 @@ def plan(recipe: Recipe) -> list[Planned]:
     return out
 
 
+def needed(stages: Sequence[Planned], only: Sequence[str]) -> list[Planned]:
+    """The stages named in `only` (all variants where it is a recipe's id) and what they come from.
+
+    Nothing named means all. Raises UserError for a name that no stage has.
+    """
+    if not only:
+        return list(stages)
+    names = {n for stage in stages for n in (stage.id, stage.base)}
+    for name in only:
+        if name not in names:
+            raise UserError(f"no stage '{name}'", nearest(name, names))
+    kept: set[str] = set()
+    for stage in reversed(stages):
+        if stage.id in kept or {stage.id, stage.base} & set(only):
+            kept |= {stage.id, *stage.parents}
+    return [stage for stage in stages if stage.id in kept]
+
+
 def _combinations(
     stage: Mapping[str, Any],
     parents: Sequence[str],

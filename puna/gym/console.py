@@ -58,6 +58,34 @@ def test_reward_can_be_trusted():
     found = audit(str(Path(__file__).parent / "{file}.py"))
     assert found.passed, found.findings
 '''
+_RECIPE = """# From what the quickstart pretrained: imitate the oracle, then learn from the reward.
+name = "{file}"
+machine = {{ threads = 1 }}
+
+[[stage]]
+id = "sft"
+kind = "sft"
+init = "runs/quickstart/pretrain"
+env = "./{file}.py"
+demos = 1000
+steps = 300
+
+[[stage]]
+id = "rl"
+kind = "rl"
+from = ["sft"]
+env = "./{file}.py"
+steps = 50
+max_tokens = 8
+
+[[stage]]
+id = "eval"
+kind = "eval"
+from = ["sft", "rl"]
+envs = ["./{file}.py"]
+n = 200
+max_tokens = 8
+"""
 
 
 def list_environments() -> None:
@@ -179,22 +207,23 @@ def typed_call(line: str, tools: Sequence[Mapping[str, Any]], number: int) -> To
 
 
 def new_environment(name: str, folder: Path) -> None:
-    """Write NAME.py and test_NAME.py. Raises UserError for a bad name or a file in the way."""
+    """Write NAME.py, test_NAME.py and NAME.toml, a recipe.
+
+    Raises UserError for a bad name or a file in the way.
+    """
     if not name.isidentifier() or not name.islower():
         raise UserError(f"'{name}' cannot name an environment", "use lower-case letters and _")
     cls = "".join(part.capitalize() for part in name.split("_"))
     files = {
         folder / f"{name}.py": _TEMPLATE.format(name=name, file=name, cls=cls),
         folder / f"test_{name}.py": _TEST.format(name=name, file=name),
+        folder / f"{name}.toml": _RECIPE.format(file=name),
     }
     for path in files:
         if path.exists():
             raise UserError(f"{path} exists", "choose another name")
     for path, text in files.items():
         write_text(path, text)
-    print(f"wrote {name}.py and test_{name}.py; next:")
-    print(f"  puna audit ./{name}.py\n  puna env try ./{name}.py")
-    print(
-        f"  puna run quickstart --dir runs/{name} --set sft.env=./{name}.py "
-        f"--set rl.env=./{name}.py --set 'eval.envs=[\"./{name}.py\"]'"
-    )
+    print(f"wrote {name}.py, test_{name}.py and {name}.toml; next:")
+    for line in (f"env try ./{name}.py", f"audit ./{name}.py", f"run ./{name}.toml"):
+        print(f"  puna {line}")

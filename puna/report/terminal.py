@@ -42,7 +42,7 @@ def print_summary(run_dir: Path, console: Console) -> None:
     console.print(shown)
     console.print(Text(headline(run, rows)))
     where = shlex.quote(str(run_dir))
-    env = next((e.env.split()[0] for e in run.exams if e.env), "arithmetic")
+    env = next((e.env.split()[0] for e in reversed(run.exams) if e.env), "arithmetic")
     console.print("\nWhat to try next:")
     for line in (
         f"puna chat {where}",

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from puna.core.errors import UserError
-from puna.core.recipe import Planned, find_recipe, plan, read_recipe, shipped_recipes
+from puna.core.recipe import (
+    Planned,
+    find_recipe,
+    needed,
+    plan,
+    read_recipe,
+    shipped_recipes,
+)
 from puna.run import resolve
 
 HEAD = 'name = "t"\nseed = 7\n'
@@ -54,6 +61,22 @@ def test_a_matrix_multiplies_and_its_labels_are_inherited_and_joined(write: Any)
     assert made["rl@seed=1,lr=0.2"].seed == 1
     joined = made["eval@seed=0,lr=0.2"]
     assert joined.parents == ("sft@seed=0,lr=0.2", "rl@seed=0,lr=0.2")
+
+
+def test_only_what_is_named_and_what_it_comes_from(write: Any) -> None:
+    text = HEAD + stage("a", "pretrain") + stage("b", "sft", 'from = "a"\nmatrix.seed = [0, 1]')
+    text += stage("c", "rl", 'from = ["b"]') + stage("other", "pretrain")
+    stages = plan(write(text))
+
+    def kept(*only: str) -> list[str]:
+        return [s.id for s in needed(stages, only)]
+
+    assert kept() == [s.id for s in stages]
+    assert kept("a") == ["a"]
+    assert kept("c@seed=1") == ["a", "b@seed=1", "c@seed=1"]
+    assert kept("b", "other") == ["a", "b@seed=0", "b@seed=1", "other"]
+    with pytest.raises(UserError, match="no stage 'othre'; did you mean 'other'"):
+        kept("othre")
 
 
 def test_parents_without_a_common_label_are_crossed(write: Any) -> None:
@@ -138,9 +161,7 @@ def test_set_reaches_stages_tables_and_the_top(write: Any) -> None:
         (stage("sft"), ("sft.id=../x",), "cannot name a directory"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(
-    write: Any, text: str, sets: tuple[str, ...], expected: str
-) -> None:
+def test_mistakes_are_one_line(write: Any, text: str, sets: tuple[str, ...], expected: str) -> None:
     with pytest.raises(UserError, match=expected) as caught:
         plan(write(text, *sets))
     assert "\n" not in str(caught.value)
