@@ -1,6 +1,6 @@
 """Tool calls in text, in every form that Llama models write them; nothing is ever evaluated.
 
-`parse_calls('So: [add(a=1, b=2)]', {"add"})` -> `("So:", [ToolCall("", "add", '{"a": 1, "b": 2}')])`.
+`parse_calls('So: [add(a=1)]', {"add"})` -> `("So:", [ToolCall("", "add", '{"a": 1}')])`.
 
 The forms: `[f(a=1), g()]` · `{"name": "f", "parameters": {"a": 1}}` (or "arguments"), several after
 `;` or white space, or in a list · `<function=f>{"a": 1}</function>`.
