@@ -13,8 +13,10 @@ from puna.text import formats
 if TYPE_CHECKING:
     from puna.text.tokenizer import Tokenizer
 
-_TOKENS = ("begin_of_text", "header_start", "header_end", "eot", "image")
-_TOKENS += ("python_start", "python_end", "think_start", "think_end")
+_TOKENS = (
+    *("begin_of_text", "header_start", "header_end", "eot", "image"),
+    *("python_start", "python_end", "think_start", "think_end"),
+)
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
