@@ -132,7 +132,7 @@ class Speaker:
         ids = self.ids
         if self._call_mark in ids:
             ids = ids[: ids.index(self._call_mark)]
-        message = self._parse(ids)
+        message = self._parse(ids, whole=False)
         text = message.text if self._cut is None else message.text[: self._cut]
         thought = str(message.to_openai().get("reasoning_content", ""))
         if self._bare:
@@ -142,12 +142,12 @@ class Speaker:
         text = text[: max(0, len(text) - held)] if self._cut is None else text
         return text, thought.rstrip("\ufffd")
 
-    def _parse(self, ids: list[int]) -> Message:
+    def _parse(self, ids: list[int], whole: bool = True) -> Message:
+        """A message; one that is not `whole` has its bare calls still in its text."""
         from puna.text.template import parse_assistant
 
-        return parse_assistant(
-            self.job.tokenizer, ids, tools=self._tools, first_call=self.first_call
-        )
+        tools = self._tools if whole else ()
+        return parse_assistant(self.job.tokenizer, ids, tools=tools, first_call=self.first_call)
 
     def _spoken(self) -> list[int]:
         """The ids without a call that has not ended: stop strings are of what is said."""
