@@ -73,7 +73,7 @@ class Model:
         tokenizer = self.engine.tokenizer
         ids = render(tokenizer, asked, tools=tools, open_turn=True).ids
         done = self._draw(ids, _params(max_tokens, temperature), seed)
-        return parse_assistant(tokenizer, done.ids)
+        return parse_assistant(tokenizer, done.ids, tools=tools)
 
     def sample(
         self,

@@ -30,6 +30,7 @@ from puna.engine.policy import Completion, SamplingParams
 from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
+from puna.models.vocab import check_vocab
 from puna.text.template import stop_ids
 
 
@@ -54,10 +55,12 @@ Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.T
 class Engine:
     """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
 
-    `version` is the number of weight updates behind the parameters it samples from.
+    `version` is the number of weight updates behind the parameters it samples from. Raises
+    UserError where the tokenizer is not the model's.
     """
 
     def __init__(self, model: Decoder, tokenizer: Any, seed: int, slots: int = 256) -> None:
+        check_vocab(tokenizer, model.config)
         self.model, self.tokenizer, self.seed, self.slots = model, tokenizer, seed, slots
         self.version = 0
         self.stop_ids = stop_ids(tokenizer)

@@ -83,7 +83,7 @@ class SamplerSeat:
             branch.routes = np.asarray(done.routes)
         self.open_end = done.finish != "stop"
         self.finish = done.finish
-        message = parse_assistant(self.sampler.tokenizer, done.ids)
+        message = parse_assistant(self.sampler.tokenizer, done.ids, tools=tools)
         self.seen, self.tools = (*messages, message), tuple(tools)
         return message
 

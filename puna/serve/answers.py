@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from puna.core.messages import Message, Text
 from puna.gateway.openai import BadRequest, ChatRequest, call_deltas
 from puna.serve.worker import Ticket
+from puna.text.calls import may_begin
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
@@ -59,7 +60,7 @@ class Speaker:
     """One choice: its tokens so far, and what of its text may be told already.
 
     Held back are bytes that do not make a character yet, text that may become a stop string, and
-    everything from the first mark of a tool call on, since only its end tells whether it is one.
+    everything from where a tool call may begin on, since only its end tells whether it is one.
     """
 
     def __init__(self, job: Asked, asked: ChatRequest) -> None:
@@ -75,6 +76,8 @@ class Speaker:
         self._tokens_told = 0
         self._cut: int | None = None
         tok = job.tokenizer
+        self._tools = asked.tools
+        self._bare = bool(asked.tools) and tok.format.bare_calls
         marked = tok.token("python_start") is not None
         self._call_mark = tok.special("python_start") if marked else -1
         ended = tok.token("python_end") is not None
@@ -129,18 +132,22 @@ class Speaker:
         ids = self.ids
         if self._call_mark in ids:
             ids = ids[: ids.index(self._call_mark)]
-        message = self._parse(ids)
+        message = self._parse(ids, whole=False)
         text = message.text if self._cut is None else message.text[: self._cut]
         thought = str(message.to_openai().get("reasoning_content", ""))
+        if self._bare:
+            text = text[: may_begin(text)].rstrip()
         held = max((len(s) for s in self.stops), default=1) - 1
         text = text.rstrip("\ufffd")  # first: what is held back is counted in whole characters
         text = text[: max(0, len(text) - held)] if self._cut is None else text
         return text, thought.rstrip("\ufffd")
 
-    def _parse(self, ids: list[int]) -> Message:
+    def _parse(self, ids: list[int], whole: bool = True) -> Message:
+        """A message; one that is not `whole` has its bare calls still in its text."""
         from puna.text.template import parse_assistant
 
-        return parse_assistant(self.job.tokenizer, ids, first_call=self.first_call)
+        tools = self._tools if whole else ()
+        return parse_assistant(self.job.tokenizer, ids, tools=tools, first_call=self.first_call)
 
     def _spoken(self) -> list[int]:
         """The ids without a call that has not ended: stop strings are of what is said."""

@@ -1,4 +1,4 @@
-"""Chat messages to token ids and back, in Llama 4's turn format; append-only by construction.
+"""Chat messages to token ids and back, in the chat format of the tokenizer (see `formats`).
 
 `render(tokenizer, [Message.user("2+2=")], open_turn=True).ids` is a prompt to sample from;
 `parse_assistant(tokenizer, sampled_ids)` is the Message it became.
@@ -6,25 +6,20 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from puna.core.messages import Message, Part, Reasoning, Text, ToolCall
+from puna.text.calls import parse_calls
+from puna.text.formats import Piece, Special, Turn, merged
 
 if TYPE_CHECKING:
     from puna.text.tokenizer import Tokenizer
 
-_TOOLS = 'Tools, as JSON; call one with {"name": ..., "parameters": {...}}:'
-_NAME_FIRST = re.compile(
-    r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"(?:parameters|arguments)"\s*:\s*'
-)
-_NAMES = ("begin_of_text", "header_start", "header_end", "eot", "image")
-_MARKS = ("python_start", "python_end", "think_start", "think_end")
 _STOPS = ("eot", "eom", "end_of_text")
+_BREAKS = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -49,46 +44,65 @@ def render(
 ) -> Rendered:
     """Ids of a conversation, `render(a + b) == render(a) + render(b, first=False)`.
 
-    `tools` (OpenAI function dictionaries) stand as JSON at the end of the first system turn, or
-    in one of their own. `open_turn` ends with an assistant header to sample after. `first=False`
-    renders a continuation: no begin_of_text, and no tools. The mask is True on the assistant's
-    content and its closing eot. Raises UserError where the vocabulary lacks a token it needs.
+    With a Llama format `a` has to hold what the beginning is made of: the system message, and with
+    tools the first user message. Ids are those of transformers' `apply_chat_template`, save that
+    text never becomes a special token, and that a call's arguments keep their spelling. What was
+    sampled stays as it was in a conversation that goes on; rendered anew its white space is
+    trimmed, where the format trims.
+
+    `tools` are OpenAI function dictionaries. `open_turn` ends with an assistant header to sample
+    after. `first=False` renders a continuation: no begin_of_text, system block or tools. The mask
+    is True on the assistant's content and the token that closes it. Raises UserError where the
+    vocabulary lacks a token it needs.
     """
     assert first or not tools, "tools belong to the beginning of a conversation"
     out = Rendered([], [])
     if first:
         _extend(out, [tokenizer.special("begin_of_text")], False)
-    for message in _with_tools(messages, tools):
-        for role, parts in _turns(message):
-            _extend(out, _header(tokenizer, role), False)
-            body = _content(tokenizer, parts)
-            _extend(out, [*body, tokenizer.special("eot")], role == "assistant")
+    for turn in tokenizer.format.turns(messages, tools, first):
+        _extend(out, _header(tokenizer, turn.role), False)
+        breaks, body = _content(tokenizer, turn)
+        _extend(out, breaks, False)
+        _extend(out, [*body, tokenizer.special(turn.end)], turn.role == "assistant")
     if open_turn:
-        _extend(out, _header(tokenizer, "assistant"), False)
+        _extend(out, [*_header(tokenizer, "assistant"), *tokenizer.encode_fixed(_BREAKS)], False)
     return out
 
 
-def parse_assistant(tokenizer: Tokenizer, ids: Sequence[int], *, first_call: int = 0) -> Message:
+def parse_assistant(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    first_call: int = 0,
+) -> Message:
     """The Message that sampled `ids` spell, whatever they are: truncated, garbage or empty.
 
     Reads up to the first token that ends a turn. Calls are named call_0, call_1, ... from
-    `first_call`. A call that is not a JSON object with a name and an object of parameters stays
-    text, with the marks around it; any other special token stays in the text, spelt out, so that
-    no verifier takes "4<|pad|>2" for "42". Never raises on ids of a vocabulary with turn tokens.
+    `first_call`. What stands between python marks is a call in any form of `parse_calls`, and by
+    any name; without marks only a call of one of `tools`, and only in a format whose calls are
+    bare: an answer in JSON stays text. What is no call stays text, with the marks around it; any
+    other special token stays in the text, spelt out, so that no verifier takes "4<|pad|>2" for
+    "42". Never raises on ids of a vocabulary with turn tokens.
     """
-    stops, marks = _signs(tokenizer)
+    names = {str(spec.get("function", spec).get("name")) for spec in tools}
+    bare = tokenizer.format.bare_calls
     parts: list[Part] = []
-    kind, run = "text", list[int]()
-    for i in ids:
-        if i in stops:
-            break
-        if i not in marks or (kind == "text" and marks[i] == "text"):
-            run.append(i)
+    for kind, text in reversed(list(_runs(tokenizer, ids))):
+        prose, calls = text, list[ToolCall]()
+        if kind == "think":
+            parts.append(Reasoning(text))
             continue
-        _flush(tokenizer, kind, run, parts)
-        kind, run = marks[i], []
-    _flush(tokenizer, kind, run, parts)
-    return Message("assistant", _numbered(_merged(parts), first_call))
+        if kind == "python":
+            prose, calls = parse_calls(text)
+            # Llama 4's published template has the prose in the marks and the calls behind them.
+            behind = bare and any(isinstance(p, ToolCall) for p in parts)
+            if not calls and not behind:
+                prose = f"<|python_start|>{text}<|python_end|>"
+        elif bare and names:
+            prose, calls = parse_calls(text, names)
+        parts += [*reversed(calls), Text(prose)]
+    return Message("assistant", _numbered(merged(parts[::-1]), first_call))
 
 
 def stop_ids(tokenizer: Tokenizer) -> list[int]:
@@ -96,76 +110,30 @@ def stop_ids(tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.special(n) for n in _STOPS if tokenizer.token(n) is not None]
 
 
-def chat_template(tokenizer: Tokenizer) -> str:
-    """The same format as a Jinja chat template for Hugging Face's `apply_chat_template`.
-
-    Renders text that is tokenised as a whole, so ids equal `render`'s only where no content
-    begins with a line break or spells a special token.
-    """
-    pairs = [f"{name} = {json.dumps(tokenizer.token(name) or '')}" for name in _NAMES + _MARKS]
-    pairs.append(f"tools_head = {json.dumps(_TOOLS)}")
-    return "".join(f"{{%- set {pair} %}}" for pair in pairs) + _JINJA
-
-
-def _with_tools(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-) -> Iterable[Message]:
-    if not tools:
-        return messages
-    lines = [json.dumps(spec.get("function", spec), ensure_ascii=False) for spec in tools]
-    text = "\n".join([_TOOLS, *lines])
-    if not messages or messages[0].role != "system":
-        return [Message.system(text), *messages]
-    head = messages[0]
-    gap = "\n\n" if _merged(head.parts) else ""
-    return [replace(head, parts=(*head.parts, Text(gap + text))), *messages[1:]]
-
-
-def _turns(message: Message) -> Iterable[tuple[str, tuple[Part, ...]]]:
-    if message.role != "tool":
-        return [(message.role, message.parts)]
-    return [("ipython", p.parts if isinstance(p, ToolResult) else (p,)) for p in message.parts]
-
-
 def _header(tokenizer: Tokenizer, role: str) -> list[int]:
-    # The line breaks are encoded apart from the content, which may begin with one itself.
     start, end = tokenizer.special("header_start"), tokenizer.special("header_end")
-    return [start, *tokenizer.encode_fixed(role), end, *tokenizer.encode_fixed("\n\n")]
+    return [start, *tokenizer.encode_fixed(role), end]
 
 
-def _content(tokenizer: Tokenizer, parts: Sequence[Part]) -> list[int]:
-    ids: list[int] = []
-    for part in _merged(parts):
-        match part:
-            case Text(text):
-                ids += tokenizer.encode(text)
-            case Reasoning(text):
-                ids += _wrapped(tokenizer, "think", text)
-            case ToolCall(_, name, arguments):
-                named = f'"name": {json.dumps(name, ensure_ascii=False)}'
-                call = f'{{{named}, "parameters": {arguments}}}'
-                ids += _wrapped(tokenizer, "python", call)
-            case ToolResult():
-                ids += _content(tokenizer, part.parts)
-            case Image():
-                ids.append(tokenizer.special("image"))
-    return ids
+def _content(tokenizer: Tokenizer, turn: Turn) -> tuple[list[int], list[int]]:
+    """Ids of the header's line breaks and of what follows them; merged, they count as breaks."""
+    breaks = tokenizer.encode_fixed(_BREAKS)
+    if not tokenizer.format.joined:
+        return breaks, [i for piece in turn.pieces for i in _piece(tokenizer, piece)]
+    together: list[Piece] = [_BREAKS]
+    for piece in turn.pieces:
+        if isinstance(piece, str) and isinstance(together[-1], str):
+            together[-1] += piece
+        else:
+            together.append(piece)
+    ids = [i for piece in together for i in _piece(tokenizer, piece)]
+    return ids[: len(breaks)], ids[len(breaks) :]
 
 
-def _wrapped(tokenizer: Tokenizer, mark: str, text: str) -> list[int]:
-    start, end = tokenizer.special(f"{mark}_start"), tokenizer.special(f"{mark}_end")
-    return [start, *tokenizer.encode(text), end]
-
-
-def _merged(parts: Sequence[Part]) -> list[Part]:
-    """Neighbouring texts as one and none empty: how a text was cut must not change its ids."""
-    out: list[Part] = []
-    for part in parts:
-        if isinstance(part, Text) and out and isinstance(out[-1], Text):
-            out[-1] = Text(out[-1].text + part.text)
-        elif not isinstance(part, Text) or part.text:
-            out.append(part)
-    return out
+def _piece(tokenizer: Tokenizer, piece: Piece) -> list[int]:
+    if isinstance(piece, Special):
+        return [tokenizer.special(piece.name)]
+    return tokenizer.encode(piece)
 
 
 def _extend(out: Rendered, ids: Sequence[int], learn: bool) -> None:
@@ -173,45 +141,28 @@ def _extend(out: Rendered, ids: Sequence[int], learn: bool) -> None:
     out.mask.extend([learn] * len(ids))
 
 
+def _runs(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """(kind, text) of each stretch of a turn between the marks of reasoning and of calls."""
+    stops, marks = _signs(tokenizer)
+    kind, run = "text", list[int]()
+    for i in ids:
+        if i in stops:
+            break
+        if i not in marks or (kind == "text" and marks[i] == "text"):
+            run.append(i)
+            continue
+        yield kind, tokenizer.decode(run, skip_special=False)
+        kind, run = marks[i], []
+    yield kind, tokenizer.decode(run, skip_special=False)
+
+
 @lru_cache(maxsize=64)
 def _signs(tokenizer: Tokenizer) -> tuple[frozenset[int], dict[int, str]]:
     """The ids that end a turn, and those that begin or end reasoning or a call."""
-    return frozenset(stop_ids(tokenizer)), _marks(tokenizer)
-
-
-def _marks(tokenizer: Tokenizer) -> dict[int, str]:
     kinds = {"think_start": "think", "python_start": "python"}
     kinds |= {"think_end": "text", "python_end": "text"}
-    return {tokenizer.special(n): k for n, k in kinds.items() if tokenizer.token(n) is not None}
-
-
-def _flush(tokenizer: Tokenizer, kind: str, run: Sequence[int], parts: list[Part]) -> None:
-    text = tokenizer.decode(run, skip_special=False)
-    if kind == "think":
-        parts.append(Reasoning(text))
-    elif kind == "python":
-        parts.append(_call(text) or Text(f"<|python_start|>{text}<|python_end|>"))
-    elif text:
-        parts.append(Text(text))
-
-
-def _call(text: str) -> ToolCall | None:
-    try:
-        data = json.loads(text)
-        if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-            return None
-        key = "parameters" if "parameters" in data else "arguments"
-        if not isinstance(data.get(key), dict):
-            return None
-        arguments = json.dumps(data[key], ensure_ascii=False)
-        # The usual spelling keeps the arguments to the letter; other orders are written anew.
-        if head := _NAME_FIRST.match(text):
-            _, end = json.JSONDecoder().raw_decode(text, head.end())
-            if text[end:].strip() == "}":
-                arguments = text[head.end() : end]
-    except (ValueError, RecursionError):
-        return None
-    return ToolCall("", data["name"], arguments)
+    known = {n: k for n, k in kinds.items() if tokenizer.token(n) is not None}
+    return frozenset(stop_ids(tokenizer)), {tokenizer.special(n): k for n, k in known.items()}
 
 
 def _numbered(parts: Sequence[Part], first_call: int) -> tuple[Part, ...]:
@@ -222,40 +173,3 @@ def _numbered(parts: Sequence[Part], first_call: int) -> tuple[Part, ...]:
             first_call += 1
         out.append(part)
     return tuple(out)
-
-
-_JINJA = r"""
-{%- macro body(content) -%}
-  {%- if content is string %}{{ content }}
-  {%- elif content %}
-    {%- for part in content %}{{ part.text if part.type == 'text' else image }}{% endfor %}
-  {%- endif -%}
-{%- endmacro -%}
-{%- macro toolbox() -%}
-  {{- tools_head }}
-  {%- for tool in tools %}{{ '\n' + ((tool.function if tool.function else tool) | tojson) }}
-  {%- endfor -%}
-{%- endmacro -%}
-{{- begin_of_text }}
-{%- if tools and messages[0].role != 'system' %}
-  {{- header_start + 'system' + header_end + '\n\n' + toolbox() + eot }}
-{%- endif %}
-{%- for m in messages %}
-  {{- header_start + ('ipython' if m.role == 'tool' else m.role) + header_end + '\n\n' }}
-  {%- if m.reasoning_content %}{{ think_start + m.reasoning_content + think_end }}{% endif %}
-  {{- body(m.content) }}
-  {%- if tools and loop.first and m.role == 'system' %}
-    {{- ('\n\n' if m.content else '') + toolbox() }}
-  {%- endif %}
-  {%- for call in m.tool_calls or [] %}
-    {%- set f = call.function %}
-    {%- set arguments = f.arguments if f.arguments is string else f.arguments | tojson %}
-    {{- python_start + '{"name": ' + (f.name | tojson) + ', "parameters": ' + arguments + '}' }}
-    {{- python_end }}
-  {%- endfor %}
-  {{- eot }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-  {{- header_start + 'assistant' + header_end + '\n\n' }}
-{%- endif %}
-"""

@@ -9,13 +9,16 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 
 from puna.core.errors import UserError, nearest
-from puna.text import template
+from puna.text.formats import FORMATS, TODAY, Format, detect
+from puna.text.jinja import chat_template
 
 # The last ids of every vocabulary trained here, in this order.
 SPECIAL_TOKENS = (
@@ -64,7 +67,10 @@ _SPLIT = (
 
 
 class Tokenizer:
-    """Text to ids and back; user text never becomes a special token."""
+    """Text to ids and back; user text never becomes a special token.
+
+    `format` is how chats are written: that of the vocabulary's family, or what `load` found.
+    """
 
     def __init__(self, tokenizer_json: str) -> None:
         """From the content of a tokenizer.json. Raises UserError where it cannot be read."""
@@ -76,8 +82,13 @@ class Tokenizer:
                 fix="copy the file again, or train a tokenizer",
             ) from None
         self._hf.encode_special_tokens = True
+        # Some files leave a turn token unmarked, and then text could spell it.
+        known = self._hf.get_added_tokens_decoder().values()
+        loose = [t.content for t in known if not t.special and t.content.startswith("<|")]
+        self._hf.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in loose])
         self._json = tokenizer_json
         self._ids: dict[str, int] = self._hf.get_vocab(with_added_tokens=True)
+        self.format: Format = detect(self._ids)
         self._vocab_size = max(self._ids.values(), default=-1) + 1
         self._special: dict[str, int] = {}
         self._fixed: dict[str, list[int]] = {}
@@ -134,7 +145,11 @@ class Tokenizer:
 
     @staticmethod
     def load(directory: Path) -> Tokenizer:
-        """The tokenizer.json in `directory`, ours or Llama's; UserError where absent or broken."""
+        """The tokenizer.json in `directory`, ours or Llama's, with its chat format.
+
+        That is named by `chat_format` in tokenizer_config.json, or else the family's. Raises
+        UserError where a file is absent or broken, and where the chat template is another family's.
+        """
         path = Path(directory) / "tokenizer.json"
         try:
             text = path.read_bytes().decode("utf-8")
@@ -145,7 +160,9 @@ class Tokenizer:
             ) from None
         except UnicodeDecodeError:
             raise UserError(f"{path} is not UTF-8 text", fix="copy the file again") from None
-        return Tokenizer(text)
+        tokenizer = Tokenizer(text)
+        tokenizer.format = _format(path.parent, tokenizer.format)
+        return tokenizer
 
     def save(self, directory: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which `AutoTokenizer` reads."""
@@ -162,7 +179,8 @@ class Tokenizer:
             if (token := self.token(name)) is not None:
                 config[f"{key}_token"] = token
         if self.token("header_start") is not None:
-            config["chat_template"] = template.chat_template(self)
+            config["chat_template"] = chat_template(self)
+            config["chat_format"] = {"name": self.format.name, "date": self.format.date}
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
@@ -221,3 +239,26 @@ def _without_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode("utf-8")
     return text
+
+
+def _format(directory: Path, family: Format) -> Format:
+    """What tokenizer_config.json names, or `family` unless a template there contradicts it."""
+    path = directory / "tokenizer_config.json"
+    try:
+        config: Any = json.loads(path.read_bytes()) if path.exists() else {}
+        jinja = directory / "chat_template.jinja"
+        given = jinja.read_text("utf-8") if jinja.exists() else config.get("chat_template")
+        named = config.get("chat_format")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        what = f"the chat format in {directory} cannot be read: {str(error)[:200]}"
+        raise UserError(what, "copy tokenizer_config.json and chat_template.jinja again") from None
+    if named is not None:
+        settings = named if isinstance(named, dict) else {"name": named}
+        name = str(settings.get("name"))
+        if name not in FORMATS:
+            raise UserError(f"{path}: no chat format {name!r}", nearest(name, FORMATS))
+        return replace(FORMATS[name], date=str(settings.get("date", TODAY)))
+    if given and family.sign not in str(given):
+        what = f"the chat template in {directory} is not that of {family.name}"
+        raise UserError(what, f'add "chat_format": "{family.name}" to {path} to use that')
+    return family

@@ -22,6 +22,7 @@ from puna.core.errors import UserError
 from puna.core.files import NewDirectory, sha256_file
 from puna.models import hf
 from puna.models.decoder import Decoder
+from puna.models.vocab import check_vocab
 from puna.text.tokenizer import Tokenizer
 from puna.train.optim import load_optimizer_tensors, optimizer_tensors
 
@@ -41,15 +42,17 @@ def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
 def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
     """Model and tokenizer from a stage's directory, its `model/`, or any Hugging Face directory.
 
-    Raises UserError where there is none or a file is broken.
+    Raises UserError where there is none, a file is broken, or the two are not of one model.
     """
     inner = directory / "model"
     source = inner if (inner / "config.json").exists() else directory
     if not (source / "config.json").exists():
         fix = "name a finished stage or a checkpoint directory"
         raise UserError(f"no model in {directory}", fix)
-    model, _ = hf.load(source, dtype)
-    return model, Tokenizer.load(source)
+    model, config = hf.load(source, dtype)
+    tokenizer = Tokenizer.load(source)
+    check_vocab(tokenizer, config)
+    return model, tokenizer
 
 
 class Checkpoints:

@@ -237,6 +237,39 @@ def test_a_stop_string_is_never_told(clerk: Path, said: str, stop: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "prose", "calls"),
+    [
+        ('Let me see. {"name": "x", "parameters": {"a": 1}}', "Let me see.", 1),
+        ("[x(a=1), x(a=2)]", "", 2),
+        ("[1, 2] are two", "[1, 2] are two", 0),
+        ('{"name": "y", "parameters": {}}', '{"name": "y", "parameters": {}}', 0),
+        ("1 < 2", "1 < 2", 0),
+    ],
+)
+def test_a_bare_call_is_never_told_as_text(clerk: Path, said: str, prose: str, calls: int) -> None:
+    """With one of Llama's formats and tools: streamed pieces join to the whole answer."""
+    from puna.gateway.openai import read_request
+    from puna.serve.answers import Asked, Speaker
+    from puna.text.formats import LLAMA4
+    from puna.text.tokenizer import Tokenizer
+
+    tok = Tokenizer.load(clerk)
+    tok.format = LLAMA4
+    tools = [{"type": "function", "function": {"name": "x", "parameters": {}}}]
+    asked = read_request(json.dumps({"messages": HELLO, "tools": tools}).encode())
+    speaker = Speaker(Asked("model", tok, 1, None), asked)  # type: ignore[arg-type]
+    deltas: list[dict[str, Any]] = []
+    for token in tok.encode(said):
+        speaker.hear(token, -1.0)
+        deltas += [d for d, _ in speaker.say()]
+    speaker.end("stop")
+    deltas += [d for d, _ in speaker.say()]
+    assert "".join(d.get("content", "") for d in deltas) == speaker.message.text == prose
+    assert len(speaker.message.tool_calls) == calls
+    assert speaker.finish == ("tool_calls" if calls else "stop")
+
+
+@pytest.mark.parametrize(
     ("change", "status", "words"),
     [
         ({"messages": []}, 400, "messages"),

@@ -1,0 +1,324 @@
+"""Llama's chat formats, token by token against the published templates; special tokens in text."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llama_like import SPECIALS, llama_json, llama_like
+
+from puna.core.errors import UserError
+from puna.core.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
+from puna.engine.policy import Completion, SamplingParams
+from puna.gym.seat import SamplerSeat
+from puna.text.formats import LLAMA3_1, LLAMA4, LLAMA4_META, PUNA
+from puna.text.jinja import chat_template
+from puna.text.template import parse_assistant, render
+from puna.text.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parents[2]
+FAMILIES = ("llama3.1", "llama4")
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "é adds <two> 'numbers'",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    },
+}
+CALL = ToolCall("call_0", "add", '{"a": [1, "é\\n"], "b": {"c": null}}')
+PLAIN = [Message.user("  Hi, is 2 < 3?\n\nYes 'or' \"no\" \n"), Message.assistant("  Yes.\n")]
+ACT = [
+    *(Message.user("2+3="), Message("assistant", (CALL,))),
+    Message("tool", (ToolResult("call_0", (Text('{"sum": "5é"}\n'),)),)),
+    *(Message.assistant("5"), Message.user(" and? ")),
+]
+BREAKS = [Message.user("\nb"), Message.assistant("\n\n c"), Message.system(" late ")]
+CHATS = [PLAIN, ACT, BREAKS, [Message.system(" Be kind. \n"), *PLAIN, *ACT], [*PLAIN, *BREAKS]]
+CHATS += [[Message.system(""), *c] for c in (PLAIN, ACT)]
+
+
+def published(family: str) -> str:
+    """The template of the published checkpoints, from a library that carries it."""
+    if family == "llama4":
+        if (spec := find_spec("transformers")) is None:
+            pytest.skip("no transformers")
+        assert spec.origin
+        source = Path(spec.origin).parent / "models" / "llama4" / "processing_llama4.py"
+        for node in ast.parse(source.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "chat_template":
+                return str(ast.literal_eval(node.value))
+        raise AssertionError(f"{source} no longer carries the template")
+    found = sorted(ROOT.glob(".peers/trl/lib/python3*/site-packages/trl/chat_templates"))
+    if not found:
+        pytest.skip("no .peers/trl: `make peers` installs TRL there, which carries the template")
+    return (found[0] / "llama3_1.jinja").read_text()
+
+
+def theirs(
+    family: str, template: str, chat: Sequence[Message], tools: list[Any], more: bool
+) -> Any:
+    """What `apply_chat_template` makes of a chat, with arguments as objects, as it wants them."""
+    transformers = pytest.importorskip("transformers")
+    data = [m.to_openai() for m in chat]
+    for message in data:
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    peer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(llama_json(family)),
+        bos_token="<|begin_of_text|>",
+        chat_template=template,
+    )
+    return peer.apply_chat_template(
+        data, tools=tools or None, add_generation_prompt=more, return_dict=False
+    )
+
+
+def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    return tokenizer.decode(ids, skip_special=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ids_are_those_of_the_published_template(family: str) -> None:
+    tokenizer, template = llama_like(family), published(family)
+    assert len(tokenizer.encode("\n\n\n")) == 1
+    for chat in CHATS:
+        for tools in ([], [ADD, ADD]):
+            for more in (False, True):
+                ours = render(tokenizer, chat, tools=tools, open_turn=more).ids
+                assert ours == theirs(family, template, chat, tools, more)
+    # Each of the differences is one that these chats would show.
+    tokenizer = Tokenizer(llama_json(family))
+    for form, chat in ((PUNA, ACT), (replace(tokenizer.format, joined=False), BREAKS)):
+        same = family == "llama3.1" and not form.joined and form != PUNA  # it trims breaks away
+        tokenizer.format = form
+        ours = render(tokenizer, chat, tools=[]).ids
+        assert (ours == theirs(family, template, chat, [], False)) == same
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_template_that_is_saved_renders_the_same(family: str) -> None:
+    tokenizer = llama_like(family)
+    for chat in CHATS:
+        for tools in ([], [ADD]):
+            ours = render(tokenizer, chat, tools=tools, open_turn=True).ids
+            assert ours == theirs(family, chat_template(tokenizer), chat, tools, True)
+
+
+def test_llama_3_1_by_hand() -> None:
+    tokenizer = Tokenizer(llama_json("llama3.1"))
+    tokenizer.format = replace(tokenizer.format, date="01 Jan 2026")
+    chat = [Message.system(" Be kind. "), *ACT[:3]]
+    functions = json.dumps(ADD, ensure_ascii=False, indent=4)
+    rendered = render(tokenizer, chat, tools=[ADD], open_turn=True)
+    assert spell(tokenizer, rendered.ids) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nEnvironment: ipython\n"
+        "Cutting Knowledge Date: December 2023\nToday Date: 01 Jan 2026\n\nBe kind.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nGiven the following functions, please respond"
+        " with a JSON for a function call with its proper arguments that best answers the given"
+        ' prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of'
+        f" argument name and its value}}.Do not use variables.\n\n{functions}\n\n2+3=<|eot_id|>"
+        '<|start_header_id|>assistant<|end_header_id|>\n\n{"name": "add", "parameters":'
+        ' {"a": [1, "é\\n"], "b": {"c": null}}}<|eot_id|>'
+        '<|start_header_id|>ipython<|end_header_id|>\n\n"{\\"sum\\": \\"5é\\"}\\n"<|eot_id|>'
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    assert spell(tokenizer, learned) == (
+        '{"name": "add", "parameters": {"a": [1, "é\\n"], "b": {"c": null}}}<|eot_id|>'
+    )
+    several = render(tokenizer, [Message("assistant", (CALL, CALL))], first=False).ids
+    assert spell(tokenizer, several).count("}; {") == 1
+
+
+def test_llama_4_as_metas_code_encodes_it() -> None:
+    tokenizer = Tokenizer(llama_json("llama4"))
+    tokenizer.format = LLAMA4_META
+    chat = [Message("assistant", (Text("\nhm"), CALL, CALL)), ACT[2], Message.assistant("5")]
+    ids = render(tokenizer, chat, first=False).ids
+    call = '{"type": "function", "name": "add", "parameters": {"a": [1, "é\\n"], "b": {"c": null}}}'
+    head = "<|header_start|>assistant<|header_end|>\n\n"
+    assert spell(tokenizer, ids) == (
+        f"{head}\nhm{call}{call}<|eom|><|header_start|>ipython<|header_end|>\n\n"
+        f'{{"sum": "5é"}}\n<|eom|>{head}5<|eot|>'
+    )
+    # Pieces: the break of the content is not merged with those of the header, as in HF's text.
+    breaks, content = tokenizer.encode("\n\n"), tokenizer.encode("\nhm")
+    at = 2 + len(tokenizer.encode("assistant"))
+    assert ids[at : at + len(breaks) + len(content)] == [*breaks, *content]
+    hf = render(llama_like("llama4"), [Message.assistant("\nhm")], first=False).ids
+    assert hf[at : at + 1] == tokenizer.encode("\n\n\n") != [*breaks, *tokenizer.encode("\n")]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_header_is_not_learnt(family: str) -> None:
+    tokenizer = llama_like(family)
+    rendered = render(tokenizer, [Message.assistant("\nb")], first=False)
+    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    assert spell(tokenizer, learned) == f"b{tokenizer.token('eot')}"
+
+
+texts = st.text(max_size=8) | st.sampled_from([" a\n", "\n", *SPECIALS["llama4"][:9]])
+turns = st.one_of(
+    texts.map(Message.user),
+    texts.map(Message.assistant),
+    st.just(Message("assistant", (CALL,))),
+    texts.map(lambda t: Message("tool", (ToolResult("call_0", (Text(t),)),))),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([*FAMILIES, "meta"]), texts, st.lists(turns, max_size=3), st.booleans())
+def test_rendering_is_append_only_behind_its_beginning(
+    family: str, text: str, more: list[Message], with_tools: bool
+) -> None:
+    tokenizer = Tokenizer(llama_json("llama4" if family == "meta" else family))
+    if family == "meta":
+        tokenizer.format = LLAMA4_META
+    head = [Message.system(text), Message.user(text)]
+    tools = [ADD] if with_tools else []
+    whole = render(tokenizer, [*head, *more], tools=tools, open_turn=True)
+    tail = render(tokenizer, more, first=False, open_turn=True)
+    assert whole == render(tokenizer, head, tools=tools) + tail
+
+
+class Scripted:
+    """A sampler that says what is written."""
+
+    def __init__(self, tokenizer: Tokenizer, *said: str) -> None:
+        self.tokenizer, self.said, self.seen = tokenizer, list(said), list[list[int]]()
+
+    async def sample(self, ids: Sequence[int], params: SamplingParams, key: Any) -> Completion:
+        self.seen.append(list(ids))
+        said = [*self.tokenizer.encode(self.said.pop(0)), self.tokenizer.special("eot")]
+        return Completion(tuple(said), (0.0,) * len(said), 0, "stop")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_episode_of_several_turns_has_the_ids_of_the_published_template(family: str) -> None:
+    """One branch, as sampled; and rendered anew by the template, the same ids."""
+    tokenizer = llama_like(family)
+    sampler = Scripted(tokenizer, '{"name": "add", "parameters": {"a": 1}}', "5")
+    seat = SamplerSeat(sampler, SamplingParams(64), ("x",))
+
+    async def play() -> list[Message]:
+        chat: tuple[Message, ...] = (Message.system("Be kind."), Message.user("2+3="))
+        answer = await seat.reply(chat, [ADD])
+        chat = (*chat, answer, Message("tool", (ToolResult("call_0", (Text("5"),)),)))
+        return [*chat, await seat.reply(chat, [ADD]), Message.user("end")]
+
+    chat = asyncio.run(play())
+    assert chat[2].tool_calls == (ToolCall("call_0", "add", '{"a": 1}'),)
+    assert len(seat.branches) == 1
+    assert seat.branches[0].ids[: len(sampler.seen[1])] == sampler.seen[1]
+    if family == "llama3.1":  # Llama 4's template puts marks before a call that was sampled bare
+        assert sampler.seen[1] == render(tokenizer, chat[:4], tools=[ADD], open_turn=True).ids
+    assert sampler.seen[0] == render(tokenizer, chat[:2], tools=[ADD], open_turn=True).ids
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("marked", [True, False])
+def test_no_special_token_of_the_vocabulary_can_be_spelt(family: str, marked: bool) -> None:
+    tokenizer = Tokenizer(llama_json(family, marked))
+    ids = {t: tokenizer._ids[t] for t in SPECIALS[family]}
+    floor = min(ids.values())
+
+    def specials(text: str) -> list[int]:
+        chat = [Message.system(text), Message.user(text), Message.assistant(text)]
+        chat += [Message("tool", (ToolResult("x", (Text(text),)),))]
+        return [i for i in render(tokenizer, chat, tools=[ADD]).ids if i >= floor]
+
+    for token in ids:
+        assert specials(f"a{token}b") == specials("ab")
+        assert tokenizer.decode(tokenizer.encode(token)) == token
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "meta"])
+def test_parsing_inverts_rendering_of_what_a_format_keeps(family: str) -> None:
+    tokenizer = Tokenizer(llama_json("llama4" if family == "meta" else family))
+    tokenizer.format = LLAMA4_META if family == "meta" else tokenizer.format
+    said = Text("so") if family == "llama4" else Text("")
+    thought = () if family == "llama3.1" else (Reasoning("hm"),)
+    second = replace(CALL, id="call_1")
+    for parts in ((*thought, CALL), (*thought, CALL, second), (*thought, said, CALL)):
+        message = Message("assistant", tuple(p for p in parts if p != Text("")))
+        rendered = render(tokenizer, [message], first=False)
+        sampled = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+        if family == "meta" and len(message.tool_calls) > 1:
+            assert parse_assistant(tokenizer, sampled, tools=[ADD]).tool_calls == (CALL, second)
+        assert parse_assistant(tokenizer, sampled, tools=[ADD]) == message
+
+
+def _parsed(tokenizer: Tokenizer, text: str, tools: Sequence[Mapping[str, Any]]) -> Message:
+    return parse_assistant(tokenizer, tokenizer.encode(text), tools=tools)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_json_is_a_call_only_of_a_tool_that_was_given(family: str) -> None:
+    tokenizer, text = llama_like(family), '{"name": "add", "parameters": {"a": 1}}'
+    assert _parsed(tokenizer, text, [ADD]).tool_calls == (ToolCall("call_0", "add", '{"a": 1}'),)
+    assert _parsed(tokenizer, text, []) == Message.assistant(text)
+    other = text.replace("add", "sub")
+    assert _parsed(tokenizer, other, [ADD]) == Message.assistant(other)
+    own = Tokenizer(llama_json(family))
+    own.format = PUNA
+    assert _parsed(own, text, [ADD]) == Message.assistant(text)
+    spelt = f"<|python_start|>{other}<|python_end|>"  # by letters, not by the special tokens
+    assert _parsed(tokenizer, spelt, [ADD]) == Message.assistant(spelt)
+    ids = [tokenizer.special("python_start"), *tokenizer.encode(other)]
+    assert parse_assistant(tokenizer, ids).tool_calls == (ToolCall("call_0", "sub", '{"a": 1}'),)
+
+
+def test_tools_without_a_user_turn_have_one_of_their_own() -> None:
+    tokenizer = llama_like("llama4")
+    shown = spell(tokenizer, render(tokenizer, [Message.system("x")], tools=[ADD]).ids)
+    assert shown.count("<|header_start|>user<|header_end|>\n\nGiven the following") == 1
+    hello = [Message.assistant("hello"), Message.user("hi")]
+    shown = spell(tokenizer, render(tokenizer, hello, tools=[ADD]).ids)
+    assert shown.index("Given the following") < shown.index("hello") < shown.index("hi<|eot|>")
+
+
+def test_images_stand_where_the_template_has_them() -> None:
+    tokenizer = llama_like("llama4")
+    image = Image("0" * 64, "image/png")
+    ids = render(tokenizer, [Message("user", (Text(" a "), image, Text(" b ")))], tools=[ADD]).ids
+    assert spell(tokenizer, ids).endswith("\n\na <|image|> b<|eot|>")
+
+
+def test_the_format_is_the_vocabularys_and_is_kept(tmp_path: Path) -> None:
+    assert llama_like("llama3.1").format == LLAMA3_1
+    assert llama_like("llama4").format == LLAMA4
+    assert Tokenizer.train(["a"], 300).format == PUNA
+    tokenizer = Tokenizer(llama_json("llama4"))
+    for form in (LLAMA4, LLAMA4_META, PUNA, replace(LLAMA3_1, date="01 Jan 2026")):
+        tokenizer.format = form
+        tokenizer.save(tmp_path)
+        assert Tokenizer.load(tmp_path).format == form
+
+
+def test_another_familys_template_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(llama_json("llama3.1"))
+    assert Tokenizer.load(tmp_path).format == LLAMA3_1
+    (tmp_path / "chat_template.jinja").write_text("{{ '<|im_start|>' }}")
+    with pytest.raises(UserError, match=r"not that of llama3\.1; add .chat_format"):
+        Tokenizer.load(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"chat_format": "llama3.1"}')
+    assert Tokenizer.load(tmp_path).format == LLAMA3_1
+    config.write_text('{"chat_format": "lama4"}')
+    with pytest.raises(UserError, match="did you mean 'llama4'"):
+        Tokenizer.load(tmp_path)
+    for broken in ("[", "[]", "3", '{"chat_format": [[]]}', '{"chat_format": {"name": {}}}'):
+        config.write_text(broken)
+        with pytest.raises(UserError, match=r"chat.format"):
+            Tokenizer.load(tmp_path)
