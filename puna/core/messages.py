@@ -205,5 +205,5 @@ def _from_call(call: object) -> ToolCall:
         raise ValueError("a tool call has no function")
     arguments = function.get("arguments", "{}")
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments)
+        arguments = json.dumps(arguments, ensure_ascii=False)
     return ToolCall(str(call.get("id", "")), str(function.get("name", "")), arguments)
