@@ -251,3 +251,31 @@ def test_training_goes_on_after_decoding_in_inference_mode(tiny: ModelConfig) ->
         cached_logits(model, tokens(2, 12), 5)
     model.logits(model(tokens(2, 12))).sum().backward()
     assert model.embed.grad is not None
+
+
+@pytest.mark.parametrize("chunk", [8, None])
+@pytest.mark.parametrize("packed", [True, False])
+def test_long_rows_run_by_run_equal_masked_ones(
+    tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch, packed: bool, chunk: int | None
+) -> None:
+    model = wide(replace(tiny, attention_chunk=chunk))
+    ids = tokens(2, 42)
+    lengths = ([13, 21, 5, 3], [1, 17, 24])
+    documents = torch.stack(
+        [torch.arange(len(n)).repeat_interleave(torch.tensor(n)) for n in lengths]
+    )
+    options = {"documents_BT": documents} if packed else {}
+    found = []
+    for longest in (42, 41):
+        monkeypatch.setattr("puna.models.decoder.LONGEST_MASK", longest)
+        model.zero_grad()
+        out = model.logits(model(ids, **options))
+        out.square().mean().backward()
+        grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((out.detach(), grads))
+    (masked, masked_grads), (by_runs, by_runs_grads) = found
+    torch.testing.assert_close(by_runs, masked, rtol=0, atol=CACHED)
+    torch.testing.assert_close(by_runs_grads, masked_grads, rtol=1e-4, atol=1e-6)
+    if packed or chunk:
+        whole = logits(without(model, replace(model.config, attention_chunk=None)), ids)
+        assert (by_runs - whole).abs().max() > WIDE_MARGIN
