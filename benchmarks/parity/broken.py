@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from puna.models import Decoder, ModelConfig, RopeScaling
-from puna.models.decoder import Attention, Pass, RMSNorm, query_temperature
+from puna.models.decoder import Attention, Block, Pass, RMSNorm, query_temperature
 from puna.models.moe import MoE, Routes
 
 
@@ -26,7 +26,8 @@ def without(model: Decoder, feature: str) -> Decoder:
 
 def configured(model: Decoder, config: ModelConfig) -> Decoder:
     """The same weights under another configuration."""
-    other = Decoder(config, model.layers[0].attention.attention).to(model.dtype).eval()
+    first = cast(Block, model.layers[0])
+    other = Decoder(config, first.attention.attention).to(model.dtype).eval()
     other.load_state_dict(model.state_dict())
     return other
 
@@ -35,7 +36,7 @@ def _set(**changes: Any) -> Callable[[Decoder], Decoder]:
     return lambda model: configured(model, replace(model.config, **changes))
 
 
-def _scaled(**changes: float) -> Callable[[Decoder], Decoder]:
+def _scaled(**changes: Any) -> Callable[[Decoder], Decoder]:
     """Another stretching of the rotations."""
 
     def change(model: Decoder) -> Decoder:

@@ -68,6 +68,7 @@ NAMED: dict[str, list[Any]] = {
 GONE = "(absent)"
 # Fields as releases before transformers 5 wrote them, and contradictions between the two.
 TOGETHER: list[dict[str, Any]] = [
+    {"attention_chunk_size": None},
     {"rope_parameters": GONE},
     {"rope_parameters": GONE, "rope_theta": 10.0},
     {"rope_parameters": GONE, "rope_theta": 10.0, "rope_scaling": scaling(4.0, 1.0)},
@@ -101,9 +102,10 @@ def asked_of_peer(directory: Path, ids: Tensor) -> Tensor | None:
     import transformers
 
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True
         )
+        model, info = loaded
         whole = not info["missing_keys"] and not info["mismatched_keys"]
         return peer_logits(model.eval(), ids) if whole else None
     except Exception:  # the peer's own errors are of every kind

@@ -50,7 +50,7 @@ def peer_in_blocks(theirs: Any, ids: Tensor, size: int) -> Tensor:
     import transformers
 
     held = transformers.DynamicCache(config=theirs.config)
-    blocks = ids.split(size, 1)
+    blocks = torch.split(ids, size, 1)
     return torch.cat([theirs(b, past_key_values=held, use_cache=True).logits for b in blocks], 1)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ def started() -> Any:
     """The package's modules, with its model-parallel group of one process."""
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
-    from fairscale.nn.model_parallel import initialize
+    initialize = import_module("fairscale.nn.model_parallel.initialize")
 
     if not torch.distributed.is_initialized():
         with TemporaryDirectory() as directory:
@@ -36,9 +38,7 @@ def started() -> Any:
                 "gloo", init_method=f"file://{directory}/group", rank=0, world_size=1
             )
             initialize.initialize_model_parallel(1)
-    from llama_models.llama4 import args, datatypes, model
-
-    return args, datatypes, model
+    return [import_module(f"llama_models.llama4.{m}") for m in ("args", "datatypes", "model")]
 
 
 def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -81,8 +81,7 @@ def meta(shape: str) -> Found:
         }  # fmt: skip
     theirs, ours = pair(shape, **changes)
     config = ours.config
-    cuda, torch.Tensor.cuda = torch.Tensor.cuda, lambda self: self  # it knows no other device
-    try:
+    with patch.object(torch.Tensor, "cuda", lambda self: self):  # it knows no other device
         oracle = model.Transformer(
             args.ModelArgs(
                 dim=64, n_layers=8, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=128,
@@ -94,8 +93,6 @@ def meta(shape: str) -> Found:
                 max_batch_size=2, max_seq_len=64,
             )
         ).eval()  # fmt: skip
-    finally:
-        torch.Tensor.cuda = cuda
     oracle.load_state_dict(renamed(theirs.state_dict()))
     gaps = []
     for length in LENGTHS:

@@ -10,14 +10,14 @@ import json
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from puna.engine.cache import KVCache
 from puna.models import Decoder, load
-from puna.models.decoder import additive
+from puna.models.decoder import Block, additive
 
 CLOSE = 2e-6
 LENGTHS = (1, 7, 8, 9, 29)  # chunk - 1, chunk, chunk + 1, 3 chunks + 5
@@ -105,12 +105,12 @@ def peer(config: Any, std: float = 0.08) -> Any:
     """transformers' model with wide weights, evaluating."""
     import transformers
 
-    transformers.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
     llama3 = config.model_type == "llama"
     family = transformers.LlamaForCausalLM if llama3 else transformers.Llama4ForCausalLM
-    model = family(config).eval()
-    spread(model, std=std)
+    model: Any = family(config)
+    spread(model.eval(), std=std)
     return model
 
 
@@ -123,7 +123,7 @@ def ours_of(theirs: Any, dtype: str = "fp32", **edits: Any) -> Decoder:
         return load(directory, DTYPES[dtype])[0]
 
 
-def cast(theirs: Any, dtype: str) -> Any:
+def reloaded(theirs: Any, dtype: str) -> Any:
     """The peer's model as it loads itself in another dtype: its rotations stay fp32."""
     with TemporaryDirectory() as directory:
         theirs.save_pretrained(directory)
@@ -137,11 +137,11 @@ def pair(
     theirs = peer(peer_config(shape, **changes), std)
     ours = ours_of(theirs, dtype, **_EDITS.get(shape, {}))
     if dtype != "fp32":
-        theirs = cast(theirs, dtype)
+        theirs = reloaded(theirs, dtype)
     theirs.set_attn_implementation(backend)
     if backend == "eager":
         for layer in ours.layers:
-            layer.attention.attention = eager_fp32 if "llama" in shape else eager
+            cast(Block, layer).attention.attention = eager_fp32 if "llama" in shape else eager
     return theirs, ours
 
 
@@ -202,7 +202,7 @@ def cached_logits(
     rows, count = ids.shape
     cache = KVCache(model.config, rows, capacity or count, model.dtype)
     places = torch.arange(count).expand(rows, count)
-    blocks = zip(ids.split(sizes, 1), places.split(sizes, 1), strict=True)
+    blocks = zip(torch.split(ids, sizes, 1), torch.split(places, sizes, 1), strict=True)
     return torch.cat([logits(model, i, positions_BT=p, cache=cache) for i, p in blocks], 1)
 
 

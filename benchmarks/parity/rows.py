@@ -46,10 +46,10 @@ def peer_cached(theirs: Any, ids: Tensor, sizes: list[int], static: bool) -> Ten
     """The peer's logits from blocks of these sizes through a cache of its own."""
     import transformers
 
-    held = transformers.DynamicCache(config=theirs.config)
+    held: Any = transformers.DynamicCache(config=theirs.config)
     if static:
         held = transformers.StaticCache(config=theirs.config, max_cache_len=64)
-    blocks = ids.split(sizes, 1)
+    blocks = torch.split(ids, sizes, 1)
     return torch.cat([theirs(b, past_key_values=held, use_cache=True).logits for b in blocks], 1)
 
 
@@ -152,7 +152,8 @@ def _beside() -> Found:
 
 def shifted(shape: str, shift: int) -> Found:
     """All positions moved alike: only distances count, where there is no temperature."""
-    theirs, ours = pair(shape, **({} if "llama" in shape else {"attn_temperature_tuning": False}))
+    changes: dict[str, Any] = {} if "llama" in shape else {"attn_temperature_tuning": False}
+    theirs, ours = pair(shape, **changes)
     ids = tokens(2, COUNT)
     expected = peer_logits(theirs, ids)
     places = torch.arange(COUNT).expand(2, COUNT)
