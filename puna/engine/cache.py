@@ -152,11 +152,13 @@ class KVCache:
         return _Plan(self._index(slots_B1, valid_BT, size), read, mask_B1S.unsqueeze(1))
 
     def _plan_block(self, positions_BT: Tensor, valid_BT: Tensor | None, size: int) -> _Plan:
-        held_B1 = positions_BT[:, :1] % size
         grid_BT = positions_BT // size
+        index = self._index(positions_BT % size, _landing(grid_BT, valid_BT), size)
+        if bool((positions_BT == positions_BT[:1]).all()):  # then one mask serves all rows
+            positions_BT, grid_BT = positions_BT[:1], grid_BT[:1]
+        held_B1 = positions_BT[:, :1] % size
         most = int(held_B1.max())
         read = min(size, _round_up(most))
-        index = self._index(positions_BT % size, _landing(grid_BT, valid_BT), size)
         same_BT = grid_BT == grid_BT[:, :1]
         if not read and bool(same_BT.all()):
             return _Plan(index, 0, None)

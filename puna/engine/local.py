@@ -48,6 +48,8 @@ def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
     return len(request.prompt_ids), request.prompt_ids, tuple(map(str, request.key))
 
 
+_PREFILL = 2048  # tokens of a prompt at once
+
 Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.Tensor]
 """(last ids [B], their positions [B], cache, routes or None) -> logits [B, V]."""
 
@@ -149,25 +151,36 @@ class Engine:
     def _prefill(
         self, prompts: list[tuple[int, ...]], cache: KVCache, moe: bool
     ) -> tuple[torch.Tensor, dict[tuple[int, ...], np.ndarray[Any, Any]]]:
-        device = self.model.device
+        model, device = self.model, self.model.device
         lengths = torch.tensor([len(p) for p in prompts])
         width = int(lengths.max())
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for i, prompt in enumerate(prompts):
             ids[i, : len(prompt)] = torch.tensor(prompt)
         positions = torch.arange(width).expand(len(prompts), width)
-        valid = None if bool((lengths == width).all()) else positions < lengths[:, None]
-        routes = Routes() if moe else None
-        cache.begin(positions.to(device), None if valid is None else valid.to(device))
-        hidden = self.model(
-            ids.to(device), positions.to(device), cache=cache, routes=routes, begun=True
-        )
-        last = hidden[torch.arange(len(prompts)), (lengths - 1).to(device)]
+        valid = positions < lengths[:, None]
+        ids, positions, valid = ids.to(device), positions.to(device), valid.to(device)
+        last = torch.empty(len(prompts), model.config.hidden_size, dtype=model.dtype, device=device)
+        recorded: list[torch.Tensor] = []
+        # In blocks, so that the mask over what the cache holds stays small beside it.
+        for start in range(0, width, _PREFILL):
+            block = slice(start, start + _PREFILL)
+            routes = Routes() if moe else None
+            kept = None if bool(valid[:, block].all()) else valid[:, block]
+            cache.begin(positions[:, block], kept)
+            hidden = model(
+                ids[:, block], positions[:, block], cache=cache, routes=routes, begun=True
+            )
+            ends = lengths - 1 - start
+            rows = ((ends >= 0) & (ends < hidden.shape[1])).nonzero()[:, 0]
+            last[rows.to(device)] = hidden[rows.to(device), ends[rows].to(device)]
+            if routes is not None:
+                recorded.append(routes.recorded)
         found: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
-        if routes is not None:
-            recorded = routes.recorded.cpu().numpy()
-            found = {p: recorded[i, : len(p)] for i, p in enumerate(prompts)}
-        return self.model.logits(last), found
+        if moe:
+            taken = torch.cat(recorded, 1).cpu().numpy()
+            found = {p: taken[i, : len(p)] for i, p in enumerate(prompts)}
+        return model.logits(last), found
 
 
 class _Run:

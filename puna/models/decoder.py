@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -22,6 +23,13 @@ from puna.models.rope import Rope
 
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 """(q_BHTD, k_BKSD, v_BKSD, additive mask or None for causal, scale) -> out_BHTD."""
+
+Runs = tuple[tuple[int, ...], ...]
+"""Lengths of the runs that a row falls into, causal inside and closed to each other; of each row,
+or once for all rows."""
+
+# Above this many tokens a row is attended to run by run: a mask would grow with the square.
+LONGEST_MASK = 4096
 
 
 class Cache(Protocol):
@@ -60,6 +68,24 @@ def sdpa(
     )
 
 
+def attend(
+    attention: AttentionFn,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | Runs | None,
+    scale: float,
+) -> Tensor:
+    """`attention` under a mask, or over one run after the other, which needs none."""
+    if not isinstance(mask, tuple):
+        return attention(q, k, v, mask, scale)
+    if len(mask) > 1:
+        alone = [slice(i, i + 1) for i in range(len(mask))]
+        return torch.cat([attend(attention, q[i], k[i], v[i], mask[i], scale) for i in alone])
+    runs = zip(*(torch.split(x, list(mask[0]), 2) for x in (q, k, v)), strict=True)
+    return torch.cat([attention(q, k, v, None, scale) for q, k, v in runs], 2)
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, in fp32 and cast back before the weight, as both families have it."""
 
@@ -82,8 +108,8 @@ class Pass:
 
     factors: tuple[Tensor, ...]
     temperature: Tensor | None
-    local_mask: Tensor | None
-    global_mask: Tensor | None
+    local_mask: Tensor | Runs | None
+    global_mask: Tensor | Runs | None
     cache: Cache | None
     routes: Routes | None
     tree: PrefixTree | None
@@ -123,7 +149,7 @@ class Attention(nn.Module):
         mask = plan.local_mask if self.local else plan.global_mask
         if plan.cache is not None:
             k, v, mask = plan.cache.update(self.layer, k, v)
-        mixed = self.attention(q, k, v, mask, self.scale).transpose(1, 2)
+        mixed = attend(self.attention, q, k, v, mask, self.scale).transpose(1, 2)
         if plan.tree is not None:
             mixed = plan.tree.gather(mixed)
         out: Tensor = self.out(mixed.reshape(rows, tokens, heads * width))
@@ -272,13 +298,18 @@ class Decoder(nn.Module):
             places = torch.arange(tokens, device=device)[None] if positions is None else positions
             temperature = query_temperature(places, config.floor_scale, config.attn_scale)
             temperature = temperature[..., None, None]
-        local = everywhere = None
+        local: Tensor | Runs | None = None
+        everywhere: Tensor | Runs | None = None
         if tree is not None:  # attention sees rows, whose positions are 0, 1, 2 ...
             tokens, positions = largest + 1, None
         if cache is None:
-            local, everywhere = masks(
-                tokens, positions, documents, config.attention_chunk, largest, device, self.dtype
-            )
+            chunk = config.attention_chunk
+            if tokens <= LONGEST_MASK:
+                local, everywhere = masks(
+                    tokens, positions, documents, chunk, largest, device, self.dtype
+                )
+            else:
+                local, everywhere = runs(tokens, positions, documents, chunk, largest, device)
         return Pass(factors, temperature, local, everywhere, cache, routes, tree)
 
 
@@ -324,6 +355,35 @@ def masks(
         return global_mask, global_mask
     assert local is not None
     return additive(local[:, None], dtype), global_mask
+
+
+def runs(
+    tokens: int,
+    positions: Tensor | None,
+    documents: Tensor | None,
+    chunk: int | None,
+    largest: int,
+    device: torch.device,
+) -> tuple[Runs | None, Runs | None]:
+    """What `masks` says, as the runs of local and of global layers; None where a row is one run."""
+    labels = [] if documents is None else [documents]
+    everywhere = _lengths(labels)
+    if chunk is None or largest < chunk:
+        return everywhere, everywhere
+    places = torch.arange(tokens, device=device)[None] if positions is None else positions
+    return _lengths([*labels, places // chunk]), everywhere
+
+
+def _lengths(labels_BT: list[Tensor]) -> Runs | None:
+    """The lengths of the runs of equal labels in each row."""
+    if not labels_BT:
+        return None
+    changes_BT = sum((x.diff(dim=1) != 0 for x in labels_BT), torch.tensor(False))
+    out = []
+    for changes in changes_BT.cpu():
+        edges = [0, *(changes.nonzero()[:, 0] + 1).tolist(), changes.numel() + 1]
+        out.append(tuple(b - a for a, b in pairwise(edges)))
+    return tuple(out)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

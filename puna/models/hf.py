@@ -42,6 +42,12 @@ def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Dec
     with torch.no_grad():
         for name, target, part in _names(model):
             source.copy(name, target, part)
+        if model.head is None and "lm_head.weight" in source.files:
+            own = torch.empty_like(model.embed)
+            source.copy("lm_head.weight", own, None)
+            if not torch.equal(own, model.embed):
+                what = f"{source.where}: lm_head.weight is not the embedding, tie_word_embeddings"
+                raise UserError(f"{what} = True in config.json", "set tie_word_embeddings to false")
     return model.eval(), config
 
 

@@ -23,8 +23,25 @@ _FIXED: dict[str, Any] = {
     "num_experts_per_tok": 1,
     "router_jitter_noise": 0.0,
     "pretraining_tp": 1,
+    "is_causal": True,
+    "partial_rotary_factor": 1.0,
     "quantization_config": None,
 }
+# What kind of value a field holds, where one is given. Above the limit nothing can be built.
+_WHOLE = {
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "intermediate_size_mlp", "num_key_value_heads", "head_dim", "max_position_embeddings",
+    "num_local_experts", "interleave_moe_layer_step", "no_rope_layer_interval", "floor_scale",
+    "attention_chunk_size", "bos_token_id", "pad_token_id", "original_max_position_embeddings",
+}  # fmt: skip
+_LIMITS = {"num_hidden_layers": 4096}
+_LIMIT = 1 << 31
+_NUMBERS = {
+    "rms_norm_eps", "attn_scale", "initializer_range", "rope_theta", "factor", "low_freq_factor",
+    "high_freq_factor",
+}  # fmt: skip
+_KINDS = {"use_qk_norm": bool, "attn_temperature_tuning": int, "tie_word_embeddings": bool}
+_LISTS = {"moe_layers": int, "no_rope_layers": int, "layer_types": str}
 _SAME = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -58,20 +75,21 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
         kind = data.get("model_type", "llama4_text")
     if kind not in ("llama", "llama4_text"):
         raise _refusal(path, "model_type", kind, "llama, llama4 or llama4_text")
+    _check_kinds(data, path)
     for name, only in _FIXED.items():
         if data.get(name, only) not in (only, None):
             raise _refusal(path, name, data[name], repr(only))
     values = {ours: _field(data, theirs, path) for theirs, ours in _SAME.items()}
     heads, width = values["num_heads"], values["hidden_size"]
-    theta, scaling = _rope(data, path)
-    eos = data.get("eos_token_id")
+    theta, scaling = _rope(data, kind, path)
+    eos, spread = data.get("eos_token_id"), data.get("initializer_range")
     values |= {
         "num_kv_heads": data.get("num_key_value_heads") or heads,
         "head_dim": data.get("head_dim") or width // heads,
         "rope_theta": theta,
         "rope_scaling": scaling,
         "tie_embeddings": bool(data.get("tie_word_embeddings", False)),
-        "initializer_range": data.get("initializer_range", 0.02),
+        "initializer_range": 0.02 if spread is None else spread,
         "bos_id": data.get("bos_token_id"),
         "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
         "pad_id": data.get("pad_token_id"),
@@ -154,16 +172,52 @@ def _layer_kinds(data: Mapping[str, Any], layers: int, path: Path) -> dict[str, 
     return {"moe_every": moe_every, "nope_every": nope_every}
 
 
-def _rope(data: Mapping[str, Any], path: Path) -> tuple[float, RopeScaling | None]:
-    """Theta and scaling, from `rope_parameters` (since 5.0) or from the two older fields."""
-    table = data.get("rope_parameters") or data.get("rope_scaling") or {}
-    theta = table.get("rope_theta", data.get("rope_theta", 500_000.0))
-    kind = table.get("rope_type", table.get("type", "default"))
-    if kind == "default":
+def _rope(data: Mapping[str, Any], kind: str, path: Path) -> tuple[float, RopeScaling | None]:
+    """Theta and scaling, from `rope_parameters` (since 5.0) or from the two older fields.
+
+    Where both generations are there, transformers lets the older `rope_scaling` decide.
+    """
+    table = data.get("rope_scaling") or data.get("rope_parameters") or {}
+    if not isinstance(table, Mapping):
+        raise _refusal(path, "rope_parameters", table, "a table")
+    _check_kinds(table, path)
+    if table.get("partial_rotary_factor", 1.0) != 1.0:
+        raise _refusal(path, "partial_rotary_factor", table["partial_rotary_factor"], "1.0")
+    theta = table.get("rope_theta", data.get("rope_theta"))
+    if theta is None:
+        theta = 10_000.0 if kind == "llama" else 500_000.0
+    rope_type = table.get("rope_type", table.get("type", "default"))
+    if rope_type == "default":
         return theta, None
-    if kind != "llama3":
-        raise _refusal(path, "rope_type", kind, "default or llama3")
-    return theta, RopeScaling(**{ours: _field(table, t, path) for t, ours in _SCALING.items()})
+    if rope_type != "llama3":
+        raise _refusal(path, "rope_type", rope_type, "default or llama3")
+    # Beside the table it outweighs what is in the table.
+    known = {name: data[name] for name in _SCALING if name in data}
+    return theta, RopeScaling(
+        **{ours: _field({**table, **known}, theirs, path) for theirs, ours in _SCALING.items()}
+    )
+
+
+def _check_kinds(data: Mapping[str, Any], path: Path) -> None:
+    """Refuse a field that holds another kind of value than it must."""
+    for name, value in data.items():
+        if value is None:
+            continue
+        limit = _LIMITS.get(name, _LIMIT)
+        if name in _WHOLE and not (type(value) is int and abs(value) < limit):
+            raise _refusal(path, name, value, f"a whole number below {limit}")
+        if name in _NUMBERS and not (type(value) in (int, float) and abs(value) < 1e18):
+            raise _refusal(path, name, value, "a number")
+        if name in _KINDS and not isinstance(value, _KINDS[name]):
+            raise _refusal(path, name, value, "true or false")
+        if name in _LISTS:
+            kind = _LISTS[name]
+            if not (isinstance(value, list) and all(isinstance(x, kind) for x in value)):
+                raise _refusal(path, name, value, f"a list of {kind.__name__}")
+        if name == "eos_token_id":
+            ids = value if isinstance(value, list) else [value]
+            if not all(type(x) is int for x in ids):
+                raise _refusal(path, name, value, "a token id, or a list of them")
 
 
 def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
@@ -173,7 +227,7 @@ def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
 
 
 def _field(data: Mapping[str, Any], name: str, path: Path) -> Any:
-    if name not in data:
+    if data.get(name) is None and not (name in data and name == "attention_chunk_size"):
         raise UserError(f"{path} has no field {name}", "copy config.json from the model's source")
     return data[name]
 

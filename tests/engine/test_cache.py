@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from puna.engine.cache import KVCache
-from puna.models import Decoder, ModelConfig, build
+from puna.models import Decoder, ModelConfig, build, preset
 
 CLOSE = 2e-6
 CONFIG = ModelConfig(
@@ -156,3 +156,14 @@ def test_local_layers_hold_one_chunk() -> None:
         expected = 3 * (3 * 8 + capacity) * row + waste
         assert KVCache(CONFIG, 3, capacity).bytes == expected
     assert KVCache(replace(CONFIG, attention_chunk=None), 3, 100).bytes > 3 * 4 * 100 * row
+
+
+@pytest.mark.parametrize(("length", "billion"), [(8192, 1.61), (131_072, 7.65), (1_048_576, 52.7)])
+def test_scouts_cache_is_a_chunk_for_each_local_layer(length: int, billion: float) -> None:
+    """bf16: 4096 bytes a token and layer; 12 layers hold all, 36 hold at most 8192 tokens."""
+    needed = 4096 * (12 * length + 36 * min(8192, length))
+    assert needed / 1e9 == pytest.approx(billion, rel=5e-3)
+    held = KVCache(preset("llama4-scout"), 1, length, torch.bfloat16, "meta").bytes
+    assert needed <= held <= 1.15 * needed
+    if length > 8192:
+        assert 4096 * 48 * length > 3 * held  # what a cache without chunks would take

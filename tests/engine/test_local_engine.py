@@ -84,8 +84,12 @@ def worst(made: Decoder, asked: list[Request], got: list[Completion], **how: obj
     return max(gaps)
 
 
+@pytest.mark.parametrize("block", [2048, 7])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logprobs_are_the_trainers_across_chunks_and_batches(shape: str) -> None:
+def test_logprobs_are_the_trainers_across_chunks_and_batches(
+    shape: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.local._PREFILL", block)
     asked = requests(14, 40)
     got = engine(shape).generate(asked)
     longest = max(len(r.prompt_ids) + len(c.ids) for r, c in zip(asked, got, strict=True))
@@ -109,7 +113,11 @@ def test_logprobs_are_under_the_sampling_temperature(heat: float) -> None:
     assert worst(model("dense"), asked, got) > 100 * CLOSE
 
 
-def test_routes_are_recorded_for_every_token_the_trainer_reads() -> None:
+@pytest.mark.parametrize("block", [2048, 7])
+def test_routes_are_recorded_for_every_token_the_trainer_reads(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.local._PREFILL", block)
     asked = requests(14, 40)
     for request, done in zip(asked, engine("moe").generate(asked), strict=True):
         assert done.routes is not None

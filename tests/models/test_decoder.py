@@ -1,9 +1,8 @@
-"""The decoder against transformers, and against itself: packing, casts, masks, feature switches."""
+"""The decoder against itself: packing, casts, masks, runs, gradients (peers: test_parity)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,69 +13,10 @@ from puna.engine.cache import KVCache
 from puna.models import Decoder, ModelConfig, Routes
 from puna.models.decoder import masks, query_temperature, restart
 
-from .conftest import assert_same_bits, peer, tokens, wide
+from .conftest import tokens, wide
 
 CACHED = 2e-6
 WIDE_MARGIN = 100 * CACHED
-LENGTHS = (1, 7, 8, 9, 29)  # chunk - 1, chunk, chunk + 1, 3 chunks + 5
-
-SCOUT_SCALING = {
-    "rope_type": "llama3",
-    "rope_theta": 500_000.0,
-    "factor": 16.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 1.0,
-    "original_max_position_embeddings": 64,
-}
-
-
-def hf_llama4(**changes: Any) -> Any:
-    transformers = pytest.importorskip("transformers")
-    values: dict[str, Any] = {
-        "vocab_size": 128,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "intermediate_size_mlp": 128,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "num_local_experts": 4,
-        "attention_chunk_size": 8,
-        "floor_scale": 4,
-        "max_position_embeddings": 256,
-        "pad_token_id": 0,
-    }
-    return transformers.Llama4TextConfig(**(values | changes))
-
-
-LLAMA4 = {
-    "scout": {"interleave_moe_layer_step": 1, "rope_parameters": SCOUT_SCALING},
-    "maverick": {"interleave_moe_layer_step": 2, "use_qk_norm": False},
-}
-
-
-def llama4_peer(directory: Path, kind: str) -> tuple[Any, Decoder]:
-    transformers = pytest.importorskip("transformers")
-    return peer(directory, hf_llama4(**LLAMA4[kind]), transformers.Llama4ForCausalLM)
-
-
-def llama3_peer(directory: Path) -> tuple[Any, Decoder]:
-    transformers = pytest.importorskip("transformers")
-    scaling = SCOUT_SCALING | {"factor": 8.0, "high_freq_factor": 4.0}
-    config = transformers.LlamaConfig(
-        vocab_size=128,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        rope_parameters=scaling,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-    )
-    return peer(directory, config, transformers.LlamaForCausalLM)
 
 
 @torch.no_grad()
@@ -101,74 +41,6 @@ def without(model: Decoder, config: ModelConfig) -> Decoder:
     other = Decoder(config).eval()
     other.load_state_dict(model.state_dict())
     return other
-
-
-class WrongPhase(ModelConfig):
-    """NoPE at layers 0, 4, ... instead of 3, 7, ...: a mistake seen elsewhere."""
-
-    def is_nope(self, layer: int) -> bool:
-        return layer % self.nope_every == 0
-
-
-@pytest.mark.parametrize("kind", LLAMA4)
-def test_llama4_equals_transformers_bitwise(tmp_path: Path, kind: str) -> None:
-    theirs, ours = llama4_peer(tmp_path, kind)
-    for length in LENGTHS:
-        ids = tokens(2, length, seed=length)
-        with torch.no_grad():
-            expected = theirs(ids, use_cache=False).logits
-        assert_same_bits(logits(ours, ids), expected, f"{length} tokens")
-
-
-def test_llama3_equals_transformers_bitwise(tmp_path: Path) -> None:
-    theirs, ours = llama3_peer(tmp_path)
-    for length in LENGTHS:
-        ids = tokens(2, length, seed=length)
-        with torch.no_grad():
-            expected = theirs(ids, use_cache=False).logits
-        assert_same_bits(logits(ours, ids), expected, f"{length} tokens")
-
-
-@pytest.mark.parametrize("kind", [*LLAMA4, "llama3"])
-def test_cached_decoding_equals_transformers(tmp_path: Path, kind: str) -> None:
-    theirs, ours = llama3_peer(tmp_path) if kind == "llama3" else llama4_peer(tmp_path, kind)
-    ids = tokens(3, 29)
-    with torch.no_grad():
-        expected = theirs(ids, use_cache=False).logits
-        held, parts = None, []
-        for piece in ids.split([11, *[1] * 18], 1):
-            answer = theirs(piece, past_key_values=held, use_cache=True)
-            held, parts = answer.past_key_values, [*parts, answer.logits]
-    got = cached_logits(ours, ids, prompt=11)
-    torch.testing.assert_close(got, expected, rtol=0, atol=CACHED)
-    torch.testing.assert_close(got, torch.cat(parts, 1), rtol=0, atol=CACHED)
-
-
-@pytest.mark.parametrize(
-    "off",
-    ["attention_chunk", "nope_phase", "qk_norm", "temperature_tuning", "rope_scaling"],
-)
-def test_each_llama4_feature_is_visible(tmp_path: Path, off: str) -> None:
-    theirs, ours = llama4_peer(tmp_path, "scout")
-    if off == "nope_phase":
-        config: ModelConfig = WrongPhase(**vars(ours.config))
-    else:
-        config = replace(ours.config, **{off: None if "_c" in off or "rope" in off else False})
-    ids = tokens(2, 29)
-    with torch.no_grad():
-        expected = theirs(ids, use_cache=False).logits
-    broken = without(ours, config)
-    assert (logits(broken, ids) - expected).abs().max() > WIDE_MARGIN
-    assert (cached_logits(broken, ids, 11) - expected).abs().max() > WIDE_MARGIN
-
-
-def test_llama3_rope_scaling_is_visible(tmp_path: Path) -> None:
-    theirs, ours = llama3_peer(tmp_path)
-    ids = tokens(2, 29)
-    with torch.no_grad():
-        expected = theirs(ids, use_cache=False).logits
-    broken = without(ours, replace(ours.config, rope_scaling=None))
-    assert (logits(broken, ids) - expected).abs().max() > WIDE_MARGIN
 
 
 def test_packed_documents_equal_separate_runs(tiny: ModelConfig) -> None:
@@ -251,3 +123,31 @@ def test_training_goes_on_after_decoding_in_inference_mode(tiny: ModelConfig) ->
         cached_logits(model, tokens(2, 12), 5)
     model.logits(model(tokens(2, 12))).sum().backward()
     assert model.embed.grad is not None
+
+
+@pytest.mark.parametrize("chunk", [8, None])
+@pytest.mark.parametrize("packed", [True, False])
+def test_long_rows_run_by_run_equal_masked_ones(
+    tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch, packed: bool, chunk: int | None
+) -> None:
+    model = wide(replace(tiny, attention_chunk=chunk))
+    ids = tokens(2, 42)
+    lengths = ([13, 21, 5, 3], [1, 17, 24])
+    documents = torch.stack(
+        [torch.arange(len(n)).repeat_interleave(torch.tensor(n)) for n in lengths]
+    )
+    options = {"documents_BT": documents} if packed else {}
+    found = []
+    for longest in (42, 41):
+        monkeypatch.setattr("puna.models.decoder.LONGEST_MASK", longest)
+        model.zero_grad()
+        out = model.logits(model(ids, **options))
+        out.square().mean().backward()
+        grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((out.detach(), grads))
+    (masked, masked_grads), (by_runs, by_runs_grads) = found
+    torch.testing.assert_close(by_runs, masked, rtol=0, atol=CACHED)
+    torch.testing.assert_close(by_runs_grads, masked_grads, rtol=1e-4, atol=1e-6)
+    if packed or chunk:
+        whole = logits(without(model, replace(model.config, attention_chunk=None)), ids)
+        assert (by_runs - whole).abs().max() > WIDE_MARGIN

@@ -1,0 +1,77 @@
+"""What a case of parity is, and the list of all of them.
+
+`@case("packed documents", tolerance=2e-6)` above a function that returns what it `Found`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.parity.models import CLOSE, rows_matter
+
+MARGIN = 100
+
+
+@dataclass(frozen=True)
+class Found:
+    """The largest difference to the peer, and what it becomes with each feature left out."""
+
+    difference: float
+    off: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. A tolerance of 0 means equal to the bit, where the processor allows it.
+
+    On a processor whose products depend on the number of rows, `loose` stands in for 0.
+    """
+
+    name: str
+    measure: Callable[[], Found]
+    tolerance: float
+    peer: str
+    dtype: str
+    slow: bool
+    loose: float
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference that passes."""
+        return self.tolerance or (self.loose if rows_matter(self.dtype) else 0.0)
+
+    @property
+    def needed(self) -> float:
+        """The difference that leaving out a feature must make, so that the case can see it."""
+        return MARGIN * max(self.tolerance, CLOSE)
+
+    def blind(self, found: Found) -> list[str]:
+        """The features that could be left out without being noticed."""
+        return [name for name, seen in found.off.items() if not seen >= self.needed]
+
+    def passes(self, found: Found) -> bool:
+        """Whether the numbers agree, and would not have if a feature were missing."""
+        return found.difference <= self.allowed and not self.blind(found)
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(
+    name: str,
+    tolerance: float = CLOSE,
+    peer: str = "transformers",
+    dtype: str = "fp32",
+    slow: bool = False,
+    loose: float = CLOSE,
+) -> Callable[[Callable[[], Found]], Callable[[], Found]]:
+    """Put the function below into the list."""
+
+    def keep(measure: Callable[[], Found]) -> Callable[[], Found]:
+        assert name not in CASES, name
+        CASES[name] = Case(name, measure, tolerance, peer, dtype, slow, loose)
+        return measure
+
+    return keep

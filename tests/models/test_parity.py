@@ -1,0 +1,97 @@
+"""Every case of benchmarks/parity: equal to other implementations, and able to see a difference."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from benchmarks.parity.case import Case, Found
+from benchmarks.parity.cases import CASES, missing
+from puna.models import ModelConfig, RopeScaling
+from puna.models.rope import frequencies
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if c.slow else ()) for n, c in CASES.items()],
+)
+@pytest.mark.timeout(1800)
+def test_parity(name: str) -> None:
+    case = CASES[name]
+    if lacking := missing(case.peer):
+        pytest.skip(lacking)
+    found = case.measure()
+    assert found.difference <= case.allowed, found.note
+    assert found.off, "a case without a feature to leave out proves nothing"
+    assert case.blind(found) == []
+
+
+@pytest.mark.parametrize(
+    ("difference", "seen", "passes"),
+    [(2e-6, 3e-4, True), (3e-6, 3e-4, False), (0.0, 1e-4, False), (float("nan"), 3e-4, False)],
+)
+def test_a_case_fails_for_a_difference_and_for_blindness(
+    difference: float, seen: float, passes: bool
+) -> None:
+    case = Case("case", lambda: Found(0.0), 2e-6, "transformers", "fp32", False, 2e-6)
+    assert case.passes(Found(difference, {"feature": seen})) is passes
+    assert not case.passes(Found(0.0, {"feature": float("nan")}))
+
+
+def divisors(factor: float, high: float) -> torch.Tensor:
+    shape = ModelConfig("llama3", 128, 128, 1, 1, 1, 128, 8)
+    scaled = ModelConfig(
+        "llama3", 128, 128, 1, 1, 1, 128, 8, rope_scaling=RopeScaling(factor, 1.0, high, 8192)
+    )
+    return frequencies(shape) / frequencies(scaled)
+
+
+def test_scouts_rotations_step_at_pair_35() -> None:
+    assert torch.equal(divisors(16.0, 1.0), torch.tensor([1.0] * 35 + [16.0] * 29))
+
+
+def test_llama31s_rotations_by_hand() -> None:
+    """Pairs 0 to 28 stay, 29 to 34 are blended, the rest is divided."""
+    blended = [1.21, 1.55, 2.03, 2.70, 3.68, 5.26]
+    expected = torch.tensor([1.0] * 29 + blended + [8.0] * 29)
+    torch.testing.assert_close(divisors(8.0, 4.0), expected, atol=6e-3, rtol=0)
+
+
+LONG = """
+import resource, torch
+from puna.engine.cache import KVCache
+from puna.engine.local import Engine, Request
+from puna.engine.policy import SamplingParams
+from puna.models import ModelConfig, build
+from puna.text.tokenizer import Tokenizer
+torch.set_num_threads(1)
+config = ModelConfig(
+    "llama4", 300, 32, 4, 2, 1, 16, 32, attention_chunk=8192, nope_every=4, qk_norm=True,
+    temperature_tuning=True, max_positions=32768,
+)
+model, ids = build(config).eval(), torch.randint(0, 256, (1, 24000))
+engine = Engine(model, Tokenizer.train(["the llama of the puna"] * 3, 300), 0)
+request = Request(tuple(ids[0].tolist()), SamplingParams(max_tokens=2), ("long",))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+start = peak()
+with torch.no_grad():
+    model(ids)
+whole = peak()
+engine.generate([request])
+print(whole - start, peak() - start)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+def test_a_long_row_needs_no_square_mask() -> None:
+    """24,000 tokens squared are 2,200 MiB in fp32; one pass and a prefill stay far below."""
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, check=True)
+    one_pass, prefill = map(int, done.stdout.split())
+    assert one_pass < 400
+    assert prefill < 800
