@@ -19,17 +19,19 @@ _FEW = 4
 
 
 class Linear(nn.Module):
-    """Bias-free projection [out, in]; the weight is cast to the activation's dtype."""
+    """Projection [out, in], mostly without bias; weights are cast to the activation's dtype."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [..., in] to [..., out]."""
-        weight = self.weight
+        weight, bias = self.weight, self.bias
         # Comparing first: a cast that does nothing still costs a seventh of a small product.
-        return F.linear(x, weight if weight.dtype == x.dtype else weight.to(x.dtype))
+        weight = weight if weight.dtype == x.dtype else weight.to(x.dtype)
+        return F.linear(x, weight, bias if bias is None else bias.to(x.dtype))
 
 
 class GatedMLP(nn.Module):
