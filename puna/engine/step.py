@@ -84,9 +84,8 @@ class Step:
 
     def _fold(self, block: Block) -> _Layer:
         attention, feed_forward = block.attention, block.feed_forward
-        qkv = self._rows(attention, attention.qkv.weight * block.attention_norm.weight)
-        bias = attention.qkv.bias
-        bias = None if bias is None else self._rows(attention, bias)
+        weight, bias = attention.qkv.effective(), attention.qkv.bias
+        qkv = self._rows(attention, weight * block.attention_norm.weight)
         gains = None
         if attention.q_norm is not None and attention.k_norm is not None:
             counts = torch.tensor([attention.heads, attention.keys])
@@ -95,9 +94,11 @@ class Step:
             gains = torch.stack((gains, gains[:, self.swap]))
         gate_up = down = None
         if not isinstance(feed_forward, MoE):
-            gate_up = feed_forward.gate_up.weight * block.feed_forward_norm.weight
-            down = feed_forward.down.weight.t()
-        return _Layer(block, qkv, bias, gains, attention.out.weight.t(), gate_up, down)
+            gate_up = feed_forward.gate_up.effective() * block.feed_forward_norm.weight
+            down = feed_forward.down.effective().t()
+        biases = None if bias is None else self._rows(attention, bias)
+        out = attention.out.effective().t()
+        return _Layer(block, qkv, biases, gains, out, gate_up, down)
 
     def _rows(self, attention: Attention, qkv: Tensor) -> Tensor:
         """Rows for q and k, for both swapped where they are rotated, and for v."""
