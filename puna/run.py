@@ -85,7 +85,7 @@ def _require_sources(stages: Sequence[Planned]) -> None:
     kinds = {s.id: s.kind for s in stages}
     for stage in stages:
         if stage.kind == "eval":
-            if not stage.parents:
+            if not stage.parents and "init" not in stage.settings:
                 what = f"stage '{stage.base}': nothing to evaluate"
                 raise UserError(what, 'add from = ["sft", "rl"]')
             sources = stage.parents
