@@ -74,6 +74,7 @@ def test_every_family_goes_through_the_recipe(tmp_path: Path, family: str) -> No
     assert len(list(source.glob("*.safetensors"))) > 1
     done = post_train(tmp_path)
     assert done.code == 0, done.err
+    assert "could not be written" not in done.err + done.out  # the report names "init" too
     record = json.loads((tmp_path / "run" / "eval" / "stage.json").read_text())
     assert [s["stage"] for s in record["result"]["scores"]] == ["init", "sft", "rl"]
     before, after = load(source)[0], load(tmp_path / "run" / "rl" / "model")[0]
@@ -138,16 +139,10 @@ def test_a_directory_that_cannot_serve_is_one_line(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", "qwen3")
     (source / "tokenizer.json").rename(tmp_path / "kept.json")
     assert "no tokenizer.json in model; name" in post_train(tmp_path).error
-    Tokenizer.train(["one and one is two" * 3], 400).save(source)
-    larger = Tokenizer.load(source)
-    special = {"added_tokens": [{"id": 300, "content": "<|more|>", "special": True,
-        "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}]}  # fmt: skip
-    data = json.loads((source / "tokenizer.json").read_text())
-    assert larger.vocab_size <= 300
-    data["added_tokens"] += special["added_tokens"]
-    (source / "tokenizer.json").write_text(json.dumps(data))
-    assert "the tokenizer in model has ids up to 300; config.json gives the model 300" in (
-        post_train(tmp_path).error
-    )
+    larger = Tokenizer.train(["one and one is two, and so on"], 400)
+    larger.save(source)
+    told = f"the tokenizer in model has ids up to {larger.vocab_size - 1}; config.json gives the"
+    assert larger.vocab_size > 300
+    assert told in post_train(tmp_path).error
     (source / "config.json").unlink()
     assert "no model in model; name a finished stage" in post_train(tmp_path).error

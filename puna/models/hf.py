@@ -29,6 +29,7 @@ _BIAS = "puna.layers.{}.expert_bias"
 _MULTIMODAL = "language_model."
 # What the text model has no use for: the image encoder, and tables that older releases stored.
 _OTHERS = re.compile(r"vision_model\.|multi_modal_projector\.|.*\.rotary_emb\.inv_freq$")
+_WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _DTYPES = ("F32", "F16", "BF16")
 
 
@@ -86,8 +87,9 @@ def save(
         size, total = size + mine, total + mine
     files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     files = files if len(shards) > 1 else [_WEIGHTS]
-    for old in directory.glob("model*.safetensors*"):
-        old.unlink()
+    for old in directory.iterdir():
+        if _WRITTEN.fullmatch(old.name):
+            old.unlink()
     for file, shard in zip(files, shards, strict=True):
         tensors = {n: piece.to("cpu", kept).contiguous() for n, (piece, kept) in shard.items()}
         save_file(tensors, directory / file, metadata={"format": "pt"})

@@ -92,10 +92,10 @@ def test_shards_have_an_index_and_come_back(tmp_path: Path) -> None:
 
 def test_another_number_of_shards_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     save(wide(SMALL, seed=0), tmp_path, max_shard_bytes=60_000)
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model-of-mine.safetensors").write_text("mine")
     save(wide(SMALL, seed=1), tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["config.json", "model.safetensors", "notes.txt"]
+    assert names == ["config.json", "model-of-mine.safetensors", "model.safetensors"]
     assert torch.equal(load(tmp_path)[0].embed, wide(SMALL, seed=1).embed)
 
 
