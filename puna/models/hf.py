@@ -41,7 +41,7 @@ def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Dec
     and value for what this decoder does not compute.
     """
     directory = Path(directory)
-    config = config_from_hf(_read_json(directory / "config.json"), directory / "config.json")
+    config = _config(directory / "config.json")
     with torch.device("meta"):
         model = Decoder(config)
     model = model.to(dtype).to_empty(device="cpu")
@@ -140,6 +140,15 @@ def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
     yield "model.norm.weight", own["norm.weight"], None
     if model.head is not None:
         yield "lm_head.weight", own["head.weight"], None
+
+
+def _config(path: Path) -> ModelConfig:
+    """The shape in `path`. Raises UserError also where a field is of another kind than it must."""
+    data = _read_json(path)
+    try:
+        return config_from_hf(data, path)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
 
 
 def _files(directory: Path, wanted: Mapping[str, Any], tied: bool) -> dict[Path, list[str]]:

@@ -132,15 +132,12 @@ def _remap(name: str, file: str | None) -> Callable[[Path], None]:
     return change
 
 
-def _other_architecture(directory: Path) -> None:
-    config = json.loads((directory / "config.json").read_text())
-    text = json.dumps(config | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})
-    (directory / "config.json").write_text(text)
+def _config(**changes: object) -> Callable[[Path], None]:
+    def change(directory: Path) -> None:
+        config = json.loads((directory / "config.json").read_text())
+        (directory / "config.json").write_text(json.dumps(config | changes))
 
-
-def _other_family(directory: Path) -> None:
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    return change
 
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
@@ -160,8 +157,14 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "outside": (_remap(QUERY, "../secret.safetensors"), "lies in '../secret.safetensors', not in"),
     "absolute": (_remap(QUERY, "/etc/passwd"), "lies in '/etc/passwd', not in a file beside"),
     "no file": (_remap(QUERY, "absent.safetensors"), r"no file .*absent\.safetensors"),
-    "architecture": (_other_architecture, "model_type = 'gpt2' is not supported; needs one of"),
-    "family": (_other_family, r"has no tensor model.layers.0.self_attn.k_proj.bias"),
+    "architecture": (
+        _config(model_type="gpt2"),
+        "model_type = 'gpt2' is not supported; needs one of",
+    ),
+    "text for a number": (_config(hidden_size="64"), r"config\.json is broken: TypeError"),
+    "no heads": (_config(num_attention_heads=0, head_dim=None), r"config\.json is broken: ZeroDiv"),
+    "text for a table": (_config(rope_scaling="yarn"), r"config\.json is broken: AttributeError"),
+    "family": (_config(model_type="qwen2"), r"has no tensor model.layers.0.self_attn.k_proj.bias"),
 }
 
 
