@@ -89,6 +89,7 @@ KEYS: dict[str, dict[str, str]] = {
     "common": {
         "init": "A model directory to start from instead of a parent stage: any run's stage, or "
         "any Hugging Face checkpoint of a supported family.",
+        "lora": "Trains low-rank adapters alone; see [lora](#lora). None: all weights.",
         "steps": "Optimiser steps.",
         "optim": "The optimiser; see [optim](#optim).",
         "save_every": "Steps between checkpoints.",
@@ -178,6 +179,7 @@ KEYS: dict[str, dict[str, str]] = {
     },
     "eval": {
         "envs": "Environments: names, `./file.py`, or tables with `id` and settings.",
+        "init": "A model directory to score beside the stages of `from`, as `init`.",
         "n": "Test tasks of each environment.",
         "k": "Episodes of each task.",
         "temperature": "Of sampling; 0, greedy, is what comparisons should use.",
@@ -192,6 +194,13 @@ KEYS: dict[str, dict[str, str]] = {
         "eps": "AdamW's epsilon.",
         "weight_decay": "On matrices only.",
         "clip": "The largest gradient norm; 0: no limit.",
+    },
+    "lora": {
+        "rank": "Columns of an adapter: how much it can change.",
+        "alpha": "The increment is `alpha / rank` times the adapter's product.",
+        "targets": "What is adapted, of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, "
+        "`up_proj`, `down_proj` (of dense layers and shared experts), `experts.gate_up_proj` and "
+        "`experts.down_proj`; empty: all that the model has.",
     },
     "loss": {
         "clip_low": "The ratio of probabilities is bounded below by 1 minus this.",
@@ -246,6 +255,7 @@ def recipes() -> str:
     for name, module, cls in (
         ("optim", "puna.train.optim", "OptimConfig"),
         ("loss", "puna.train.loss", "PolicyLoss"),
+        ("lora", "puna.models.lora", "LoraConfig"),
     ):
         parts.append(section(name, name, getattr(importlib.import_module(module), cls), used))
     parts.append(section("machine", "machine", MachineConfig, used))

@@ -24,7 +24,6 @@ from puna.core.files import (
     explain,
     locked,
     remove_leftovers,
-    sha256_file,
     sha256_json,
     write_json,
 )
@@ -33,7 +32,7 @@ from puna.core.journal import Journal, read
 from puna.core.machine import MachineConfig, choose_machine, commit, versions
 from puna.core.progress import Progress
 from puna.core.recipe import Planned, Recipe, needed, plan, read_recipe
-from puna.core.runs import read_machine, require_device
+from puna.core.runs import read_machine, require_device, weights_hash
 from puna.core.stage import Machine, StageContext, StageError, Stopwatch
 from puna.core.threads import default_threads, set_threads
 
@@ -86,7 +85,7 @@ def _require_sources(stages: Sequence[Planned]) -> None:
     kinds = {s.id: s.kind for s in stages}
     for stage in stages:
         if stage.kind == "eval":
-            if not stage.parents:
+            if not stage.parents and "init" not in stage.settings:
                 what = f"stage '{stage.base}': nothing to evaluate"
                 raise UserError(what, 'add from = ["sft", "rl"]')
             sources = stage.parents
@@ -295,9 +294,8 @@ def _run_stage(stage: Planned, ctx: StageContext, journal: Journal) -> dict[str,
         "versions": versions(),
         "result": result,
     }
-    weights = ctx.dir / "model" / "model.safetensors"
-    if weights.exists():
-        record["weights"] = sha256_file(weights)
+    if any((ctx.dir / "model").glob("*.safetensors")):
+        record["weights"] = weights_hash(ctx.dir / "model")
     record["fingerprint"] = _identify(record)
     write_json(done, record, "stage")
     _drop_checkpoints(ctx.dir)

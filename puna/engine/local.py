@@ -29,6 +29,7 @@ from puna.engine.cache import KVCache
 from puna.engine.policy import Completion, SamplingParams
 from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
+from puna.models.lora import load_learned
 from puna.models.moe import Routes
 from puna.models.vocab import check_vocab
 from puna.text.template import stop_ids
@@ -82,8 +83,8 @@ class Engine:
         self._stops = self._stops[:0]
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Replace the parameters (cast to the engine's dtype) and name their version."""
-        self.model.load_state_dict(dict(weights))
+        """Replace what is learned (cast to the engine's dtype) and name its version."""
+        load_learned(self.model, weights)
         self.version = version
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

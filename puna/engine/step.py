@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puna.models.decoder import Block, Cache, Decoder, Pass
+from puna.models.decoder import Attention, Block, Cache, Decoder, Pass
 from puna.models.moe import MoE, Routes
 
 LARGEST = 20_000_000  # parameters: above it products cost more than calls
@@ -32,10 +32,15 @@ def suits(model: Decoder) -> bool:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer's folded matrices; `qkv` has rows for q, k, then both swapped (if rotary), then v."""
+    """A layer's folded matrices; `qkv` has rows for q, k, then both swapped (if rotary), then v.
+
+    `gains` [2, H + K, W] are the weights of head norms, for a head and for its swapped self.
+    """
 
     block: Block
     qkv: Tensor
+    bias: Tensor | None
+    gains: Tensor | None
     out: Tensor
     gate_up: Tensor | None
     down: Tensor | None
@@ -79,19 +84,30 @@ class Step:
 
     def _fold(self, block: Block) -> _Layer:
         attention, feed_forward = block.attention, block.feed_forward
-        split = (attention.heads + attention.keys) * attention.head_dim
-        qkv = attention.qkv.weight * block.attention_norm.weight
-        qk, v = qkv[:split], qkv[split:]
-        if attention.nope:
-            parts = [qk, v]
-        else:
-            swapped = qk.view(-1, attention.head_dim, qk.shape[1])[:, self.swap]
-            parts = [qk, swapped.reshape(qk.shape), v]
+        weight, bias = attention.qkv.effective(), attention.qkv.bias
+        qkv = self._rows(attention, weight * block.attention_norm.weight)
+        gains = None
+        if attention.q_norm is not None and attention.k_norm is not None:
+            counts = torch.tensor([attention.heads, attention.keys])
+            both = torch.stack((attention.q_norm.weight, attention.k_norm.weight))
+            gains = both.repeat_interleave(counts, 0)
+            gains = torch.stack((gains, gains[:, self.swap]))
         gate_up = down = None
         if not isinstance(feed_forward, MoE):
-            gate_up = feed_forward.gate_up.weight * block.feed_forward_norm.weight
-            down = feed_forward.down.weight.t()
-        return _Layer(block, torch.cat(parts), attention.out.weight.t(), gate_up, down)
+            gate_up = feed_forward.gate_up.effective() * block.feed_forward_norm.weight
+            down = feed_forward.down.effective().t()
+        biases = None if bias is None else self._rows(attention, bias)
+        out = attention.out.effective().t()
+        return _Layer(block, qkv, biases, gains, out, gate_up, down)
+
+    def _rows(self, attention: Attention, qkv: Tensor) -> Tensor:
+        """Rows for q and k, for both swapped where they are rotated, and for v."""
+        split = (attention.heads + attention.keys) * attention.head_dim
+        qk, v = qkv[:split], qkv[split:]
+        if attention.nope:
+            return torch.cat((qk, v))
+        swapped = qk.view(-1, attention.head_dim, *qk.shape[1:])[:, self.swap]
+        return torch.cat((qk, swapped.reshape(qk.shape), v))
 
     def _norm(self, x: Tensor) -> Tensor:
         """x / rms(x), over the last dimension."""
@@ -114,10 +130,13 @@ class Step:
         rows = normed_BD.shape[0]
         heads, keys, width = attention.heads, attention.keys, attention.head_dim
         both = heads + keys
-        y = F.linear(normed_BD, layer.qkv).view(rows, -1, width)
+        y = F.linear(normed_BD, layer.qkv, layer.bias).view(rows, -1, width)
         qk, v = y[:, :both], y[:, -keys:]
         if not attention.nope:
-            qk = (qk * cos).addcmul_(y[:, both : 2 * both], sin)
+            swapped = y[:, both : 2 * both]
+            if layer.gains is not None:
+                qk, swapped = self._norm(qk) * layer.gains[0], self._norm(swapped) * layer.gains[1]
+            qk = (qk * cos).addcmul_(swapped, sin)
             if attention.qk_norm:
                 qk = self._norm(qk)
         q = qk[:, :heads]

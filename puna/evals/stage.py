@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from puna.core.errors import UserError
-from puna.core.runs import weights_hash
+from puna.core.runs import find_model, weights_hash
 from puna.core.stage import StageContext
 from puna.core.stats import paired_difference, task_means
 from puna.engine.policy import SamplingParams
@@ -28,10 +29,12 @@ from puna.text.tokenizer import Tokenizer
 class Config:
     """`envs` are names or tables with `id` and settings; `n` test tasks, `k` episodes of each.
 
+    `init` is a model directory to score beside the parents, as "init": where training began.
     `temperature` 0 plays greedily, which is what comparisons between stages should use.
     """
 
     envs: tuple[str | Mapping[str, Any], ...]
+    init: Path | None = None
     n: int = 200
     k: int = 1
     temperature: float = 0.0
@@ -50,8 +53,13 @@ class Config:
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
-    """Score all parents on the same tasks. Raises UserError where there is no parent."""
-    if not ctx.parents:
+    """Score `init` and all parents on the same tasks. Raises UserError where there is neither."""
+    models = {parent: directory / "model" for parent, directory in ctx.parents.items()}
+    if config.init is not None:
+        if "init" in models:
+            raise UserError(f"{ctx.id}: a parent's id is 'init' too", "rename that stage")
+        models = {"init": find_model(config.init)[0], **models}
+    if not models:
         raise UserError(f"{ctx.id}: nothing to evaluate", 'add from = ["sft", "rl"]')
     scores: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
@@ -66,9 +74,9 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         if fewer := all_there_are(env, config.n):
             ctx.progress.note(f"{ctx.id}: {fewer}")
         earlier: list[tuple[str, EvalResult]] = []
-        for parent, directory in ctx.parents.items():
-            model, _ = hf.load(directory / "model")
-            tokenizer = Tokenizer.load(directory / "model")
+        for parent, directory in models.items():
+            tokenizer = Tokenizer.load(directory)
+            model, _ = hf.load(directory)
             sampler, meet = local_policy(
                 place_on(model, ctx.machine), tokenizer, ctx.seed, config.slots
             )
@@ -80,7 +88,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
                 params=SamplingParams(config.max_tokens, config.temperature),
                 meet=meet,
                 journal=ctx.dir / f"episodes-{parent}-{env.name}{tail}.jsonl",
-                policy=weights_hash(directory / "model"),
+                policy=weights_hash(directory),
                 workers=ctx.machine.workers,
                 progress=_shower(ctx, parent),
             )

@@ -1,4 +1,4 @@
-"""The shape of a Llama 3 or Llama 4 text model, as one frozen dataclass.
+"""The shape of a text model of the Llama kind, as one frozen dataclass.
 
 `ModelConfig("llama3", vocab_size=512, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2,
 head_dim=16, intermediate_size=192).num_parameters()`.
@@ -7,11 +7,11 @@ head_dim=16, intermediate_size=192).num_parameters()`.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from puna.core.errors import UserError
 
-Family = Literal["llama3", "llama4"]
+Family = Literal["llama3", "llama4", "qwen2", "qwen3", "mistral"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class RopeScaling:
 class ModelConfig:
     """Sizes and switches of a decoder. Raises UserError naming the field and its value.
 
+    Families other than llama4 are one dense decoder: llama3 as it is, mistral like it, qwen2 with
+    biases on q, k and v, qwen3 with norms of each query and key head before the rotation.
     Sizes are in elements, positions in tokens. `attention_chunk` is None for full causal
     attention everywhere, `nope_every` 0 for rotary positions in every layer, `num_experts` 0 for
     a dense model. `expert_size` is the width of each routed and of the shared expert;
@@ -68,7 +70,8 @@ class ModelConfig:
     pad_id: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self, "family", self.family in ("llama3", "llama4"), "llama3 or llama4")
+        families = get_args(Family)
+        _require(self, "family", self.family in families, "as one of " + ", ".join(families))
         for name in _POSITIVE:
             _require(self, name, getattr(self, name) > 0, "above 0")
         for name in ("expert_size", "num_experts", "nope_every", "attn_scale", "initializer_range"):
@@ -86,10 +89,10 @@ class ModelConfig:
             _require(self, name, inside, f"inside the vocabulary of {self.vocab_size}")
         inside = all(0 <= i < self.vocab_size for i in self.eos_ids)
         _require(self, "eos_ids", inside, f"inside the vocabulary of {self.vocab_size}")
-        if self.family == "llama3":
+        if self.family != "llama4":
             for name, plain in _LLAMA4_ONLY.items():
                 alike = getattr(self, name) == plain
-                _require(self, name, alike, f"{plain} in the llama3 family")
+                _require(self, name, alike, f"{plain} in the {self.family} family")
 
     def is_nope(self, layer: int) -> bool:
         """Whether 0-based `layer` has no rotary positions and full causal attention."""
@@ -102,6 +105,16 @@ class ModelConfig:
     def is_moe(self, layer: int) -> bool:
         """Whether `layer` has routed experts."""
         return self.num_experts > 0 and (layer + 1) % self.moe_every == 0
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether the projections to q, k and v have biases."""
+        return self.family == "qwen2"
+
+    @property
+    def head_norms(self) -> bool:
+        """Whether q and k are normalised per head, with weights, before they are rotated."""
+        return self.family == "qwen3"
 
     @property
     def num_moe_layers(self) -> int:
@@ -120,6 +133,7 @@ class ModelConfig:
         width = self.hidden_size
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         attention = width * (2 * queries + 2 * keys)
+        attention += (queries + 2 * keys) * self.qkv_bias + 2 * self.head_dim * self.head_norms
         routed = 3 * width * self.expert_size * (experts + 1) + width * self.num_experts
         dense = 3 * width * self.intermediate_size
         moe = self.num_moe_layers

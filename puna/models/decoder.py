@@ -1,4 +1,4 @@
-"""The decoder of Llama 3 and Llama 4: one module, attention and cache passed in.
+"""The decoder of Llama and its like: one module, attention and cache passed in.
 
 `logits = model.logits(model(ids_BT))`; packed rows give `documents_BT`, decoding gives a `cache`.
 Shapes: B rows, T tokens, S keys, H query heads, K key heads, V vocabulary, E experts, L MoE layers;
@@ -119,7 +119,8 @@ class Attention(nn.Module):
     """Grouped-query attention; q, k and v are one matrix, in that order.
 
     Rotary layers rotate and then, if the config says so, normalise q and k per head without a
-    weight; NoPE layers scale q by the temperature of its position instead.
+    weight; NoPE layers scale q by the temperature of its position instead. Qwen 3 normalises them
+    before the rotation, with weights.
     """
 
     def __init__(self, config: ModelConfig, layer: int, rope: Rope, attention: AttentionFn) -> None:
@@ -133,8 +134,11 @@ class Attention(nn.Module):
         self.scale = config.head_dim**-0.5
         self.nope, self.local = config.is_nope(layer), config.is_local(layer)
         self.qk_norm, self.eps = config.qk_norm, config.norm_eps
-        self.qkv = Linear(config.hidden_size, (self.heads + 2 * self.keys) * self.head_dim)
+        rows = (self.heads + 2 * self.keys) * self.head_dim
+        self.qkv = Linear(config.hidden_size, rows, config.qkv_bias)
         self.out = Linear(self.heads * self.head_dim, config.hidden_size)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.head_norms else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.head_norms else None
 
     def forward(self, x_BTD: Tensor, plan: Pass) -> Tensor:
         """`x_BTD` (normalised) to the residual's increment."""
@@ -156,6 +160,9 @@ class Attention(nn.Module):
         return out
 
     def _place(self, qk: Tensor, plan: Pass) -> tuple[Tensor, Tensor]:
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = torch.split(qk, [self.heads, self.keys], 2)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), 2)
         # Queries and keys are rotated together: half the operations, which is what decoding costs.
         if not self.nope:
             qk = self.rope.apply(qk, plan.factors)

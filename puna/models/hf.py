@@ -1,12 +1,14 @@
-"""Hugging Face checkpoint directories: `LlamaForCausalLM` and the text model of Llama 4.
+"""Hugging Face checkpoint directories of the families in `config.py`, the text part of Llama 4.
 
-`model, config = load("DIR"); save(model, "OUT")`: config.json and model.safetensors, both ways.
-Inside, q, k, v are one matrix and so are gate and up; in the files they are apart.
+`model, config = load("DIR"); save(model, "OUT")`: config.json and safetensors, both ways, a shard
+at a time. Inside, q, k, v are one matrix and so are gate and up; in the files they are apart.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,61 +23,98 @@ from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 from puna.models.hf_config import config_from_hf, config_to_hf
 
+SHARD_BYTES = 5_000_000_000
+_WEIGHTS = "model.safetensors"
 _BIAS = "puna.layers.{}.expert_bias"
 _MULTIMODAL = "language_model."
+# What the text model has no use for: the image encoder, and tables that older releases stored.
+_OTHERS = re.compile(r"vision_model\.|multi_modal_projector\.|.*\.rotary_emb\.inv_freq$")
+_WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_DTYPES = ("F32", "F16", "BF16")
 
 
 def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, ModelConfig]:
     """The model in `directory`, its parameters as `dtype`, and its shape.
 
-    Raises UserError naming the file for what is missing, cut off, of another shape or not a
-    number, and naming field and value for what this decoder does not compute.
+    Memory peaks at the model and one shard's pages. Raises UserError naming file and tensor for
+    what is missing, too much, cut off, of another shape or dtype or not a number, and naming field
+    and value for what this decoder does not compute.
     """
     directory = Path(directory)
-    config = config_from_hf(_read_json(directory / "config.json"), directory / "config.json")
+    config = _config(directory / "config.json")
     with torch.device("meta"):
         model = Decoder(config)
     model = model.to(dtype).to_empty(device="cpu")
     for buffer in model.buffers():
         buffer.zero_()
-    source = _Source(directory)
-    with torch.no_grad():
-        for name, target, part in _names(model):
-            source.copy(name, target, part)
-        if model.head is None and "lm_head.weight" in source.files:
-            own = torch.empty_like(model.embed)
-            source.copy("lm_head.weight", own, None)
-            if not torch.equal(own, model.embed):
-                what = f"{source.where}: lm_head.weight is not the embedding, tie_word_embeddings"
-                raise UserError(f"{what} = True in config.json", "set tie_word_embeddings to false")
+    places = {name: (target, part) for name, target, part in _names(model)}
+    head: Tensor | None = None
+    for file, names in _files(directory, places, config.tie_embeddings).items():
+        # Closed before the next is opened: only then are its pages given back.
+        with _open(file) as source:
+            for full in names:
+                name = full.removeprefix(_MULTIMODAL)
+                if name not in places:  # a head beside an embedding that is the head
+                    head = source.get_tensor(full).to(dtype)
+                    continue
+                target, part = places[name]
+                _copy(source, file, full, target if part is None else target[part])
+    if head is not None and not torch.equal(head, model.embed):
+        what = f"{directory}: lm_head.weight is not the embedding, tie_word_embeddings = True"
+        raise UserError(f"{what} in config.json", "set tie_word_embeddings to false")
     return model.eval(), config
 
 
-def save(model: Decoder, directory: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write config.json and model.safetensors into `directory`, as `dtype` or as they are.
+def save(
+    model: Decoder,
+    directory: str | Path,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write config.json and the weights into `directory`, as `dtype` or as they are.
 
-    A moved balancing bias is kept as `puna.layers.N.expert_bias`, which other readers ignore.
+    More than `max_shard_bytes` go into several files, each but one tensor's within that size, and
+    an index. A moved balancing bias is kept as `puna.layers.N.expert_bias`, which other readers
+    ignore. Weights of an earlier `save` there are replaced.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    shards: list[dict[str, tuple[Tensor, torch.dtype]]] = [{}]
+    size = total = 0
     for name, target, part in _names(model):
         bias = name.startswith("puna.")
         if bias and not bool(target.any()):
             continue
         piece = target.detach() if part is None else target.detach()[part]
         kept = piece.dtype if bias else dtype or piece.dtype
-        tensors[name] = piece.to("cpu", kept).contiguous()
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    text = json.dumps(config_to_hf(model.config, dtype or model.embed.dtype), indent=2)
-    (directory / "config.json").write_text(text + "\n")
+        mine = piece.numel() * kept.itemsize
+        if shards[-1] and size + mine > max_shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = (piece, kept)
+        size, total = size + mine, total + mine
+    files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    files = files if len(shards) > 1 else [_WEIGHTS]
+    for old in directory.iterdir():
+        if _WRITTEN.fullmatch(old.name):
+            old.unlink()
+    for file, shard in zip(files, shards, strict=True):
+        tensors = {n: piece.to("cpu", kept).contiguous() for n, (piece, kept) in shard.items()}
+        save_file(tensors, directory / file, metadata={"format": "pt"})
+        del tensors
+    if len(shards) > 1:
+        weight_map = {n: file for file, shard in zip(files, shards, strict=True) for n in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _write_json(directory / f"{_WEIGHTS}.index.json", index)
+    _write_json(directory / "config.json", config_to_hf(model.config, dtype or model.embed.dtype))
 
 
 def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
     """Every tensor of a file: its name there, our tensor, and its rows of it (None: all)."""
     config = model.config
-    feed_forward = "mlp" if config.family == "llama3" else "feed_forward"
+    feed_forward = "feed_forward" if config.family == "llama4" else "mlp"
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    rows = (slice(0, queries), slice(queries, queries + keys), slice(queries + keys, None))
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     yield "model.embed_tokens.weight", own["embed"], None
     for i in range(config.num_layers):
@@ -86,10 +125,13 @@ def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
             own[ours + "feed_forward_norm.weight"],
             None,
         )
-        qkv = own[ours + "attention.qkv.weight"]
-        yield theirs + "self_attn.q_proj.weight", qkv, slice(0, queries)
-        yield theirs + "self_attn.k_proj.weight", qkv, slice(queries, queries + keys)
-        yield theirs + "self_attn.v_proj.weight", qkv, slice(queries + keys, None)
+        for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
+            for part, place in zip("qkv", rows, strict=True):
+                qkv = own[f"{ours}attention.qkv.{kind}"]
+                yield f"{theirs}self_attn.{part}_proj.{kind}", qkv, place
+        for part in "qk" if config.head_norms else "":
+            norm = own[f"{ours}attention.{part}_norm.weight"]
+            yield f"{theirs}self_attn.{part}_norm.weight", norm, None
         yield theirs + "self_attn.o_proj.weight", own[ours + "attention.out.weight"], None
         ours, theirs = ours + "feed_forward.", f"{theirs}{feed_forward}."
         if config.is_moe(i):
@@ -108,40 +150,70 @@ def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
         yield "lm_head.weight", own["head.weight"], None
 
 
-class _Source:
-    """Tensors of a directory by name, read one at a time from the file that has them."""
+def _config(path: Path) -> ModelConfig:
+    """The shape in `path`. Raises UserError also where a field is of another kind than it must."""
+    data = _read_json(path)
+    try:
+        return config_from_hf(data, path)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
 
-    def __init__(self, directory: Path) -> None:
-        index, single = directory / "model.safetensors.index.json", directory / "model.safetensors"
-        if index.exists():
-            mapping = _read_json(index).get("weight_map")
-            if not isinstance(mapping, Mapping):
-                raise UserError(f"{index} has no weight_map", "copy the directory again")
-            names = {str(name): directory / str(file) for name, file in mapping.items()}
-        else:
-            names = dict.fromkeys(_open(single).keys(), single)
-        self.where = index if index.exists() else single
-        self.files = {name.removeprefix(_MULTIMODAL): (name, file) for name, file in names.items()}
-        self.open: dict[Path, Any] = {}
 
-    def copy(self, name: str, target: Tensor, part: slice | None) -> None:
-        """Fill `target` (or its rows `part`) with the tensor `name`."""
-        if name not in self.files:
-            if name.startswith("puna."):
-                return
-            raise UserError(f"{self.where} has no tensor {name}", "the checkpoint is incomplete")
-        full, path = self.files[name]
-        if path not in self.open:
-            self.open[path] = _open(path)
-        try:
-            found = self.open[path].get_tensor(full)
-        except SafetensorError as error:
-            raise UserError(f"{path}: {error}", "copy the file again") from error
-        wanted = target if part is None else target[part]
-        if found.shape != wanted.shape:
-            shapes = f"{list(found.shape)}, the configuration says {list(wanted.shape)}"
-            raise UserError(f"{path}: {full} is {shapes}", "check config.json beside it")
-        wanted.copy_(found)
+def _files(directory: Path, wanted: Mapping[str, Any], tied: bool) -> dict[Path, list[str]]:
+    """The files of a directory and the tensors to take from each, by their names there.
+
+    Raises UserError for a tensor too few or too many, and for an index that leaves the directory.
+    """
+    index, single = directory / f"{_WEIGHTS}.index.json", directory / _WEIGHTS
+    if index.exists():
+        mapping = _read_json(index).get("weight_map")
+        if not isinstance(mapping, Mapping):
+            raise UserError(f"{index} has no weight_map", "copy the directory again")
+        for name, file in mapping.items():
+            if not isinstance(file, str) or file in ("", ".", "..") or Path(file).name != file:
+                what = f"{index}: {name} lies in {file!r}, not in a file beside it"
+                raise UserError(what, "copy the directory again")
+        where, found = index, {str(name): directory / file for name, file in mapping.items()}
+    else:
+        with _open(single) as source:
+            where, found = single, dict.fromkeys(source.keys(), single)
+    out: dict[Path, list[str]] = {}
+    missing = {name for name in wanted if not name.startswith("puna.")}
+    for full, file in found.items():
+        name = full.removeprefix(_MULTIMODAL)
+        if name in wanted:
+            missing.discard(name)
+            out.setdefault(file, []).append(full)
+        elif tied and name == "lm_head.weight":
+            out.setdefault(file, []).append(full)
+        elif not _OTHERS.match(full):
+            what = f"{where} has a tensor {full}, for which config.json leaves no place"
+            raise UserError(what, "check config.json beside it")
+    if missing:
+        what = f"{where} has no tensor {min(missing)}"
+        raise UserError(what, "the checkpoint is incomplete, or config.json is another model's")
+    return out
+
+
+@torch.no_grad()
+def _copy(source: Any, file: Path, name: str, target: Tensor) -> None:
+    """Fill `target` with the tensor `name` of an open file."""
+    try:
+        entry = source.get_slice(name)
+        shape, dtype = list(entry.get_shape()), entry.get_dtype()
+        if shape != list(target.shape):
+            shapes = f"{shape}, the configuration says {list(target.shape)}"
+            raise UserError(f"{file}: {name} is {shapes}", "check config.json beside it")
+        if dtype not in _DTYPES:
+            fix = "quantised weights are not supported: take the original checkpoint"
+            raise UserError(f"{file}: {name} is {dtype}, not one of {', '.join(_DTYPES)}", fix)
+        target.copy_(source.get_tensor(name))
+    except SafetensorError as error:
+        raise UserError(f"{file}: {error}", "copy the file again") from error
+    # One sum tells: it is finite only if every value is (and else each is looked at).
+    whole = math.isfinite(float(target.sum()))
+    if not whole and not bool(target.isfinite().all()):
+        raise UserError(f"{file}: {name} holds values that are not finite", "copy the file again")
 
 
 def _open(path: Path) -> Any:
@@ -163,3 +235,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} is not a JSON object", "copy it again")
     return data
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""`config.json` of Hugging Face's Llama classes to and from `ModelConfig`.
+"""`config.json` of Hugging Face's Llama classes, and of those like it, to and from `ModelConfig`.
 
 `config_from_hf(json.loads(text), path)`; what the decoder does not compute is refused by name.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from puna.core.errors import UserError
-from puna.models.config import ModelConfig, RopeScaling
+from puna.models.config import Family, ModelConfig, RopeScaling
 
 # Fields that must have this value if they are there at all: nothing else is implemented.
 _FIXED: dict[str, Any] = {
@@ -42,6 +42,14 @@ _NUMBERS = {
 }  # fmt: skip
 _KINDS = {"use_qk_norm": bool, "attn_temperature_tuning": int, "tie_word_embeddings": bool}
 _LISTS = {"moe_layers": int, "no_rope_layers": int, "layer_types": str}
+# Our family of each `model_type`, and the class that transformers has for it.
+_FAMILIES: dict[str, tuple[Family, str]] = {
+    "llama": ("llama3", "LlamaForCausalLM"),
+    "llama4_text": ("llama4", "Llama4ForCausalLM"),
+    "qwen2": ("qwen2", "Qwen2ForCausalLM"),
+    "qwen3": ("qwen3", "Qwen3ForCausalLM"),
+    "mistral": ("mistral", "MistralForCausalLM"),
+}
 _SAME = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -59,6 +67,12 @@ _LLAMA4 = {
     "floor_scale": "floor_scale",
     "attn_scale": "attn_scale",
 }
+# Fields whose default in transformers is not what the others imply.
+_NEEDED: dict[Family, tuple[str, ...]] = {
+    "qwen2": ("num_key_value_heads",),
+    "qwen3": ("num_key_value_heads", "head_dim"),
+    "mistral": ("num_key_value_heads",),
+}
 _SCALING = {
     "factor": "factor",
     "low_freq_factor": "low_freq_factor",
@@ -73,15 +87,19 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
     if kind == "llama4":
         data = _field(data, "text_config", path)
         kind = data.get("model_type", "llama4_text")
-    if kind not in ("llama", "llama4_text"):
-        raise _refusal(path, "model_type", kind, "llama, llama4 or llama4_text")
+    if kind not in _FAMILIES:
+        raise _refusal(path, "model_type", kind, "one of llama4, " + ", ".join(_FAMILIES))
+    family, _ = _FAMILIES[kind]
     _check_kinds(data, path)
     for name, only in _FIXED.items():
         if data.get(name, only) not in (only, None):
             raise _refusal(path, name, data[name], repr(only))
     values = {ours: _field(data, theirs, path) for theirs, ours in _SAME.items()}
+    for name in _NEEDED.get(family, ()):
+        _field(data, name, path)
+    _refuse_windows(data, family, path)
     heads, width = values["num_heads"], values["hidden_size"]
-    theta, scaling = _rope(data, kind, path)
+    theta, scaling = _rope(data, 500_000.0 if family == "llama4" else 10_000.0, path)
     eos, spread = data.get("eos_token_id"), data.get("initializer_range")
     values |= {
         "num_kv_heads": data.get("num_key_value_heads") or heads,
@@ -94,9 +112,9 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
         "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
         "pad_id": data.get("pad_token_id"),
     }
-    if kind == "llama":
+    if family != "llama4":
         values["intermediate_size"] = _field(data, "intermediate_size", path)
-        return ModelConfig(family="llama3", **values)
+        return ModelConfig(family=family, **values)
     values |= {ours: _field(data, theirs, path) for theirs, ours in _LLAMA4.items()}
     values["temperature_tuning"] = bool(_field(data, "attn_temperature_tuning", path))
     values |= _layer_kinds(data, values["num_layers"], path)
@@ -107,16 +125,14 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     """The config.json of this shape, for weights stored as `dtype`."""
-    llama4 = config.family == "llama4"
-    name, kind = ("Llama4ForCausalLM", "llama4_text") if llama4 else ("LlamaForCausalLM", "llama")
-    data: dict[str, Any] = {"architectures": [name], "model_type": kind}
+    kind = next(k for k, (family, _) in _FAMILIES.items() if family == config.family)
+    data: dict[str, Any] = {"architectures": [_FAMILIES[kind][1]], "model_type": kind}
     data |= {theirs: getattr(config, ours) for theirs, ours in _SAME.items()}
     eos = list(config.eos_ids)
     data |= {
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
-        "attention_bias": False,
         "rope_theta": config.rope_theta,
         "rope_scaling": _scaling_to_hf(config.rope_scaling),
         "tie_word_embeddings": config.tie_embeddings,
@@ -127,8 +143,10 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         "dtype": str(dtype).removeprefix("torch."),
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
-    if not llama4:
-        return data | {"intermediate_size": config.intermediate_size, "mlp_bias": False}
+    if config.family != "llama4":
+        data["intermediate_size"] = config.intermediate_size
+        # Left out, Mistral's would be 4096.
+        return data | ({"mlp_bias": False} if kind == "llama" else {"sliding_window": None})
     layers = range(config.num_layers)
     data |= {theirs: getattr(config, ours) for theirs, ours in _LLAMA4.items()}
     nope = [config.is_nope(i) for i in layers]
@@ -172,7 +190,21 @@ def _layer_kinds(data: Mapping[str, Any], layers: int, path: Path) -> dict[str, 
     return {"moe_every": moe_every, "nope_every": nope_every}
 
 
-def _rope(data: Mapping[str, Any], kind: str, path: Path) -> tuple[float, RopeScaling | None]:
+def _refuse_windows(data: Mapping[str, Any], family: Family, path: Path) -> None:
+    """Raises UserError where some layer would see less than everything before a token."""
+    layers, longest = data["num_hidden_layers"], data["max_position_embeddings"]
+    kinds = data.get("layer_types") if family != "llama4" else None
+    if kinds is not None and any(kind != "full_attention" for kind in kinds):
+        raise _refusal(path, "layer_types", kinds, "full_attention in every layer")
+    used = data.get("use_sliding_window") and data.get("max_window_layers", 0) < layers
+    if family in ("qwen2", "qwen3") and used and kinds is None:
+        raise _refusal(path, "use_sliding_window", True, "false")
+    window = data.get("sliding_window", 4096)  # transformers' own default
+    if family == "mistral" and window is not None and window < longest:
+        raise _refusal(path, "sliding_window", window, f"null, or {longest} and more")
+
+
+def _rope(data: Mapping[str, Any], default: float, path: Path) -> tuple[float, RopeScaling | None]:
     """Theta and scaling, from `rope_parameters` (since 5.0) or from the two older fields.
 
     Where both generations are there, transformers lets the older `rope_scaling` decide.
@@ -185,7 +217,7 @@ def _rope(data: Mapping[str, Any], kind: str, path: Path) -> tuple[float, RopeSc
         raise _refusal(path, "partial_rotary_factor", table["partial_rotary_factor"], "1.0")
     theta = table.get("rope_theta", data.get("rope_theta"))
     if theta is None:
-        theta = 10_000.0 if kind == "llama" else 500_000.0
+        theta = default
     rope_type = table.get("rope_type", table.get("type", "default"))
     if rope_type == "default":
         return theta, None

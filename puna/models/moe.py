@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puna.models.adapters import Adapter, ExpertAdapter
 from puna.models.config import ModelConfig
 
 # CPU products of fewer rows take another path, whose last bit differs: with small groups padded,
@@ -19,17 +20,27 @@ _FEW = 4
 
 
 class Linear(nn.Module):
-    """Bias-free projection [out, in]; the weight is cast to the activation's dtype."""
+    """Projection [out, in], mostly without bias; weights are cast to the activation's dtype."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.adapter: Adapter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [..., in] to [..., out]."""
-        weight = self.weight
+        weight: Tensor = self.weight
         # Comparing first: a cast that does nothing still costs a seventh of a small product.
-        return F.linear(x, weight if weight.dtype == x.dtype else weight.to(x.dtype))
+        weight = weight if weight.dtype == x.dtype else weight.to(x.dtype)
+        y = F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+        if self.adapter is not None:
+            y = y + self.adapter(x)
+        return y
+
+    def effective(self) -> Tensor:
+        """The weight with its adapter's increment, if it has one, in the weight's dtype."""
+        return _with(self.weight, self.adapter)
 
 
 class GatedMLP(nn.Module):
@@ -88,6 +99,8 @@ class Experts(nn.Module):
         count, width, inner = config.num_experts, config.hidden_size, config.expert_size
         self.gate_up = nn.Parameter(torch.empty(count, width, 2 * inner))
         self.down = nn.Parameter(torch.empty(count, inner, width))
+        self.gate_up_adapter: ExpertAdapter | None = None
+        self.down_adapter: ExpertAdapter | None = None
 
     def forward(self, x_ND: Tensor, choice_N: Tensor) -> Tensor:
         """Each token through its own expert only, [N, D].
@@ -97,18 +110,49 @@ class Experts(nn.Module):
         order = choice_N.argsort(stable=True)
         counts = torch.bincount(choice_N, minlength=self.gate_up.shape[0]).tolist()
         groups = torch.split(x_ND[order], counts)
-        # unbind, not indexing: its backward writes one gradient instead of one a expert
-        weights = zip(self.gate_up.unbind(), self.down.unbind(), strict=True)
+        gate_ups = _each(self.gate_up, self.gate_up_adapter)
+        weights = zip(gate_ups, _each(self.down, self.down_adapter), strict=True)
         least = min(_FEW, x_ND.shape[0])
         outputs = []
         for x, (gate_up, down) in zip(groups, weights, strict=True):
             count = x.shape[0]
             if count:
                 x = F.pad(x, (0, 0, 0, least - count)) if count < least else x
-                gate, up = (x @ gate_up.to(x.dtype)).chunk(2, -1)
-                outputs.append(((up * F.silu(gate)) @ down.to(x.dtype))[:count])
+                gate, up = _product(x, gate_up).chunk(2, -1)
+                outputs.append(_product(up * F.silu(gate), down)[:count])
         sorted_ND = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
         return sorted_ND[order.argsort()]
+
+    def effective(self) -> tuple[Tensor, Tensor]:
+        """Both weights with their adapters' increments, in their dtype."""
+        gate_up, down = (self.gate_up, self.gate_up_adapter), (self.down, self.down_adapter)
+        return _with(*gate_up), _with(*down)
+
+
+def _with(weight: Tensor, adapter: Adapter | ExpertAdapter | None) -> Tensor:
+    return weight if adapter is None else (weight.float() + adapter.delta()).to(weight.dtype)
+
+
+_Expert = tuple[Tensor, tuple[Tensor, Tensor, float] | None]
+
+
+def _each(weight_EDO: Tensor, adapter: ExpertAdapter | None) -> list[_Expert]:
+    """Of every expert its matrix, and if there is an adapter its pair and scale."""
+    # unbind, not indexing: its backward writes one gradient instead of one a expert
+    weights = weight_EDO.unbind()
+    if adapter is None:
+        return [(weight, None) for weight in weights]
+    pairs = zip(adapter.a.unbind(), adapter.b.unbind(), strict=True)
+    return [(w, (a, b, adapter.scale)) for w, (a, b) in zip(weights, pairs, strict=True)]
+
+
+def _product(x: Tensor, expert: _Expert) -> Tensor:
+    weight, pair = expert
+    y = x @ weight.to(x.dtype)
+    if pair is None:
+        return y
+    a, b, scale = pair
+    return y + (x @ a.to(x.dtype)) @ b.to(x.dtype) * scale
 
 
 class MoE(nn.Module):

@@ -52,8 +52,8 @@ def build(
     """A model with fresh weights; on device "meta" only its shapes.
 
     Normal with `initializer_range`; what writes into the residual stream is scaled down by
-    1/sqrt(2 * layers) (GPT-2's rule), norms are 1. Drawn on the CPU in fp32, so the same seed
-    gives the same weights on any device.
+    1/sqrt(2 * layers) (GPT-2's rule), norms are 1, biases 0. Drawn on the CPU in fp32, so
+    the same seed gives the same weights on any device.
     """
     with torch.device("meta"):
         model = Decoder(config)
@@ -72,7 +72,7 @@ def initialise(model: Decoder, generator: torch.Generator) -> None:
     residual = std / (2 * model.config.num_layers) ** 0.5
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
             writes = name.endswith(("out.weight", "down.weight", "experts.down"))
             parameter.normal_(0.0, residual if writes else std, generator=generator)

@@ -1,6 +1,7 @@
 """Checkpoints: written aside, renamed into place, checked by hash; the newest whole one wins.
 
-`Checkpoints(dir, keep=2).save(step, model, tokenizer, optimizer, state)`; `.latest()`.
+`Checkpoints(dir, keep=2).save(step, model, tokenizer, optimizer, state)`; `.latest()`. Those of a
+model with adapters hold the adapters alone.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from safetensors import SafetensorError
 
 from puna.core.errors import UserError
 from puna.core.files import NewDirectory, sha256_file
-from puna.models import hf
+from puna.models import hf, lora
 from puna.models.decoder import Decoder
 from puna.models.vocab import check_vocab
 from puna.text.tokenizer import Tokenizer
 from puna.train.optim import load_optimizer_tensors, optimizer_tensors
 
 SCHEMA = 1
+_ADAPTERS = "adapters.safetensors"
 
 
 def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
@@ -44,15 +46,21 @@ def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Dec
 
     Raises UserError where there is none, a file is broken, or the two are not of one model.
     """
+    source = model_directory(directory)
+    tokenizer = Tokenizer.load(source)
+    model, config = hf.load(source, dtype)
+    check_vocab(tokenizer, config, source)
+    return model, tokenizer
+
+
+def model_directory(directory: Path) -> Path:
+    """Where the files of a stage's model are, or of any. Raises UserError where there are none."""
     inner = directory / "model"
     source = inner if (inner / "config.json").exists() else directory
     if not (source / "config.json").exists():
         fix = "name a finished stage or a checkpoint directory"
         raise UserError(f"no model in {directory}", fix)
-    model, config = hf.load(source, dtype)
-    tokenizer = Tokenizer.load(source)
-    check_vocab(tokenizer, config)
-    return model, tokenizer
+    return source
 
 
 class Checkpoints:
@@ -77,7 +85,10 @@ class Checkpoints:
         """
         path = self.directory / f"step-{step:08d}"
         with NewDirectory(path, "checkpoint") as aside, _disk_errors():
-            hf.save(model, aside)
+            if lora.adapters(model):
+                _save(lora.learned(model), aside / _ADAPTERS)
+            else:
+                hf.save(model, aside)
             tokenizer.save(aside)
             _save(optimizer_tensors(model, optimizer), aside / "optimizer.safetensors")
             if extra:
@@ -113,10 +124,17 @@ class Checkpoints:
             )
         return None
 
+    @staticmethod
+    def load(path: Path, model: Decoder) -> None:
+        """Load weights and routers' biases, or the adapters of a model that has some."""
+        if lora.adapters(model):
+            lora.load_learned(model, safetensors.torch.load_file(path / _ADAPTERS))
+        else:
+            model.load_state_dict(hf.load(path, torch.float32)[0].state_dict())
+
     def restore(self, path: Path, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
         """Load weights, routers' biases and optimiser state, bit for bit."""
-        loaded, _ = hf.load(path, torch.float32)
-        model.load_state_dict(loaded.state_dict())
+        self.load(path, model)
         tensors = safetensors.torch.load_file(path / "optimizer.safetensors")
         load_optimizer_tensors(model, optimizer, tensors)
 

@@ -22,8 +22,9 @@ from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 from puna.models.decoder import Decoder
+from puna.models.lora import LoraConfig, without
 from puna.text.tokenizer import Tokenizer
-from puna.train.checkpoint import load_model
+from puna.train.checkpoint import model_directory
 from puna.train.data import env_settings
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
@@ -39,6 +40,7 @@ from puna.train.preferences import (
     save_played,
     tokenise,
 )
+from puna.train.start import source_of, starting_model
 
 _FORMATTING = ("begin_of_text", "header_start", "header_end", "eot", "eom", "end_of_text")
 
@@ -59,6 +61,7 @@ class Config:
     temperature: float = 1.0
     max_tokens: int = 32
     init: Path | None = None
+    lora: LoraConfig | None = None
     steps: int = 0
     batch_pairs: int = 16
     row_length: int = 1024
@@ -88,17 +91,13 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
 
     Raises UserError for missing or broken data, StageError where episodes gave no pair.
     """
-    source = config.init or ctx.parent
-    if source is None:
-        raise UserError(f"{ctx.id}: nothing to start from", 'add from = ["rl"] or init = "DIR"')
+    source = source_of(ctx, config.init, "rl")
     env = None
     if config.env is not None:
         env = load_environment(*env_settings(config.env), ctx.seed)
-    model, tokenizer = load_model(source)
-    reference, _ = load_model(source)
-    for each in (model, reference):
-        each.compute_dtype = getattr(torch, ctx.machine.dtype)
-        each.to(ctx.machine.device)
+    model, tokenizer = starting_model(ctx, source, config.lora)
+    # Under adapters the first weights are still there.
+    reference = model if config.lora else starting_model(ctx, source)[0]
     played = _pairs(ctx, config, env, reference.eval(), tokenizer, source)
     pairs = [p for p in played.pairs if p.longest <= config.row_length + 1]
     if not pairs:
@@ -109,7 +108,8 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     if env is not None:
         inputs += f", environment {identity(env)['hash']}"
     steps = config.steps or -(-len(pairs) // config.batch_pairs)
-    trainer = Trainer(ctx, model, tokenizer, config.optim, steps, config.save_every, inputs)
+    pace = (config.optim, steps, config.save_every)
+    trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source)
     if trainer.step == 0:  # a resumed trainer's watch has it already
         trainer.watch = Stopwatch(played.cpu, played.wall)
     loop = _Loop(ctx, config, env, trainer, reference, pairs)
@@ -159,8 +159,7 @@ def _pairs(
 
 def _key(ctx: StageContext, config: Config, env: Environment, source: Path) -> str:
     """Names all that the episodes are a function of, the sampler's weights among it."""
-    inner = source / "model"
-    files = sorted((inner if inner.is_dir() else source).glob("*.safetensors"))
+    files = sorted(model_directory(source).glob("*.safetensors"))
     sampling = (config.prompts, config.samples, config.temperature, config.max_tokens)
     weights = [sha256_file(f) for f in files]
     return sha256_json([weights, identity(env), config.env, ctx.seed, sampling])
@@ -199,7 +198,7 @@ class _Loop(HeldOut):
         for lot in cut_pairs(pairs, micro_budget(config.micro_tokens, model)):
             batch = pair_batch(lot, self.formatting, model.device)
             logp_P2, nll_P = self._logp(model, batch)
-            with torch.no_grad():
+            with torch.no_grad(), without(self.reference):
                 reference_P2, _ = self._logp(self.reference, batch)
             loss, margins_P = preference_loss(
                 logp_P2, reference_P2, nll_P, beta=config.beta, nll=config.nll

@@ -17,6 +17,7 @@ from puna.engine.policy import SamplingParams
 from puna.evals.evaluate import evaluate, failures, local_policy
 from puna.gym.environment import Environment
 from puna.gym.seat import Policy
+from puna.models.lora import learned, load_learned
 from puna.train.loop import StopTraining, Trainer
 
 
@@ -86,7 +87,7 @@ class HeldOut:
         state = self.trainer.state
         if score > state.get("best", -math.inf):
             state["best"], state["best_step"], state["waited"] = score, step, 0
-            weights = self.trainer.model.state_dict()
+            weights = learned(self.trainer.model)
             self.trainer.extra = {k: v.detach().clone() for k, v in weights.items()}
         else:
             state["waited"] = state.get("waited", 0) + 1
@@ -113,7 +114,7 @@ class HeldOut:
         """Put the best weights, if any were scored, into the model; what the result says of it."""
         state = self.trainer.state
         if "best" in state:
-            self.trainer.model.load_state_dict(self.trainer.extra)
+            load_learned(self.trainer.model, self.trainer.extra)
         return {
             "best_held_out": state.get("best"),
             "best_step": state.get("best_step"),

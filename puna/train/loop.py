@@ -15,13 +15,15 @@ import numpy as np
 import torch
 
 from puna.core.errors import UserError
-from puna.core.files import crash_point
+from puna.core.files import NewDirectory, crash_point
 from puna.core.journal import Journal
 from puna.core.rng import stream
+from puna.core.runs import weights_hash
 from puna.core.stage import StageContext, StageError, Stopwatch
+from puna.models import lora
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
-from puna.train.checkpoint import Checkpoints, load_model, save_model
+from puna.train.checkpoint import Checkpoints, load_model, model_directory, save_model
 from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
 
 LossFn = Callable[[int], dict[str, float]]
@@ -76,6 +78,7 @@ class Trainer:
 
     `inputs` names the data or environment by content. Raises UserError where a checkpoint of the
     stage was made from others: half of the steps on each would be nobody's result.
+    Checkpoints of adapters lack the weights below them: those of `source` must be the same again.
     """
 
     ctx: StageContext
@@ -85,6 +88,7 @@ class Trainer:
     steps: int
     save_every: int
     inputs: str = ""
+    source: Path | None = None
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.model, self.optim)
@@ -97,6 +101,8 @@ class Trainer:
         self.extra: dict[str, torch.Tensor] = {}
         self.spare: int | None = None
         self.watch = Stopwatch()
+        if lora.adapters(self.model):
+            self.inputs += f", base {weights_hash(self._base())[:16]}"
         found = self.checkpoints.latest()
         if found is not None:
             path, record = found
@@ -114,13 +120,17 @@ class Trainer:
             self.watch = Stopwatch(record["state"]["cpu"], record["state"]["wall"])
             self.ctx.progress.note(f"{self.ctx.id}: going on from step {self.step}")
 
+    def _base(self) -> Path:
+        assert self.source is not None, "adapters belong to a model on disk"
+        return model_directory(self.source)
+
     def save(self) -> None:
         """A checkpoint of everything the next step depends on.
 
         Raises StageError where a weight is not finite: it must not displace a good checkpoint.
         """
         for name, weight in self.model.named_parameters():
-            if not bool(weight.isfinite().all()):
+            if weight.requires_grad and not bool(weight.isfinite().all()):
                 raise self.not_finite(f"{name} is not finite after step {self.step}")
         record = {
             "stage": self.state,
@@ -185,12 +195,25 @@ class Trainer:
         Returns how many steps they have seen.
         """
         found = self.checkpoints.latest(most)
-        source, step = (start, 0) if found is None else (found[0], found[1]["step"])
-        self.model.load_state_dict(load_model(source)[0].state_dict())
-        return int(step)
+        if found is not None:
+            self.checkpoints.load(found[0], self.model)
+            return int(found[1]["step"])
+        if lora.adapters(self.model):
+            lora.reset(self.model)
+        else:
+            self.model.load_state_dict(load_model(start)[0].state_dict())
+        return 0
 
     def finish(self) -> dict[str, Any]:
-        """Put the final model in place; the figures every stage reports."""
+        """Put the final model in place; the figures every stage reports.
+
+        Adapters are written to `adapter/` in peft's format and merged into the model.
+        """
+        learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        if lora.adapters(self.model):
+            with NewDirectory(self.ctx.dir / "adapter", "adapter") as aside:
+                lora.save_adapter(self.model, aside, str(self._base()))
+            lora.merge(self.model)
         save_model(self.model, self.tokenizer, self.ctx.dir / "model")
         return {
             "steps": self.step,
@@ -198,6 +221,7 @@ class Trainer:
             "cpu_seconds": round(self.watch.cpu, 1),
             "wall_seconds": round(self.watch.wall, 1),
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "learned_parameters": learned,
         }
 
 

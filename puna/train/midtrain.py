@@ -24,10 +24,10 @@ from puna.models.decoder import Decoder
 from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack_whole
 from puna.text.tokenizer import Tokenizer
-from puna.train.checkpoint import load_model
 from puna.train.loop import Trainer, epoch_span
 from puna.train.optim import OptimConfig, require
 from puna.train.pretrain import Bits, TextConfig, TextLoop, bits_per_byte, document, interval
+from puna.train.start import source_of, starting_model
 
 _TEXT = ("data", "max_bytes", "held_out")
 # What a text stage's parent is taken to have had where nothing is known of it.
@@ -110,20 +110,15 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     training helps at any context, so `longer` is what the long one adds to the short one in the
     end: with the new weights, bits per byte at the long context minus those at the short one.
     """
-    source = config.init or ctx.parent
-    if source is None:
-        fix = 'add from = ["pretrain"] or init = "DIR"'
-        raise UserError(f"{ctx.id}: nothing to start from", fix)
+    source = source_of(ctx, config.init, "pretrain")
     before = origin(source)
     settings = _text_settings(config, before)
     corpus = _corpus(settings)
     _note_corpus(ctx, corpus, before)
-    parent, tokenizer = load_model(source)
+    parent, tokenizer = starting_model(ctx, source)
     context = config.context or config.row_length
     model = extended(parent, context, config.rope_theta, config.rope_scaling)
-    for each in (parent, model):
-        each.compute_dtype = getattr(torch, ctx.machine.dtype)
-        each.to(ctx.machine.device)
+    model.compute_dtype = parent.compute_dtype
     train = _pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)

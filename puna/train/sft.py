@@ -20,15 +20,16 @@ from puna.core.stage import StageContext
 from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
+from puna.models.lora import LoraConfig
 from puna.text.packing import Packed, pack_whole
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
-from puna.train.checkpoint import load_model
 from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
 from puna.train.loss import IGNORE, cross_entropy
 from puna.train.optim import OptimConfig
+from puna.train.start import source_of, starting_model
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Config:
     demos: int = 1000
     rows: Literal["oracle", "practice"] = "oracle"
     init: Path | None = None
+    lora: LoraConfig | None = None
     steps: int = 200
     batch_tokens: int = 4096
     row_length: int = 128
@@ -66,24 +68,19 @@ class Config:
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Fine-tune the parent's model (or `init`). Raises UserError for missing or broken data."""
-    source = config.init or ctx.parent
-    if source is None:
-        raise UserError(
-            f"{ctx.id}: nothing to start from", 'add from = ["pretrain"] or init = "DIR"'
-        )
+    source = source_of(ctx, config.init, "pretrain")
     env = None
     if config.env is not None:
         env = load_environment(*env_settings(config.env), ctx.seed)
     chats = _chats(ctx, config, env)
-    model, tokenizer = load_model(source)
-    model.compute_dtype = getattr(torch, ctx.machine.dtype)
-    model.to(ctx.machine.device)
+    model, tokenizer = starting_model(ctx, source, config.lora)
     packed, left_out = _pack(chats, tokenizer, config.row_length)
     data_hash = sha256_json([[m.to_json() for m in c.messages] for c in chats])
     inputs = f"rows {data_hash[:16]}"
     if env is not None:
         inputs += f", environment {identity(env)['hash']}"
-    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
+    pace = (config.optim, config.steps, config.save_every)
+    trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source)
     loop = _Loop(ctx, config, env, trainer, packed)
     trainer.run(loop.backward, "loss", loop.after)
     scored = loop.finish()

@@ -122,7 +122,7 @@ def test_shards_and_the_multimodal_prefix(tmp_path: Path, tiny: ModelConfig) -> 
         ("moe_layers", [1, 2]),
         ("no_rope_layers", [1, 1, 0, 1, 1, 1, 1, 1]),
         ("rope_scaling", {"rope_type": "yarn", "factor": 2.0}),
-        ("model_type", "mistral"),
+        ("model_type", "mixtral"),
         ("is_causal", False),
         ("partial_rotary_factor", 0.5),
         ("interleave_moe_layer_step", 3),

@@ -37,8 +37,8 @@ from puna.gym.verify import has_shadow
 from puna.gym.watch.signs import Finding
 from puna.gym.watch.watch import Watch
 from puna.models.decoder import Decoder
+from puna.models.lora import LoraConfig, learned, without
 from puna.text.tokenizer import Tokenizer
-from puna.train.checkpoint import load_model
 from puna.train.data import env_settings, train_tasks
 from puna.train.held_out import held_out_score
 from puna.train.loop import StopTraining, Trainer, at_least_one, micro_budget
@@ -48,6 +48,7 @@ from puna.train.rl.advantages import ALGORITHMS, REJECTING
 from puna.train.rl.batch import MicroBatch, micro_batches
 from puna.train.rl.collect import Collected, Collector, failed_share
 from puna.train.rl.rows import Row, sampled_tokens, weigh
+from puna.train.start import source_of, starting_model
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Config:
 
     env: str | Mapping[str, Any]
     init: Path | None = None
+    lora: LoraConfig | None = None
     steps: int = 100
     prompts: int = 16
     samples: int = 8
@@ -102,9 +104,7 @@ class Config:
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Train the parent's model (or `init`) on `env`. Raises StageError when it cannot go on."""
-    source = config.init or ctx.parent
-    if source is None:
-        raise UserError(f"{ctx.id}: nothing to start from", 'add from = ["sft"] or init = "DIR"')
+    source = source_of(ctx, config.init, "sft")
     name, settings = env_settings(config.env)
     env = load_environment(name, settings, ctx.seed)
     if unknown := {*config.frozen, *config.roles} - set(env.roles):
@@ -117,11 +117,10 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
             raise UserError(f"{ctx.id}.frozen.{role}: no directory {directory}", "check the path")
     train_tasks(env, 1)
     audited = _audit(ctx, name, settings, config.unaudited)
-    model, tokenizer = load_model(source)
-    model.compute_dtype = getattr(torch, ctx.machine.dtype)
-    model.to(ctx.machine.device)
+    model, tokenizer = starting_model(ctx, source, config.lora)
     inputs = f"environment {identity(env)['hash']}"
-    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
+    pace = (config.optim, config.steps, config.save_every)
+    trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source)
     loop = _Loop(ctx, config, env, trainer)
     try:
         trainer.run(loop.backward, "reward", loop.after)
@@ -172,10 +171,10 @@ class _Loop:
         if config.alarm != "off":
             self.watch = Watch(_trained(config, env), has_shadow(env), env.tolerance)
             self.watch.load_state_dict(trainer.state.get("watch", {}))
-        self.reference = copy.deepcopy(trainer.model).eval() if config.loss.kl > 0 else None
-        start = config.init or ctx.parent
-        if self.reference is not None and start is not None:  # a resumed model is not the start
-            self.reference.load_state_dict(load_model(start)[0].state_dict())
+        self.reference: Decoder | None = None
+        if config.loss.kl > 0:  # under adapters the first weights are still there
+            start = source_of(ctx, config.init, "sft")
+            self.reference = trainer.model if config.lora else starting_model(ctx, start)[0]
         self.source = (_Ahead if config.staleness > 0 else _InStep)(ctx, config, env, trainer)
 
     def close(self) -> None:
@@ -279,7 +278,8 @@ class _Loop:
     def _reference_logp(self, batch: MicroBatch) -> Tensor | None:
         if self.reference is None:
             return None
-        return batch.logprobs(self.reference, self.config.temperature)
+        with without(self.reference):
+            return batch.logprobs(self.reference, self.config.temperature)
 
     def _keep(self, step: int, got: Collected) -> None:
         """One group in the episode log, evenly over the stage."""
@@ -330,9 +330,7 @@ def _policies(
     engine.version = version
     out: dict[str, Policy] = {role: LocalSampler(engine, meet) for role in env.roles}
     for role, directory in config.frozen.items():
-        other, tok = load_model(Path(directory).expanduser())
-        other.compute_dtype = getattr(torch, ctx.machine.dtype)
-        other.to(ctx.machine.device).eval()
+        other, tok = starting_model(ctx, Path(directory).expanduser())
         out[role] = LocalSampler(Engine(other, tok, ctx.seed, config.slots), meet)
     return out, meet
 
@@ -432,7 +430,7 @@ class _Ahead:
 
     def updated(self, step: int) -> None:
         """Hand over a copy of the weights; keep those a resumed run would need."""
-        copied = {k: v.detach().clone() for k, v in self.trainer.model.state_dict().items()}
+        copied = {k: v.detach().clone() for k, v in learned(self.trainer.model).items()}
         self.kept[step] = copied
         self.weights.put((step, copied))
         oldest = max(0, step - self.config.staleness)
