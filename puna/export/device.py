@@ -17,9 +17,8 @@ from typing import Any
 from puna.core.errors import UserError, nearest
 
 RESERVED = 1_000_000_000  # for a GPU's context and libraries, or for Python and PyTorch
-_SIZE = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?i?b?)", re.IGNORECASE)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(?:([kmgt])(i)?)?b?")
+_UNITS = "kmgt"
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ def find_device(text: str) -> Device:
         known = [*_tables(), "here"]
         hint = f"{nearest(name, known)} or give bytes, e.g. 24GB"
         raise UserError(f"no device '{text}'", hint)
-    unit = size[2].removesuffix("b")
-    count = float(size[1]) * (_BINARY[unit] if unit in _BINARY else _UNITS[unit])
+    power = _UNITS.index(size[2]) + 1 if size[2] else 0
+    count = float(size[1]) * (1024 if size[3] else 1000) ** power
     if not RESERVED < count < 1e18:
         fix = f"give more than the {RESERVED:,} bytes that are set aside, e.g. 24GB"
         raise UserError(f"device of {text}: not a size of memory", fix)
