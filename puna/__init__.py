@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from puna.evals.api import eval as eval
     from puna.evals.compare import Comparison as Comparison
     from puna.evals.compare import compare as compare
+    from puna.export.plan import Plan as Plan
+    from puna.export.plan import plan as plan
     from puna.gym.audit import Audit as Audit
     from puna.gym.audit import audit as audit
     from puna.gym.environment import Environment as Environment
@@ -67,6 +69,7 @@ _PUBLIC = {
     "Invalid": "puna.core.outcome",
     "Message": "puna.core.messages",
     "Model": "puna.agents.model",
+    "Plan": "puna.export.plan",
     "Problem": "puna.gym.environment",
     "Run": "puna.api",
     "Sample": "puna.agents.model",
@@ -79,6 +82,7 @@ _PUBLIC = {
     "eval": "puna.evals.api",
     "load": "puna.agents.model",
     "load_environment": "puna.gym.registry",
+    "plan": "puna.export.plan",
     "run": "puna.api",
 }
 __all__ = sorted(_PUBLIC)

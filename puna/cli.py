@@ -361,6 +361,50 @@ def soup(args: list[str]) -> int:
     return 0
 
 
+def plan(args: list[str]) -> int:
+    """What a model takes in memory, and whether it fits."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        model: tyro.conf.Positional[str]
+        """A preset's name, a config.json, a model's directory, a run's directory or a stage's."""
+        precision: str = "bf16"
+        """fp32, bf16, int8 or int4; with --train fp32 or bf16."""
+        context: int | None = None
+        """Tokens of a row; 8,192 if not given, or what the model takes."""
+        batch: int = 1
+        """Rows decoded together; with --train those of a micro-batch."""
+        device: str = "here"
+        """h100, h200, a100 or another name, a number of bytes such as 24GB, or this machine."""
+        train: bool = False
+        """Plan a training step instead of decoding."""
+        stage: str = ""
+        """Which stage of a run; the last trained one if not given."""
+        json: bool = False
+        """Print JSON instead of a table."""
+
+    given = parse(Options, "plan", args, "What a model takes in memory by its shape; does it fit?")
+    from puna.export.plan import plan as plan_memory
+
+    found = plan_memory(
+        given.model,
+        precision=given.precision,
+        context=given.context,
+        batch=given.batch,
+        device=given.device,
+        train=given.train,
+        stage=given.stage,
+    )
+    if given.json:
+        import json
+
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        print(found.text())
+    return 0
+
+
 def audit(args: list[str]) -> int:
     """Test a reward."""
     import tyro
@@ -470,6 +514,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "chat": (chat, "talk to what you trained"),
     "serve": (serve, "an OpenAI-compatible endpoint, a chat page, a page of runs"),
     "soup": (soup, "average models; a soup worse than its best member is not kept"),
+    "plan": (plan, "what a model takes in memory, and whether it fits"),
     "audit": (audit, "test an environment's reward before you trust it"),
     "env": (environments, "list, show, try or write environments"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),

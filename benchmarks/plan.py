@@ -1,0 +1,281 @@
+"""Planned bytes beside what PyTorch allocates: serving a full context; one step of training.
+
+`python benchmarks/plan.py` takes four small shapes on the processor, `--large` a fifth that trains
+in 15 GB (20 GB free); `--device cuda` takes five large ones, up to 75 GB.
+The engine, the stages' loss, optimiser and update do the work. On a processor every allocation is
+read from PyTorch's profiler, on a GPU from its allocator. Exit status 1: a plan is off by over 3 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+
+from puna.engine.local import Engine, Request
+from puna.engine.policy import SamplingParams
+from puna.export.memory import Precision, generation, training
+from puna.models.config import ModelConfig
+from puna.models.decoder import Decoder
+from puna.models.moe import Routes
+from puna.models.presets import initialise, preset
+from puna.train.loss import cross_entropy
+from puna.train.optim import OptimConfig, make_optimizer, update
+
+Result = TypeVar("Result")
+SEED, TOLERANCE = 20, 0.03
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape, a precision, and how many rows of how many tokens it serves and trains on."""
+
+    name: str
+    config: ModelConfig
+    precision: Precision
+    serving: tuple[int, int]
+    training: tuple[int, int]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
+
+
+def _shape(like: str, vocab: int, size: int, layers: int, **more: object) -> ModelConfig:
+    """A shape of the kind `like`, with four queries to a key head of at most 128."""
+    wide = min(128, size // 8)
+    heads = {"num_heads": size // wide, "num_kv_heads": size // wide // 4, "head_dim": wide}
+    ids = {"bos_id": None, "eos_ids": (), "pad_id": None}
+    sizes = {"vocab_size": vocab, "hidden_size": size, "num_layers": layers}
+    return preset(like, **ids, **sizes, **heads, **more)
+
+
+SMALL = (
+    Case(
+        "dense", _shape("llama3-8b", 2000, 256, 4, intermediate_size=768),
+        "fp32", serving=(4, 256), training=(4, 128),
+    ),
+    Case(
+        "moe in chunks", _shape("llama4-scout", 2000, 256, 4, expert_size=320, num_experts=4,
+                                attention_chunk=64, floor_scale=32),
+        "bf16", serving=(4, 256), training=(4, 128),
+    ),
+    Case(
+        "tied", _shape("llama3-1b", 4000, 256, 4, intermediate_size=1024),
+        "bf16", serving=(2, 512), training=(2, 256),
+    ),
+    Case(
+        "vocabulary", _shape("llama3-8b", 30000, 128, 3, intermediate_size=512),
+        "bf16", serving=(8, 128), training=(2, 256),
+    ),
+)  # fmt: skip
+LARGE = Case(
+    "large", _shape("llama3-8b", 32000, 2048, 13, intermediate_size=8192),
+    "fp32", serving=(1, 512), training=(1, 128),
+)  # fmt: skip
+GPU = (
+    Case(
+        "dense", _shape("llama3-8b", 32000, 2048, 16, intermediate_size=8192),
+        "bf16", serving=(8, 8192), training=(8, 2048),
+    ),
+    Case(
+        "moe in chunks", _shape("llama4-scout", 32000, 2048, 8, expert_size=4096, num_experts=4,
+                                attention_chunk=2048, floor_scale=2048),
+        "bf16", serving=(2, 8192), training=(2, 4096),
+    ),
+    Case("tied", preset("llama3-1b"), "bf16", serving=(4, 16384), training=(4, 2048)),
+    Case(
+        "vocabulary", _shape("llama3-8b", 202048, 1024, 8, intermediate_size=4096),
+        "bf16", serving=(16, 4096), training=(4, 2048),
+    ),
+    Case(
+        "large", preset("llama3-8b", num_layers=10), "bf16", serving=(16, 8192), training=(2, 2048)
+    ),
+)  # fmt: skip
+
+
+class Meter(Protocol):
+    """Bytes that PyTorch holds; `peak` runs `work` and tells the most it held meanwhile."""
+
+    @property
+    def live(self) -> int: ...
+
+    def peak(self, work: Callable[[], Result]) -> tuple[Result, int]: ...
+
+
+class ProcessorMeter:
+    """Adds up the profiler's record of each allocation and release."""
+
+    def __init__(self) -> None:
+        self.live = 0
+
+    def peak(self, work: Callable[[], Result]) -> tuple[Result, int]:
+        from torch.profiler import ProfilerActivity, profile
+
+        gc.collect()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+            result = work()
+            gc.collect()
+        assert watched.profiler is not None
+        record = watched.profiler.kineto_results.events()
+        events = sorted((e.start_ns(), e.nbytes()) for e in record if e.name() == "[memory]")
+        most = self.live
+        for _, change in events:
+            self.live += change
+            most = max(most, self.live)
+        return result, most
+
+
+class GpuMeter:
+    """The caching allocator's own counts, less what cuBLAS takes for itself once."""
+
+    def __init__(self) -> None:
+        square = torch.ones(64, 64, device="cuda")
+        for dtype in (torch.float32, torch.bfloat16):
+            square.to(dtype) @ square.to(dtype)
+        del square
+        torch.cuda.synchronize()
+        self.before = torch.cuda.memory_allocated()
+
+    @property
+    def live(self) -> int:
+        return torch.cuda.memory_allocated() - self.before
+
+    def peak(self, work: Callable[[], Result]) -> tuple[Result, int]:
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        result = work()
+        torch.cuda.synchronize()
+        return result, torch.cuda.max_memory_allocated() - self.before
+
+
+def meter(device: str) -> Meter:
+    return ProcessorMeter() if device == "cpu" else GpuMeter()
+
+
+def fresh(config: ModelConfig, device: str, dtype: torch.dtype) -> Decoder:
+    """A model in place, without a second copy in another dtype."""
+    with torch.device("meta"):
+        model = Decoder(config)
+    model = model.to(dtype).to_empty(device=device)
+    initialise(model, torch.Generator(device).manual_seed(SEED))
+    return model
+
+
+class NoStops:
+    """As much of a tokenizer as the engine asks for: no token ends a completion."""
+
+    def token(self, name: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The most bytes of one kind of work, and parts that say where a gap comes from."""
+
+    peak: int
+    parts: dict[str, int]
+
+
+def generate(case: Case, device: str) -> tuple[Measured, Measured]:
+    """Decoding, and before it reading: prompts that fill the context but for four tokens."""
+    rows, context = case.serving
+    watch = meter(device)
+    model, _ = watch.peak(lambda: fresh(case.config, device, case.dtype).eval())
+    weights = watch.live
+    engine = Engine(model, NoStops(), seed=SEED, slots=rows)
+    random = torch.Generator().manual_seed(SEED)
+    ids = torch.randint(0, case.config.vocab_size, (rows, context - 4), generator=random).tolist()
+    hot = SamplingParams(4, temperature=0.7)
+    steps = engine.decode([Request(tuple(row), hot, ("plan", i)) for i, row in enumerate(ids)])
+    _, reading = watch.peak(lambda: next(steps))
+    watch.peak(lambda: next(steps))  # lets go of the masks of reading
+    held = {"weights": weights, "held": watch.live}
+    _, decoding = watch.peak(lambda: [next(steps) for _ in range(2)])
+    steps.close()
+    return Measured(decoding, held), Measured(reading, held)
+
+
+def train(case: Case, device: str) -> Measured:
+    """Two steps of two micro-batches each, as `pretrain` makes them; the second is measured."""
+    config, (rows, tokens) = case.config, case.training
+    watch = meter(device)
+    model, _ = watch.peak(lambda: fresh(config, device, torch.float32))
+    model.compute_dtype = case.dtype
+    settings = OptimConfig()
+    optimizer = make_optimizer(model, settings)
+    random = torch.Generator().manual_seed(SEED)
+    drawn = torch.randint(0, config.vocab_size, (rows, tokens), generator=random)
+    routed = config.num_experts > 0
+
+    def forward() -> torch.Tensor:
+        ids = drawn.to(device, copy=True)
+        places = torch.arange(tokens).repeat(rows, 1).to(device)
+        hidden = model(ids, places, torch.zeros_like(ids), routes=Routes() if routed else None)
+        want = ids.clone()
+        return cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten()) / want.numel()
+
+    def micro_batch() -> tuple[int, int]:
+        loss, most = watch.peak(forward)
+        held = watch.live
+        _, later = watch.peak(loss.backward)
+        return max(most, later), held
+
+    def step() -> Measured:
+        micro_batch()
+        fixed = watch.live
+        most, held = micro_batch()
+        _, updating = watch.peak(lambda: update(model, optimizer, settings, 1e-3))
+        parts = {"fixed": fixed, "saved": held - fixed, "update": updating}
+        return Measured(max(most, updating), parts)
+
+    step()
+    return step()
+
+
+def compare(case: Case, device: str) -> list[tuple[str, int, Measured]]:
+    """(work, planned bytes, measured) of decoding, reading and a training step."""
+    config, processor = case.config, device == "cpu"
+    serving = generation(config, *case.serving, case.precision, processor)
+    width = 4 if case.precision == "fp32" else 2
+    step = training(config, *case.training, width, fused_norm=not processor)
+    decoding, reading = generate(case, device)
+    if not processor:
+        torch.cuda.empty_cache()
+    return [
+        ("decode", serving.decoding, decoding),
+        ("prompt", serving.reading, reading),
+        ("train", step.total, train(case, device)),
+    ]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--large", action="store_true", help="on a processor the fifth shape too")
+    given = parser.parse_args()
+    cases = GPU if given.device == "cuda" else (*SMALL, *([LARGE] if given.large else []))
+    where = torch.cuda.get_device_name(0) if given.device == "cuda" else "processor"
+    print(f"torch {torch.__version__}, {where}")
+    off = 0
+    for case in cases:
+        for work, planned, measured in compare(case, given.device):
+            ratio = planned / measured.peak
+            off += abs(ratio - 1) > TOLERANCE
+            parts = ", ".join(f"{name} {count:,}" for name, count in measured.parts.items())
+            print(
+                f"{case.name:<14} {case.precision} {work:<7} planned {planned:>15,} "
+                f"measured {measured.peak:>15,} ratio {ratio:.4f} ({parts})",
+                flush=True,
+            )
+    return int(off > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

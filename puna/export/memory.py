@@ -1,0 +1,318 @@
+"""Bytes that Puna's decoder takes, counted from its shape: weights, cache, activations, training.
+
+`weight_bytes(preset("llama4-scout"), "int4")`; `benchmarks/plan.py` compares with what PyTorch
+allocates. Widths are the compute dtype's bytes: 2 (bf16) or 4 (fp32).
+Legend: B rows, T tokens of a row, M = B * T, D model width, F inner width, H query heads, K key
+heads, W width of a head, V vocabulary, E experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from puna.engine.step import LARGEST
+from puna.models.config import ModelConfig
+
+Precision = Literal["fp32", "bf16", "int8", "int4"]
+WIDTH: dict[str, int] = {"fp32": 4, "bf16": 2, "int8": 2, "int4": 2}
+GROUP = 128  # weights that share a scale in int4, along a row of the matrix (Meta's int4_mixed)
+
+
+def weight_bytes(config: ModelConfig, precision: Precision) -> int:
+    """All weights. int8 and int4 hold the feed-forward matrices (experts, shared, dense) so.
+
+    That is what Meta's own releases quantise: rows with one fp32 scale each in 8 bits, groups of
+    128 with one fp32 scale in 4; attention, routers, norms, embedding and head stay bf16.
+    """
+    if precision in ("fp32", "bf16"):
+        return config.num_parameters() * WIDTH[precision]
+    held, scales = 0, 0
+    for rows, columns in _feed_forward_matrices(config):
+        held += rows * columns
+        scales += rows * (1 if precision == "int8" else -(-columns // GROUP))
+    packed = held if precision == "int8" else -(-held // 2)
+    return packed + 4 * scales + 2 * (config.num_parameters() - held)
+
+
+def _feed_forward_matrices(config: ModelConfig) -> list[tuple[int, int]]:
+    """[out, in] of every matrix that quantisation reaches; equal ones as one with more rows."""
+    width, found = config.hidden_size, []
+    moe = config.num_moe_layers
+    for inner, count in (
+        (config.expert_size, moe * (config.num_experts + 1)),
+        (config.intermediate_size, config.num_layers - moe),
+    ):
+        found += [(count * 2 * inner, width), (count * width, inner)]
+    return [matrix for matrix in found if matrix[0]]
+
+
+def cache_bytes(config: ModelConfig, rows: int, context: int, width: int) -> int:
+    """Keys and values of `rows` sequences: local layers hold one attention chunk at most.
+
+    As `puna.engine.cache.KVCache` has them, with one slot more a layer as its waste bin.
+    """
+    slots = sum(_slots(config, i, context) for i in range(config.num_layers))
+    heads = rows * config.num_kv_heads * slots + config.num_layers
+    return 2 * heads * config.head_dim * width
+
+
+def naive_cache_bytes(config: ModelConfig, rows: int, context: int, width: int) -> int:
+    """The same where every layer keeps every token."""
+    tokens = rows * context * config.num_layers
+    return 2 * tokens * config.num_kv_heads * config.head_dim * width
+
+
+def _slots(config: ModelConfig, layer: int, context: int) -> int:
+    chunk = config.attention_chunk
+    return min(chunk, context) if chunk is not None and config.is_local(layer) else context
+
+
+def rope_bytes(config: ModelConfig, context: int) -> int:
+    """The table of rotations: complex64 in Llama 4; in Llama 3 four halves of fp32."""
+    positions = 1 << max(8, (context - 1).bit_length())
+    return positions * config.head_dim * (4 if config.family == "llama4" else 8)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Bytes of the engine: what stays, and the most that a step or a prompt adds for a while.
+
+    `folded` is the second set of weights that small models decode with (`puna.engine.step`).
+    """
+
+    weights: int
+    folded: int
+    cache: int
+    table: int
+    step: int
+    prompt: int
+
+    @property
+    def decoding(self) -> int:
+        """The peak while tokens are decoded."""
+        return self.weights + self.folded + self.cache + self.table + self.step
+
+    @property
+    def reading(self) -> int:
+        """The peak while a prompt that fills the context is read in one block."""
+        return self.weights + self.cache + self.table + self.prompt
+
+
+def generation(
+    config: ModelConfig,
+    rows: int,
+    context: int,
+    precision: Precision = "bf16",
+    processor: bool = False,
+) -> Generation:
+    """`rows` sequences of at most `context` tokens, decoded together by `puna.engine.local`.
+
+    `processor`: not on a GPU, where small fp32 models decode by a faster step.
+    """
+    width = WIDTH[precision]
+    cache = cache_bytes(config, rows, context, width)
+    table = rope_bytes(config, context)
+    return Generation(
+        weight_bytes(config, precision),
+        _folded(config) if processor and precision == "fp32" else 0,
+        cache + sum(2 * width * s for s in _sizes(config, context)),
+        table,
+        _step(config, rows, context, width),
+        _prompt(config, rows, context, width),
+    )
+
+
+def _folded(config: ModelConfig) -> int:
+    """fp32 matrices with the norms multiplied in; rotary layers have q and k twice."""
+    if config.num_parameters() > LARGEST:
+        return 0
+    numbers = config.vocab_size * config.hidden_size
+    heads = config.num_heads + config.num_kv_heads
+    for layer in range(config.num_layers):
+        rows = (heads if config.is_nope(layer) else 2 * heads) + config.num_kv_heads
+        numbers += rows * config.head_dim * config.hidden_size
+        if not config.is_moe(layer):
+            numbers += 2 * config.intermediate_size * config.hidden_size
+    return 4 * numbers
+
+
+def _step(config: ModelConfig, rows: int, context: int, width: int) -> int:
+    """One token a row: a layer and the masks over the cache; or the sampler's choice.
+
+    That holds logits before and after the temperature, probabilities and their sums, in fp32; the
+    prompt's logits stay all along.
+    """
+    masks = sum(rows * width * s for s in _sizes(config, context))
+    logits = 4 * rows * config.vocab_size
+    return max(2 * logits + masks + _forward(config, rows, width), 5 * logits)
+
+
+def _prompt(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
+    """A whole prompt in one block; beyond an attention chunk its local layers need [T, T] masks.
+
+    The table of rotations is made before, with as much beside it; afterwards the sampler chooses,
+    and each layer's cache is copied in turn.
+    """
+    chunk, many = config.attention_chunk, rows * tokens
+    square = rows * tokens * tokens if chunk is not None and tokens > chunk else 0
+    layers = width * square + many * _planned(config, tokens, width)
+    layers += _forward(config, many, width)
+    copied = rows * config.num_kv_heads * tokens * config.head_dim * width
+    choice = 20 * rows * config.vocab_size
+    return max(layers, (1 + width) * square, rope_bytes(config, tokens), choice, copied)
+
+
+def _planned(config: ModelConfig, tokens: int, width: int) -> int:
+    """Ids, positions and rotations of a token, and where its keys and values go in the cache."""
+    places = len(_sizes(config, tokens)) * (config.num_kv_heads + 2) + 2
+    rotation = config.head_dim * (4 if config.family == "llama4" else 2 * width)
+    return 8 * places + rotation
+
+
+def _forward(config: ModelConfig, many: int, width: int) -> int:
+    """The most that stands at once in a layer without gradients, for M tokens."""
+    size, wide = config.hidden_size, config.head_dim
+    queries, keys = config.num_heads * wide, config.num_kv_heads * wide
+    found = 0
+    for layer in range(config.num_layers):
+        rotating = 0
+        if not config.is_nope(layer) and config.family == "llama3":
+            rotating = 3 * width * (queries + keys)
+        elif not config.is_nope(layer):
+            rotating = (4 if width == 4 else 8 + width) * (queries + keys)
+        mixing = width * (2 * queries + 3 * keys) + 8 * config.num_kv_heads
+        attention = width * (2 * size + queries + 2 * keys) + max(rotating, mixing)
+        if config.is_moe(layer):
+            last = 2 * config.expert_size // config.num_experts  # of the last expert, still held
+            inner = width * (3 * size + max(4 * config.expert_size, 6 * size + last))
+        else:
+            inner = width * (3 * size + 4 * config.intermediate_size)
+        found = max(found, attention, inner)
+    return many * found
+
+
+def _sizes(config: ModelConfig, context: int) -> set[int]:
+    """The different numbers of slots that layers have: one, or local and global."""
+    return {_slots(config, i, context) for i in range(config.num_layers)}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Bytes of one step of several micro-batches, at its most.
+
+    `saved` is what the backward pass needs of the forward pass, `casts` the weights' copies in the
+    compute dtype that it keeps with them, `logits` the loss's log-probabilities, `passing` what
+    comes on top at the peak: most often the gradients of these two.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    saved: int
+    casts: int
+    logits: int
+    passing: int
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return sum(getattr(self, f.name) for f in fields(self))
+
+
+def training(
+    config: ModelConfig, rows: int, tokens: int, width: int, fused_norm: bool = False
+) -> Training:
+    """A step of AdamW on packed rows [B, T] in which each token is a target, as pretraining has it.
+
+    Weights, gradients and both moments are fp32 (`puna.train.optim`); activations have `width`
+    bytes. `fused_norm`: on a GPU the norm keeps its input alone, else its normalised values too.
+    """
+    many, parameters = rows * tokens, 4 * config.num_parameters()
+    saved = [many * _saved(config, i, tokens, width, fused_norm) for i in range(config.num_layers)]
+    casts = [_cast(_layer_parameters(config, i), width) for i in range(config.num_layers)]
+    shared = _shared(config, rows, tokens, width)
+    vocabulary = config.vocab_size * config.hidden_size
+    top = many * _norm(config.hidden_size, width, fused_norm) + _cast(vocabulary, width)
+    # Gradients of a tied matrix wait, as the head's part, for the embedding's.
+    waiting = 4 * vocabulary if config.tie_embeddings else 0
+    peaks = [shared + sum(saved) + sum(casts) + top + _head_backward(config, many, width)]
+    for i in range(config.num_layers):
+        below = shared + sum(saved[: i + 1]) + sum(casts[: i + 1])
+        peaks.append(below + waiting + _layer_backward(config, i, many, width))
+    kept = shared + sum(saved) + many * _norm(config.hidden_size, width, fused_norm)
+    copies, logits = sum(casts) + _cast(vocabulary, width), 4 * many * config.vocab_size
+    passing = max(peaks) - kept - copies - logits
+    return Training(parameters, parameters, 2 * parameters, kept, copies, logits, passing)
+
+
+def _cast(parameters: int, width: int) -> int:
+    return parameters * width if width < 4 else 0
+
+
+def _norm(size: int, width: int, fused: bool) -> int:
+    """A norm keeps fp32 input, 1 / rms, the normalised values and what it gives, a token."""
+    normalised = 0 if fused and width == 4 else width * size
+    return 4 + 4 * size + normalised + width * size
+
+
+def _saved(config: ModelConfig, layer: int, tokens: int, width: int, fused: bool) -> int:
+    """What a layer keeps of a token for its backward pass."""
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    total = 2 * _norm(config.hidden_size, width, fused)
+    total += width * (queries + 2 * keys)  # the product whose last part is v
+    if not config.is_nope(layer):
+        total += width * (queries + keys)
+        if config.qk_norm:
+            total += 4 * (queries + keys + config.num_heads + config.num_kv_heads)
+    elif config.temperature_tuning and tokens >= config.floor_scale:
+        total += width * queries
+    total += width * queries + 4 * config.num_heads  # attention's result, its log-sum-exp
+    if not config.is_moe(layer):
+        return total + width * 4 * config.intermediate_size  # gate, up, silu(gate), their product
+    scores = 4 * config.num_experts + (width * config.num_experts if width < 4 else 0) + width
+    order = 3 * 8  # the choice, the order by expert and its inverse
+    return total + scores + order + width * (config.hidden_size + 8 * config.expert_size)
+
+
+def _shared(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
+    """Ids, positions, documents, targets, rotations, temperatures, and one or two masks."""
+    rotation = config.head_dim * (4 if config.family == "llama4" else 2 * width)
+    chunk = config.attention_chunk
+    masks = 2 if chunk is not None and tokens > chunk else 1
+    return rows * tokens * (4 * 8 + rotation + tokens * masks * width)
+
+
+def _head_backward(config: ModelConfig, many: int, width: int) -> int:
+    """Log-probabilities, their gradient and the logits'; then the gradient of the head's matrix."""
+    hidden, vocab = width * many * config.hidden_size, config.vocab_size
+    matrix = vocab * config.hidden_size
+    return max(12 * many * vocab, width * (many * vocab + matrix) + hidden, 4 * matrix + hidden)
+
+
+def _layer_backward(config: ModelConfig, layer: int, many: int, width: int) -> int:
+    """What the backward pass of a layer's feed-forward adds to what is saved, at its most.
+
+    A matrix's fresh gradient is made in the compute dtype, then cast to fp32; by then the matrix's
+    own cast is gone. So are activations behind it.
+    """
+    size, moe = config.hidden_size, config.is_moe(layer)
+    inner = config.expert_size if moe else config.intermediate_size
+    flow, unit = 2 * width * many * size, width * many * inner
+    down, gone = inner * size, _cast(inner * size, width)
+    found = [
+        flow + 2 * unit,
+        flow + unit + 4 * down,
+        flow - 2 * unit + max(2 * width * down, 8 * down - gone) - gone,
+    ]
+    if moe:  # the experts' gradients wait until the last one's are there, and then are stacked
+        found.append(flow - 4 * unit + config.num_experts * (16 * down - 3 * gone))
+    return max(found)
+
+
+def _layer_parameters(config: ModelConfig, layer: int) -> int:
+    one = replace(config, num_layers=1, moe_every=1, tie_embeddings=True)
+    if not config.is_moe(layer):
+        one = replace(one, num_experts=0)
+    outside = config.hidden_size * (config.vocab_size + 1)
+    return one.num_parameters() - outside
