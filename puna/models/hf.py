@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint directories: `LlamaForCausalLM` and the text model of Llama 4.
+"""Hugging Face checkpoint directories: `LlamaForCausalLM`, and Llama 4 with and without eyes.
 
 `model, config = load("DIR"); save(model, "OUT")`: config.json and model.safetensors, both ways.
 Inside, q, k, v are one matrix and so are gate and up; in the files they are apart.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,32 @@ from puna.core.errors import UserError
 from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 from puna.models.hf_config import config_from_hf, config_to_hf
+from puna.models.hf_vision import (
+    LANGUAGE,
+    name_in_multimodal,
+    vision_from_hf,
+    vision_names,
+    vision_to_hf,
+)
 
 _BIAS = "puna.layers.{}.expert_bias"
-_MULTIMODAL = "language_model."
 
 
-def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, ModelConfig]:
+def load(
+    directory: str | Path, dtype: torch.dtype = torch.float32, text_only: bool = False
+) -> tuple[Decoder, ModelConfig]:
     """The model in `directory`, its parameters as `dtype`, and its shape.
+
+    With `text_only` a vision encoder is left out.
 
     Raises UserError naming the file for what is missing, cut off, of another shape or not a
     number, and naming field and value for what this decoder does not compute.
     """
     directory = Path(directory)
-    config = config_from_hf(_read_json(directory / "config.json"), directory / "config.json")
+    data = _read_json(directory / "config.json")
+    config = config_from_hf(data, directory / "config.json")
+    if not text_only:
+        config = replace(config, vision=vision_from_hf(data, directory))
     with torch.device("meta"):
         model = Decoder(config)
     model = model.to(dtype).to_empty(device="cpu")
@@ -60,9 +74,12 @@ def save(model: Decoder, directory: str | Path, dtype: torch.dtype | None = None
         piece = target.detach() if part is None else target.detach()[part]
         kept = piece.dtype if bias else dtype or piece.dtype
         tensors[name] = piece.to("cpu", kept).contiguous()
+    data = config_to_hf(model.config, dtype or model.embed.dtype)
+    if model.config.vision is not None:
+        tensors = {name_in_multimodal(name): tensor for name, tensor in tensors.items()}
+        data = vision_to_hf(model.config.vision, data, directory)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    text = json.dumps(config_to_hf(model.config, dtype or model.embed.dtype), indent=2)
-    (directory / "config.json").write_text(text + "\n")
+    (directory / "config.json").write_text(json.dumps(data, indent=2) + "\n")
 
 
 def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
@@ -100,6 +117,8 @@ def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
     yield "model.norm.weight", own["norm.weight"], None
     if model.head is not None:
         yield "lm_head.weight", own["head.weight"], None
+    if model.vision is not None:
+        yield from vision_names(model.vision)
 
 
 class _Source:
@@ -115,7 +134,7 @@ class _Source:
         else:
             names = dict.fromkeys(_open(single).keys(), single)
         self.where = index if index.exists() else single
-        self.files = {name.removeprefix(_MULTIMODAL): (name, file) for name, file in names.items()}
+        self.files = {name.removeprefix(LANGUAGE): (name, file) for name, file in names.items()}
         self.open: dict[Path, Any] = {}
 
     def copy(self, name: str, target: Tensor, part: slice | None) -> None:

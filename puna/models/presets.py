@@ -16,6 +16,7 @@ import torch
 from puna.core.errors import UserError, nearest
 from puna.models.config import ModelConfig, RopeScaling
 from puna.models.decoder import Decoder
+from puna.models.vision_config import VisionConfig
 
 
 @cache
@@ -43,6 +44,8 @@ def preset(name: str, **overrides: Any) -> ModelConfig:
     values = {**_tables()[table.pop("like")], **table} if "like" in table else table
     if "rope_scaling" in values:
         values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+    if "vision" in values:
+        values["vision"] = VisionConfig(**values["vision"])
     values["eos_ids"] = tuple(values.get("eos_ids", ()))
     return replace(ModelConfig(**values), **overrides)
 
@@ -75,10 +78,14 @@ def initialise(model: Decoder, generator: torch.Generator) -> None:
     std = model.config.initializer_range
     residual = std / (2 * model.config.num_layers) ** 0.5
     for name, parameter in model.named_parameters():
+        if name.startswith("vision."):
+            continue
         if parameter.ndim == 1:
             parameter.fill_(1.0)
         else:
             writes = name.endswith(("out.weight", "down.weight", "experts.down"))
             parameter.normal_(0.0, residual if writes else std, generator=generator)
+    if model.vision is not None:
+        model.vision.initialise(generator)
     for buffer in model.buffers():
         buffer.zero_()

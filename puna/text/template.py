@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from puna.text.images import image_ids
 
 if TYPE_CHECKING:
     from puna.text.tokenizer import Tokenizer
@@ -148,7 +149,7 @@ def _content(tokenizer: Tokenizer, parts: Sequence[Part]) -> list[int]:
             case ToolResult():
                 ids += _content(tokenizer, part.parts)
             case Image():
-                ids.append(tokenizer.special("image"))
+                ids += image_ids(tokenizer, part)
     return ids
 
 

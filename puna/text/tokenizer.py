@@ -16,6 +16,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 
 from puna.core.errors import UserError, nearest
 from puna.text import template
+from puna.text.images import read_tiling
+from puna.text.tiling import Tiling
 
 # The last ids of every vocabulary trained here, in this order.
 SPECIAL_TOKENS = (
@@ -80,6 +82,7 @@ class Tokenizer:
         self._ids: dict[str, int] = self._hf.get_vocab(with_added_tokens=True)
         self._vocab_size = max(self._ids.values(), default=-1) + 1
         self._special: dict[str, int] = {}
+        self.tiling: Tiling | None = None  # how pictures become tokens, where the model has eyes
         self._fixed: dict[str, list[int]] = {}
 
     @staticmethod
@@ -145,7 +148,9 @@ class Tokenizer:
             ) from None
         except UnicodeDecodeError:
             raise UserError(f"{path} is not UTF-8 text", fix="copy the file again") from None
-        return Tokenizer(text)
+        tokenizer = Tokenizer(text)
+        tokenizer.tiling = read_tiling(Path(directory))
+        return tokenizer
 
     def save(self, directory: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which `AutoTokenizer` reads."""
