@@ -1,6 +1,6 @@
 """Llama 4's vision encoder in Hugging Face files: its fields of config.json and its tensors' names.
 
-`vision_from_hf(json.loads(text), directory)`; transformers' Llama 4 reads what `vision_to_hf` gives.
+`vision_from_hf(json.loads(text), directory)`; transformers reads what `vision_to_hf` gives.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def vision_to_hf(config: VisionConfig, text: dict[str, Any], directory: Path) ->
     What the image processor has to know goes beside it, into preprocessor_config.json.
     """
     size = {"height": config.tile_size, "width": config.tile_size}
-    processor = {"image_processor_type": "Llama4ImageProcessor", "size": size}
+    processor: dict[str, Any] = {"image_processor_type": "Llama4ImageProcessor", "size": size}
     processor["max_patches"] = config.max_tiles
     (directory / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
     vision = {theirs: getattr(config, ours) for theirs, (ours, _) in _SIZES.items()}

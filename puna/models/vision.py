@@ -164,7 +164,7 @@ def rotations(side: int, head_dim: int) -> Tensor:
 
 def rotate(x_NPHW: Tensor, turns: Tensor) -> Tensor:
     """`x_NPHW` with neighbouring numbers of a head rotated as pairs, in its own dtype."""
-    pairs = torch.view_as_complex(x_NPHW.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x_NPHW.float().view(*x_NPHW.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns[:, None]).flatten(-2).type_as(x_NPHW)
 
 

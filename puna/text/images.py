@@ -230,10 +230,7 @@ def _upright(image: Any) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
         paper = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(paper, image)
-    levels = np.asarray(image.convert("RGB"))
-    out = np.ascontiguousarray(levels.transpose(2, 0, 1))
-    out.flags.writeable = True
-    return out
+    return np.array(np.asarray(image.convert("RGB")).transpose(2, 0, 1), order="C")
 
 
 def _too_large(where: str, what: str) -> UserError:

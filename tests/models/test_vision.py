@@ -1,4 +1,4 @@
-"""The vision encoder and its fusion against transformers' Llama 4, bit for bit; each part matters."""
+"""The vision encoder and its fusion equal transformers' bit for bit; each of its parts matters."""
 
 from __future__ import annotations
 
