@@ -30,16 +30,26 @@ from puna.engine.policy import Completion, SamplingParams
 from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
+from puna.text.images import Picture
 from puna.text.template import stop_ids
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to continue; `key` names the random stream of its draws."""
+    """One prompt to continue, with its images; `key` names the random stream of its draws."""
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     key: tuple[Key, ...]
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """What is computed once for all requests that share it."""
+        return self.prompt_ids, self.pictures
+
+
+Prompt = tuple[tuple[int, ...], tuple[Picture, ...]]
 
 
 def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
@@ -107,7 +117,7 @@ class Engine:
         Between steps `drawn()` of what it yields tells the new tokens, and `drop(rows)` ends
         requests early; closing the generator ends them all.
         """
-        prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
+        prompts = list(dict.fromkeys(r.prompt for r in requests))
         row_of = {p: i for i, p in enumerate(prompts)}
         longest_new = max(r.params.max_tokens for r in requests)
         capacity = max(len(r.prompt_ids) + r.params.max_tokens for r in requests)
@@ -115,7 +125,7 @@ class Engine:
         device = self.model.device
         cache = KVCache(self.model.config, len(prompts), capacity, self.model.dtype, device)
         logits, prompt_routes = self._prefill(prompts, cache, moe)
-        rows = torch.tensor([row_of[r.prompt_ids] for r in requests], device=device)
+        rows = torch.tensor([row_of[r.prompt] for r in requests], device=device)
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
         step_routes: list[np.ndarray[Any, Any]] = []
@@ -144,26 +154,34 @@ class Engine:
         return self.model.logits(hidden[:, -1])
 
     def _prefill(
-        self, prompts: list[tuple[int, ...]], cache: KVCache, moe: bool
-    ) -> tuple[torch.Tensor, dict[tuple[int, ...], np.ndarray[Any, Any]]]:
+        self, prompts: list[Prompt], cache: KVCache, moe: bool
+    ) -> tuple[torch.Tensor, dict[Prompt, np.ndarray[Any, Any]]]:
         device = self.model.device
-        lengths = torch.tensor([len(p) for p in prompts])
+        lengths = torch.tensor([len(p) for p, _ in prompts])
         width = int(lengths.max())
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        for i, prompt in enumerate(prompts):
+        for i, (prompt, _) in enumerate(prompts):
             ids[i, : len(prompt)] = torch.tensor(prompt)
         positions = torch.arange(width).expand(len(prompts), width)
         valid = None if bool((lengths == width).all()) else positions < lengths[:, None]
         routes = Routes() if moe else None
         cache.begin(positions.to(device), None if valid is None else valid.to(device))
+        images = self.model.look(
+            ids.shape, [(i, p) for i, (_, ps) in enumerate(prompts) for p in ps]
+        )
         hidden = self.model(
-            ids.to(device), positions.to(device), cache=cache, routes=routes, begun=True
+            ids.to(device),
+            positions.to(device),
+            cache=cache,
+            routes=routes,
+            begun=True,
+            images=images,
         )
         last = hidden[torch.arange(len(prompts)), (lengths - 1).to(device)]
-        found: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
+        found: dict[Prompt, np.ndarray[Any, Any]] = {}
         if routes is not None:
             recorded = routes.recorded.cpu().numpy()
-            found = {p: recorded[i, : len(p)] for i, p in enumerate(prompts)}
+            found = {p: recorded[i, : len(p[0])] for i, p in enumerate(prompts)}
         return self.model.logits(last), found
 
 
@@ -247,7 +265,7 @@ class _Run:
     def finish(
         self,
         version: int,
-        prompt_routes: dict[tuple[int, ...], np.ndarray[Any, Any]],
+        prompt_routes: dict[Prompt, np.ndarray[Any, Any]],
         step_routes: list[np.ndarray[Any, Any]],
     ) -> list[Completion]:
         """The completions, each cut after its last token."""
@@ -259,8 +277,8 @@ class _Run:
         for i, request in enumerate(self.requests):
             length = next((t for t, x in enumerate(ids[i]) if x < 0), len(ids[i]))
             mine = None
-            if request.prompt_ids in prompt_routes:
-                mine = prompt_routes[request.prompt_ids]
+            if request.prompt in prompt_routes:
+                mine = prompt_routes[request.prompt]
                 if routes is not None:
                     mine = np.concatenate([mine, routes[i, : length - 1]])
             reason = "stop" if ids[i][length - 1] in stops else "length"
@@ -419,8 +437,13 @@ class LocalSampler:
         self.seed = engine.seed
 
     async def sample(
-        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        key: tuple[Key, ...],
+        pictures: Sequence[Picture] = (),
     ) -> Completion:
         """See `engine.policy.Sampler`; the caller is inside `meet.episode(key's episode)`."""
         name = "/".join(map(str, key[:-2]))
-        return await self.meet.submit(self.engine, Request(tuple(prompt_ids), params, key), name)
+        request = Request(tuple(prompt_ids), params, key, tuple(pictures))
+        return await self.meet.submit(self.engine, request, name)

@@ -7,7 +7,7 @@ D is the model's width in `hidden_BTD` and a head's width in `q_BHTD`, `k_BKSD`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from puna.models.moe import GatedMLP, Linear, MoE, Routes
 from puna.models.prefixes import PrefixTree
 from puna.models.rope import Rope
 from puna.models.vision import Seen, VisionEncoder, check_count
+from puna.text.images import Picture
 
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 """(q_BHTD, k_BKSD, v_BKSD, additive mask or None for causal, scale) -> out_BHTD."""
@@ -252,6 +253,16 @@ class Decoder(nn.Module):
         check_count(int(where_BT.sum()), len(tiles_NCHW), self.vision.config)
         tiles = tiles_NCHW.to(self.device, self.dtype)
         return Seen(where_BT.to(self.device), self.vision(tiles))
+
+    def look(self, shape: Sequence[int], pictures: Sequence[tuple[int, Picture]]) -> Seen | None:
+        """The pictures of ids of `shape` [B, T], each with its row; None where there is none."""
+        if not pictures:
+            return None
+        assert self.vision is not None, "a model of text sees nothing"
+        rows, tokens = shape
+        tiling = self.vision.config.tiling
+        spots = [(p.part, [row * tokens + i for i in p.patches(tiling)]) for row, p in pictures]
+        return self.vision.look((rows, tokens), spots, self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`hidden` [..., D] to fp32 logits [..., V]."""

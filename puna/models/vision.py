@@ -7,6 +7,7 @@ W a head's width, M features of all tiles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puna.core.errors import UserError
+from puna.core.messages import Image
 from puna.models.moe import Linear
 from puna.models.vision_config import VisionConfig
+from puna.text.images import tiles_of
 
 _ROPE_THETA = 10_000.0  # fixed: no published checkpoint has another
+_TILES_AT_ONCE = 64  # of Scout's size they take 4 GB on their way through a layer
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,28 @@ class VisionEncoder(nn.Module):
         x = F.gelu(self.adapter_out(F.gelu(self.adapter_in(x))))
         features: Tensor = self.project(x.flatten(0, 1))
         return features
+
+    def look(
+        self,
+        shape: tuple[int, int],
+        spots: Sequence[tuple[Image, Sequence[int]]],
+        dtype: torch.dtype,
+    ) -> Seen | None:
+        """Images in ids of `shape` [B, T], each with the flat places (row * T + column) of its
+        patches; an image that stands in several places is encoded once. None where there is none.
+        """
+        if not spots:
+            return None
+        device, tiling = self.cls.device, self.config.tiling
+        spots = sorted(spots, key=lambda spot: spot[1][0])
+        parts = {part: tiles_of(tiling, part) for part, _ in spots}
+        tiles = torch.cat(list(parts.values())).to(device, dtype)
+        features = torch.cat([self(some) for some in torch.split(tiles, _TILES_AT_ONCE)])
+        pieces = torch.split(features, [len(t) * tiling.tokens for t in parts.values()])
+        found = dict(zip(parts, pieces, strict=True))
+        where = torch.zeros(shape, dtype=torch.bool)
+        where.view(-1)[torch.tensor([i for _, places in spots for i in places])] = True
+        return Seen(where.to(device), torch.cat([found[part] for part, _ in spots]))
 
     def turns(self, device: torch.device) -> Tensor:
         """Rotations [P + 1, W / 2] of the places, computed once a device."""

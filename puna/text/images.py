@@ -42,6 +42,15 @@ class Picture:
     part: Image
     at: int
 
+    def span(self, tiling: Tiling) -> range:
+        """The places of all its tokens."""
+        return range(self.at, self.at + len(tiling.names(grid_of(tiling, self.part))))
+
+    def patches(self, tiling: Tiling) -> list[int]:
+        """The places of its patches, tile after tile."""
+        names = tiling.names(grid_of(tiling, self.part))
+        return [self.at + i for i, name in enumerate(names) if name == "patch"]
+
 
 def attach(path: Path) -> Image:
     """The part for an image file. Raises UserError where it is none, or is broken or too large."""
@@ -130,15 +139,6 @@ def pictures_in(
     start = tokenizer.special("image_start")
     places = [i + offset for i, token in enumerate(ids) if token == start]
     return [Picture(part, at) for part, at in zip(parts, places, strict=True)]
-
-
-def patches_of(tokenizer: Tokenizer, ids: Sequence[int], picture: Picture) -> list[int]:
-    """The places of a picture's patches in `ids`, tile after tile."""
-    assert tokenizer.tiling is not None
-    grid = grid_of(tokenizer.tiling, picture.part)
-    patch = tokenizer.special("patch")
-    end = picture.at + len(tokenizer.tiling.ids(tokenizer, grid))
-    return [i for i in range(picture.at, end) if ids[i] == patch]
 
 
 def read_tiling(directory: Path) -> Tiling | None:

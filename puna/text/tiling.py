@@ -62,21 +62,23 @@ class Tiling:
         tiles = grid[0] * grid[1]
         return tiles + (tiles > 1)
 
-    def ids(self, tokenizer: Tokenizer, grid: Grid) -> list[int]:
-        """The tokens of a picture. Raises UserError where the vocabulary lacks one of them.
+    def names(self, grid: Grid) -> list[str]:
+        """The tokens of a picture by name.
 
         Rows of tiles with a separator between tiles and one after each row; then the mark of the
         image and the global (or only) tile.
         """
-        patches = [tokenizer.special("patch")] * self.tokens
-        out = [tokenizer.special("image_start")]
+        patches = ["patch"] * self.tokens
         rows, columns = grid
-        if rows * columns > 1:
-            between, after = (tokenizer.special(f"tile_{x}_separator") for x in "xy")
-            row = [*patches, *([between, *patches] * (columns - 1)), after]
-            out += row * rows
-        out += [tokenizer.special("image"), *patches, tokenizer.special("image_end")]
-        return out
+        row = [*patches, *(["tile_x_separator", *patches] * (columns - 1)), "tile_y_separator"]
+        cut = row * rows if rows * columns > 1 else []
+        return ["image_start", *cut, "image", *patches, "image_end"]
+
+    def ids(self, tokenizer: Tokenizer, grid: Grid) -> list[int]:
+        """The ids of these tokens. Raises UserError where the vocabulary lacks one of them."""
+        names = self.names(grid)
+        known = {name: tokenizer.special(name) for name in dict.fromkeys(names)}
+        return [known[name] for name in names]
 
     def tiles(self, pixels_CHW: NDArray[np.uint8]) -> Tensor:
         """Tiles [N, C, side, side] of a picture, row by row and the global one last, in bfloat16.

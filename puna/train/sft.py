@@ -7,7 +7,7 @@ Rows come from `data = "chats.jsonl"` or from an environment's oracle (`env`, `d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from puna.core.stage import StageContext
 from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
+from puna.text.images import Picture, images_of, pictures_in
 from puna.text.packing import Packed, pack_whole
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
@@ -78,13 +79,13 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     model, tokenizer = load_model(source)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
-    packed, left_out = _pack(chats, tokenizer, config.row_length)
+    packed, pictures, left_out = _pack(chats, tokenizer, config.row_length)
     data_hash = sha256_json([[m.to_json() for m in c.messages] for c in chats])
     inputs = f"rows {data_hash[:16]}"
     if env is not None:
         inputs += f", environment {identity(env)['hash']}"
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
-    loop = _Loop(ctx, config, env, trainer, packed)
+    loop = _Loop(ctx, config, env, trainer, packed, pictures)
     trainer.run(loop.backward, "loss", loop.after)
     scored = loop.finish()
     return trainer.finish() | {
@@ -105,17 +106,41 @@ def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[C
     return demonstrations(env, config.demos)
 
 
-def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, int]:
-    """Packed rows of whole conversations; how many were too long and left out."""
-    ids, masks = [], []
-    for chat in chats:
+Shown = list[list[Picture]]
+"""The pictures of each document."""
+
+
+def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, Shown, int]:
+    """Packed rows of whole conversations, their pictures; how many were too long and left out.
+
+    Raises UserError where rows hold images and the model reads none.
+    """
+    ids, masks, pictures = [], [], []
+    for number, chat in enumerate(chats):
+        if tokenizer.tiling is None and next(images_of(chat.messages), None) is not None:
+            what = f"conversation {number} holds an image, and this model reads none"
+            raise UserError(what, "take a model with a vision encoder, or rows of text")
         rendered = render(tokenizer, chat.messages, tools=chat.tools)
         if len(rendered.ids) <= row_length + 1:
             ids.append(rendered.ids)
             masks.append(rendered.mask)
+            pictures.append(pictures_in(tokenizer, chat.messages, rendered.ids))
     if not ids:
         raise UserError(f"no conversation fits row_length {row_length}", "raise sft.row_length")
-    return pack_whole(ids, row_length, masks=masks), len(chats) - len(ids)
+    return pack_whole(ids, row_length, masks=masks), pictures, len(chats) - len(ids)
+
+
+def _shown(
+    packed: Packed, rows: np.ndarray[Any, Any], pictures: Shown
+) -> list[tuple[int, Picture]]:
+    """The pictures in `rows` of the packed documents, each with the number of its row there."""
+    out = []
+    for row, documents_T in enumerate(packed.documents_NT[rows]):
+        numbers, starts = np.unique(documents_T, return_index=True)
+        for number, start in zip(numbers.tolist(), starts.tolist(), strict=True):
+            if number >= 0:
+                out += [(row, replace(p, at=p.at + start)) for p in pictures[number]]
+    return out
 
 
 class _Loop(HeldOut):
@@ -128,11 +153,12 @@ class _Loop(HeldOut):
         env: Environment | None,
         trainer: Trainer,
         packed: Packed,
+        pictures: Shown,
     ) -> None:
         every, tasks = config.eval_every, config.eval_tasks
         watch = Watch(every, tasks, config.max_tokens, config.patience)
         super().__init__(ctx, watch, env, trainer)
-        self.config, self.packed = config, packed
+        self.config, self.packed, self.pictures = config, packed, pictures
         self.rows = max(1, config.batch_tokens // config.row_length)
 
     def batch(self, step: int) -> np.ndarray[Any, Any]:
@@ -155,7 +181,8 @@ class _Loop(HeldOut):
                 for a in (self.packed.ids_NT, self.packed.positions_NT, self.packed.documents_NT)
             )
             want = targets[start : start + per].to(model.device)
-            hidden = model(ids, positions, documents)
+            images = model.look(ids.shape, _shown(self.packed, part, self.pictures))
+            hidden = model(ids, positions, documents, images=images)
             learn = want != IGNORE
             loss = cross_entropy(model.logits(hidden[learn]), want[learn])
             (loss / max(1, total)).backward()  # type: ignore[no-untyped-call]

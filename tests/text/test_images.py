@@ -24,7 +24,6 @@ from puna.text.images import (
     attached,
     images_of,
     inline,
-    patches_of,
     pictures_in,
     pixels,
     read_tiling,
@@ -198,7 +197,7 @@ def test_places_of_pictures_among_the_ids() -> None:
     found = pictures_in(TOKENIZER, chat, rendered.ids)
     assert [p.part for p in found] == [wide, small, small]
     patch = TOKENIZER.special("patch")
-    places = [patches_of(TOKENIZER, rendered.ids, p) for p in found]
+    places = [p.patches(TILING) for p in found]
     assert [len(p) for p in places] == [12, 4, 4]
     assert [i for p in places for i in p] == [i for i, x in enumerate(rendered.ids) if x == patch]
     moved = pictures_in(TOKENIZER, chat, rendered.ids, 10)
