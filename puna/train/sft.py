@@ -79,13 +79,13 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     model, tokenizer = load_model(source)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
     model.to(ctx.machine.device)
-    packed, pictures, left_out = _pack(chats, tokenizer, config.row_length)
+    packed, left_out = _pack(chats, tokenizer, config.row_length)
     data_hash = sha256_json([[m.to_json() for m in c.messages] for c in chats])
     inputs = f"rows {data_hash[:16]}"
     if env is not None:
         inputs += f", environment {identity(env)['hash']}"
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
-    loop = _Loop(ctx, config, env, trainer, packed, pictures)
+    loop = _Loop(ctx, config, env, trainer, packed)
     trainer.run(loop.backward, "loss", loop.after)
     scored = loop.finish()
     return trainer.finish() | {
@@ -106,12 +106,8 @@ def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[C
     return demonstrations(env, config.demos)
 
 
-Shown = list[list[Picture]]
-"""The pictures of each document."""
-
-
-def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, Shown, int]:
-    """Packed rows of whole conversations, their pictures; how many were too long and left out.
+def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, int]:
+    """Packed rows of whole conversations; how many were too long and left out.
 
     Raises UserError where rows hold images and the model reads none.
     """
@@ -127,19 +123,20 @@ def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Pac
             pictures.append(pictures_in(tokenizer, chat.messages, rendered.ids))
     if not ids:
         raise UserError(f"no conversation fits row_length {row_length}", "raise sft.row_length")
-    return pack_whole(ids, row_length, masks=masks), pictures, len(chats) - len(ids)
+    packed = pack_whole(ids, row_length, masks=masks)
+    return replace(packed, pictures=pictures), len(chats) - len(ids)
 
 
-def _shown(
-    packed: Packed, rows: np.ndarray[Any, Any], pictures: Shown
-) -> list[tuple[int, Picture]]:
+def _shown(packed: Packed, rows: np.ndarray[Any, Any]) -> list[tuple[int, Picture]]:
     """The pictures in `rows` of the packed documents, each with the number of its row there."""
-    out = []
+    out: list[tuple[int, Picture]] = []
+    if not any(packed.pictures):
+        return out
     for row, documents_T in enumerate(packed.documents_NT[rows]):
         numbers, starts = np.unique(documents_T, return_index=True)
         for number, start in zip(numbers.tolist(), starts.tolist(), strict=True):
             if number >= 0:
-                out += [(row, replace(p, at=p.at + start)) for p in pictures[number]]
+                out += [(row, replace(p, at=p.at + start)) for p in packed.pictures[number]]
     return out
 
 
@@ -153,12 +150,11 @@ class _Loop(HeldOut):
         env: Environment | None,
         trainer: Trainer,
         packed: Packed,
-        pictures: Shown,
     ) -> None:
         every, tasks = config.eval_every, config.eval_tasks
         watch = Watch(every, tasks, config.max_tokens, config.patience)
         super().__init__(ctx, watch, env, trainer)
-        self.config, self.packed, self.pictures = config, packed, pictures
+        self.config, self.packed = config, packed
         self.rows = max(1, config.batch_tokens // config.row_length)
 
     def batch(self, step: int) -> np.ndarray[Any, Any]:
@@ -181,7 +177,7 @@ class _Loop(HeldOut):
                 for a in (self.packed.ids_NT, self.packed.positions_NT, self.packed.documents_NT)
             )
             want = targets[start : start + per].to(model.device)
-            images = model.look(ids.shape, _shown(self.packed, part, self.pictures))
+            images = model.look(ids.shape, _shown(self.packed, part))
             hidden = model(ids, positions, documents, images=images)
             learn = want != IGNORE
             loss = cross_entropy(model.logits(hidden[learn]), want[learn])
