@@ -38,7 +38,6 @@ class Chat:
         self.target, self.params = target, params
         self.models: dict[str, Any] = {}
         self.names = [self._load(stage)]
-        self.images: list[Image] = []
         self.reset()
 
     def _load(self, stage: str) -> str:
@@ -57,6 +56,7 @@ class Chat:
 
     def reset(self) -> None:
         """Begin a new conversation."""
+        self.images: list[Image] = []
         self.histories: dict[str, tuple[Message, ...]] = dict.fromkeys(self.names, ())
         self.seats = {
             n: SamplerSeat(

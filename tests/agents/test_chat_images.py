@@ -1,4 +1,4 @@
-"""`puna chat --image`, `/image` and `Model.chat` with images: the answer depends on what is shown."""
+"""`puna chat --image`, `/image`, `Model.chat` with images: what is shown decides the answer."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_first_prompt_shows_the_image_and_so_does_the_command(seeing: Path) 
     typed += f"/image {seeing}/absent.png\n"
     done = chat(seeing, typed, "--image", red)
     assert (done.returncode, done.stderr) == (0, "")
-    said = [line.removeprefix("> ") for line in done.stdout.splitlines() if line.startswith("> ")]
+    said = [line.lstrip("> ") for line in done.stdout.splitlines() if line.startswith("> ")]
     first, shown, again, shown_too, other, none, complaint = said[:7]
     assert shown == shown_too == "shown with the next prompt"
     assert first == again

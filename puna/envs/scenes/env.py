@@ -84,7 +84,7 @@ class Scenes(SingleTurn):
         kinds = rng.permutation(len(KINDS))[:count]
         places = rng.permutation(len(PLACES))[:count]
         things = tuple(
-            Thing(*KINDS[kind], place)
+            Thing(*KINDS[int(kind)], int(place))
             for kind, place in zip(kinds.tolist(), places.tolist(), strict=True)
         )
         asked, where = int(rng.random() * count), bool(rng.random() < 0.5)
