@@ -223,6 +223,10 @@ KEYS: dict[str, dict[str, str]] = {
         "digits": "Digits of an operand at most, 1 to 9.",
         "operators": "Which of `+`, `-`, `*` occur.",
     },
+    "scenes": {
+        "things": "Shapes in a picture at most, 1 to 6.",
+        "blind": "Every picture is empty: a control that cannot see.",
+    },
     "shop": {
         "prompt": "`full` states policy and tools; `none` leaves both out.",
         "intents": "Requests of a conversation at most, 1 or 2.",

@@ -272,11 +272,13 @@ def chat(args: list[str]) -> int:
         """0 is greedy."""
         max_tokens: int = 64
         """Tokens of one answer at most."""
+        image: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+        """An image to show with the first prompt; may be given several times."""
 
     given = parse(Options, "chat", args, "Talk to a model; /help inside tells the rest.")
     from puna.agents.console import talk
 
-    return talk(Path(given.target), given.stage, given.temperature, given.max_tokens)
+    return talk(Path(given.target), given.stage, given.temperature, given.max_tokens, given.image)
 
 
 def serve(args: list[str]) -> int:

@@ -6,13 +6,14 @@ import asyncio
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from puna.core.errors import UserError
-from puna.core.messages import Message
+from puna.core.messages import Image, Message, Text
 from puna.core.printable import printable
 from puna.core.runs import find_model, home_of
 from puna.core.threads import set_threads
@@ -20,10 +21,12 @@ from puna.engine.local import Engine, LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
 from puna.gym.registry import load_environment
 from puna.gym.seat import ContextFullError, SamplerSeat
+from puna.text.images import attach
 
 HELP = """/stage NAME       talk to another stage
 /compare A B      answer the next prompts with both stages
 /stages           the stages that can be talked to
+/image FILE       show an image with the next prompt
 /reset            forget the conversation
 /quit             leave (so does Ctrl-D)"""
 
@@ -53,6 +56,7 @@ class Chat:
 
     def reset(self) -> None:
         """Begin a new conversation."""
+        self.images: list[Image] = []
         self.histories: dict[str, tuple[Message, ...]] = dict.fromkeys(self.names, ())
         self.seats = {
             n: SamplerSeat(
@@ -66,11 +70,20 @@ class Chat:
         self.names = [self._load(s) for s in stages]
         self.reset()
 
+    def show(self, path: Path) -> None:
+        """Put an image before the next prompt. Raises UserError where it cannot be read or seen."""
+        for name in self.names:
+            if self.models[name].tokenizer.tiling is None:
+                raise UserError(f"{name} reads no images", "take a model with a vision encoder")
+        self.images.append(attach(path))
+
     def say(self, text: str) -> list[tuple[str, str]]:
         """(stage, answer) of every stage in use."""
         out = []
+        asked = Message("user", (*self.images, Text(text)))
+        self.images = []
         for name in self.names:
-            messages = (*self.histories[name], Message.user(text))
+            messages = (*self.histories[name], asked)
             try:
                 reply = asyncio.run(self.seats[name].reply(messages))
             except ContextFullError:
@@ -116,13 +129,17 @@ def abilities(target: Path) -> tuple[str, list[str]]:
     return f"{run['name']}: {what}", prompts[:3]
 
 
-def talk(target: Path, stage: str, temperature: float, max_tokens: int) -> int:
+def talk(
+    target: Path, stage: str, temperature: float, max_tokens: int, images: Sequence[Path] = ()
+) -> int:
     """The conversation at the terminal; reads standard input to its end."""
     if max_tokens < 1 or temperature < 0:
         raise UserError("max-tokens must be at least 1 and temperature 0 or more")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     chat = Chat(target, stage, SamplingParams(max_tokens, temperature))
+    for path in images:
+        chat.show(path)
     what, prompts = abilities(target)
     print(printable(what))
     if prompts:
@@ -152,6 +169,9 @@ def _command(chat: Chat, words: list[str]) -> bool:
                 return True
             case ["reset"]:
                 chat.reset()
+            case ["image", *name] if name:
+                chat.show(Path(" ".join(name)))
+                print("shown with the next prompt")
             case ["stage", name]:
                 chat.use(name)
                 print(f"talking to {name}")

@@ -15,6 +15,7 @@ from puna.core.threads import set_threads
 if TYPE_CHECKING:
     from puna.engine.local import Engine
     from puna.engine.policy import Completion, SamplingParams
+    from puna.text.images import Picture
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class Model:
     ) -> Message:
         """The assistant's answer to one user's text, or to a conversation.
 
-        Messages are `puna.Message` or OpenAI's dictionaries, `tools` OpenAI's function
-        dictionaries; `temperature` 0 is greedy; `seed` names the random stream of the draws.
+        Messages are `puna.Message` or OpenAI's dictionaries, in which an `image_url` may be a path;
+        `tools` are OpenAI's function dictionaries; `temperature` 0 is greedy; `seed` names the
+        random stream of the draws.
         Raises UserError for a message that is none and a conversation longer than the context.
 
         >>> import puna
@@ -67,12 +69,16 @@ class Model:
         >>> model.chat(more, max_tokens=4) == model.chat(more, max_tokens=4)
         True
         """
+        from puna.text.images import images_of, pictures_in
         from puna.text.template import parse_assistant, render
 
         asked = [Message.user(messages)] if isinstance(messages, str) else _messages(messages)
         tokenizer = self.engine.tokenizer
+        if tokenizer.tiling is None and next(images_of(asked), None) is not None:
+            raise UserError(f"{self.name} reads no images", "take a model with a vision encoder")
         ids = render(tokenizer, asked, tools=tools, open_turn=True).ids
-        done = self._draw(ids, _params(max_tokens, temperature), seed)
+        pictures = pictures_in(tokenizer, asked, ids)
+        done = self._draw(ids, _params(max_tokens, temperature), seed, pictures)
         return parse_assistant(tokenizer, done.ids, tools=tools)
 
     def sample(
@@ -102,7 +108,13 @@ class Model:
         text = tokenizer.decode(shown, skip_special=False)
         return Sample(text, done.ids, done.logprobs, done.finish)
 
-    def _draw(self, ids: Sequence[int], params: SamplingParams, seed: int) -> Completion:
+    def _draw(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        seed: int,
+        pictures: Sequence[Picture] = (),
+    ) -> Completion:
         from puna.engine.local import Request
 
         room = self.engine.max_context - len(ids)
@@ -110,7 +122,8 @@ class Model:
             what = f"the prompt has {len(ids)} tokens, {self.name} takes 1 to"
             raise UserError(f"{what} {self.engine.max_context - 1}", "say less")
         params = replace(params, max_tokens=min(params.max_tokens, room))
-        return self.engine.generate([Request(tuple(ids), params, ("model", seed))])[0]
+        request = Request(tuple(ids), params, ("model", seed), tuple(pictures))
+        return self.engine.generate([request])[0]
 
 
 def load(path: str | Path, stage: str = "") -> Model:
@@ -150,8 +163,11 @@ def _params(max_tokens: int, temperature: float) -> SamplingParams:
 
 
 def _messages(given: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
+    from puna.text.images import attached
+
     try:
-        return [m if isinstance(m, Message) else Message.from_openai(m) for m in given]
+        found = [m if isinstance(m, Message) else Message.from_openai(m) for m in given]
+        return [attached(m, Path()) for m in found]
     except (ValueError, AttributeError) as error:
         fix = 'give text, or [{"role": "user", "content": "..."}]'
         raise UserError(f"that is no conversation: {error}", fix) from error

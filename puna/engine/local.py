@@ -32,16 +32,26 @@ from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
 from puna.models.moe import Routes
 from puna.models.vocab import check_vocab
+from puna.text.images import Picture
 from puna.text.template import stop_ids
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to continue; `key` names the random stream of its draws."""
+    """One prompt to continue, with its images; `key` names the random stream of its draws."""
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     key: tuple[Key, ...]
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """What is computed once for all requests that share it."""
+        return self.prompt_ids, self.pictures
+
+
+Prompt = tuple[tuple[int, ...], tuple[Picture, ...]]
 
 
 def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
@@ -113,7 +123,7 @@ class Engine:
         Between steps `drawn()` of what it yields tells the new tokens, and `drop(rows)` ends
         requests early; closing the generator ends them all.
         """
-        prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
+        prompts = list(dict.fromkeys(r.prompt for r in requests))
         row_of = {p: i for i, p in enumerate(prompts)}
         longest_new = max(r.params.max_tokens for r in requests)
         capacity = max(len(r.prompt_ids) + r.params.max_tokens for r in requests)
@@ -121,7 +131,7 @@ class Engine:
         device = self.model.device
         cache = KVCache(self.model.config, len(prompts), capacity, self.model.dtype, device)
         logits, prompt_routes = self._prefill(prompts, cache, moe)
-        rows = torch.tensor([row_of[r.prompt_ids] for r in requests], device=device)
+        rows = torch.tensor([row_of[r.prompt] for r in requests], device=device)
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
         step_routes: list[np.ndarray[Any, Any]] = []
@@ -150,16 +160,17 @@ class Engine:
         return self.model.logits(hidden[:, -1])
 
     def _prefill(
-        self, prompts: list[tuple[int, ...]], cache: KVCache, moe: bool
-    ) -> tuple[torch.Tensor, dict[tuple[int, ...], np.ndarray[Any, Any]]]:
+        self, prompts: list[Prompt], cache: KVCache, moe: bool
+    ) -> tuple[torch.Tensor, dict[Prompt, np.ndarray[Any, Any]]]:
         model, device = self.model, self.model.device
-        lengths = torch.tensor([len(p) for p in prompts])
+        lengths = torch.tensor([len(p) for p, _ in prompts])
         width = int(lengths.max())
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        for i, prompt in enumerate(prompts):
+        for i, (prompt, _) in enumerate(prompts):
             ids[i, : len(prompt)] = torch.tensor(prompt)
         positions = torch.arange(width).expand(len(prompts), width)
         valid = positions < lengths[:, None]
+        seen = model.look(ids.shape, [(i, p) for i, (_, ps) in enumerate(prompts) for p in ps])
         ids, positions, valid = ids.to(device), positions.to(device), valid.to(device)
         last = torch.empty(len(prompts), model.config.hidden_size, dtype=model.dtype, device=device)
         recorded: list[torch.Tensor] = []
@@ -170,17 +181,22 @@ class Engine:
             kept = None if bool(valid[:, block].all()) else valid[:, block]
             cache.begin(positions[:, block], kept)
             hidden = model(
-                ids[:, block], positions[:, block], cache=cache, routes=routes, begun=True
+                ids[:, block],
+                positions[:, block],
+                cache=cache,
+                routes=routes,
+                begun=True,
+                images=seen and seen.within(block),
             )
             ends = lengths - 1 - start
             rows = ((ends >= 0) & (ends < hidden.shape[1])).nonzero()[:, 0]
             last[rows.to(device)] = hidden[rows.to(device), ends[rows].to(device)]
             if routes is not None:
                 recorded.append(routes.recorded)
-        found: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
+        found: dict[Prompt, np.ndarray[Any, Any]] = {}
         if moe:
             taken = torch.cat(recorded, 1).cpu().numpy()
-            found = {p: taken[i, : len(p)] for i, p in enumerate(prompts)}
+            found = {p: taken[i, : len(p[0])] for i, p in enumerate(prompts)}
         return model.logits(last), found
 
 
@@ -264,7 +280,7 @@ class _Run:
     def finish(
         self,
         version: int,
-        prompt_routes: dict[tuple[int, ...], np.ndarray[Any, Any]],
+        prompt_routes: dict[Prompt, np.ndarray[Any, Any]],
         step_routes: list[np.ndarray[Any, Any]],
     ) -> list[Completion]:
         """The completions, each cut after its last token."""
@@ -276,8 +292,8 @@ class _Run:
         for i, request in enumerate(self.requests):
             length = next((t for t, x in enumerate(ids[i]) if x < 0), len(ids[i]))
             mine = None
-            if request.prompt_ids in prompt_routes:
-                mine = prompt_routes[request.prompt_ids]
+            if request.prompt in prompt_routes:
+                mine = prompt_routes[request.prompt]
                 if routes is not None:
                     mine = np.concatenate([mine, routes[i, : length - 1]])
             reason = "stop" if ids[i][length - 1] in stops else "length"
@@ -436,8 +452,13 @@ class LocalSampler:
         self.seed = engine.seed
 
     async def sample(
-        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        key: tuple[Key, ...],
+        pictures: Sequence[Picture] = (),
     ) -> Completion:
         """See `engine.policy.Sampler`; the caller is inside `meet.episode(key's episode)`."""
         name = "/".join(map(str, key[:-2]))
-        return await self.meet.submit(self.engine, Request(tuple(prompt_ids), params, key), name)
+        request = Request(tuple(prompt_ids), params, key, tuple(pictures))
+        return await self.meet.submit(self.engine, request, name)

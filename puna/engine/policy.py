@@ -13,6 +13,7 @@ import numpy as np
 
 from puna.core.messages import Message
 from puna.core.rng import Key
+from puna.text.images import Picture
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,16 @@ class Sampler(Protocol):
     tokenizer: Any
 
     async def sample(
-        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        key: tuple[Key, ...],
+        pictures: Sequence[Picture] = (),
     ) -> Completion:
-        """One completion; `key` names the random stream, so equal keys give equal draws."""
+        """One completion; `key` names the random stream, so equal keys give equal draws.
+
+        `pictures` stand in the prompt; only the sampler of a model with eyes is ever given any.
+        """
         ...
 
 

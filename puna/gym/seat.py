@@ -16,6 +16,7 @@ from puna.core.rng import Key, derive
 from puna.engine.policy import ChatPolicy, Reply, Sampler, SamplingParams, Usage
 from puna.gym.task import Script
 from puna.gym.trajectory import Branch
+from puna.text.images import pictures_in
 from puna.text.template import parse_assistant, render
 
 
@@ -55,12 +56,16 @@ class SamplerSeat:
         known = len(self.seen)
         if known and messages[:known] == self.seen and tuple(tools) == self.tools:
             branch = self.branches[-1]
-            new = render(tok, messages[known:], open_turn=True, first=False).ids
-            branch.extend_prompt([tok.special("eot"), *new] if self.open_end else list(new))
-            return branch
-        branch = Branch()
-        branch.extend_prompt(list(render(tok, messages, tools=tools, open_turn=True).ids))
-        self.branches.append(branch)
+            new = list(render(tok, messages[known:], open_turn=True, first=False).ids)
+            if self.open_end:
+                new = [tok.special("eot"), *new]
+            messages = messages[known:]
+        else:
+            branch = Branch()
+            new = list(render(tok, messages, tools=tools, open_turn=True).ids)
+            self.branches.append(branch)
+        branch.pictures += pictures_in(tok, messages, new, len(branch.ids))
+        branch.extend_prompt(new)
         return branch
 
     async def reply(
@@ -75,7 +80,9 @@ class SamplerSeat:
         params = self.params
         if params.max_tokens > room:
             params = SamplingParams(room, params.temperature, params.top_k, params.top_p)
-        done = await self.sampler.sample(branch.ids, params, (*self.key, self.turn))
+        # A sampler of text need not know of pictures: it is never given any.
+        shown = (branch.pictures,) if branch.pictures else ()
+        done = await self.sampler.sample(branch.ids, params, (*self.key, self.turn), *shown)
         self.turn += 1
         self.tokens += len(done.ids)
         branch.extend_sampled(done.ids, done.logprobs, done.version)

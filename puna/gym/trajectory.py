@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,27 @@ from typing import Any
 import numpy as np
 
 from puna.core.files import write_bytes
-from puna.core.messages import Message
+from puna.core.messages import Image, Message
 from puna.core.outcome import Outcome, from_json, to_json
 from puna.core.rng import Key
+from puna.text.images import Picture, images_of
 
 SCHEMA = 3  # 2 had no shadow, 1 no key and no seeds
 
 
 @dataclass
 class Branch:
-    """One append-only run of tokens of a role: `mask` is True where it was sampled."""
+    """One append-only run of tokens of a role: `mask` is True where it was sampled.
+
+    `pictures` are the images among them that the policy saw.
+    """
 
     ids: list[int] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     routes: np.ndarray[Any, Any] | None = None
+    pictures: list[Picture] = field(default_factory=list)
 
     def extend_prompt(self, ids: list[int]) -> None:
         """Append tokens the policy did not sample."""
@@ -47,8 +52,10 @@ class Branch:
         self.logprobs += logprobs
         self.versions += [v] * len(ids)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; routes as base64 of bytes with their shape."""
+    def to_json(self, shown: Sequence[Image] = ()) -> dict[str, Any]:
+        """Plain data; routes as base64 of bytes with their shape, pictures by their place and their
+        number among the images `shown` in the episode.
+        """
         out: dict[str, Any] = {
             "ids": self.ids,
             "mask": [int(m) for m in self.mask],
@@ -60,6 +67,8 @@ class Branch:
                 "shape": list(self.routes.shape),
                 "data": base64.b64encode(self.routes.astype(np.uint8).tobytes()).decode(),
             }
+        if self.pictures:
+            out["pictures"] = [[p.at, shown.index(p.part)] for p in self.pictures]
         return out
 
 
@@ -130,7 +139,8 @@ class Trajectory:
             "usage": self.usage,
         }
         if tokens:
-            out["branches"] = {r: [b.to_json() for b in bs] for r, bs in self.branches.items()}
+            shown = list(images_of([m for _, m in self.episode.transcript]))
+            out["branches"] = {r: [b.to_json(shown) for b in bs] for r, bs in self.branches.items()}
         return out
 
     @staticmethod
@@ -143,6 +153,7 @@ class Trajectory:
         if artifacts is not None:
             kept = {n: (artifacts / digest).read_bytes() for n, digest in data["artifacts"].items()}
         transcript = tuple((t["speaker"], Message.from_json(t)) for t in data["transcript"])
+        shown = list(images_of([m for _, m in transcript]))
         branches = {
             role: [
                 Branch(
@@ -151,6 +162,7 @@ class Trajectory:
                     list(b["logprobs"]),
                     list(b["versions"]),
                     _routes(b.get("routes")),
+                    [Picture(shown[n], at) for at, n in b.get("pictures", ())],
                 )
                 for b in found
             ]

@@ -8,7 +8,9 @@ from puna.models.decoder import Decoder
 from puna.models.hf import load, save
 from puna.models.moe import Routes
 from puna.models.presets import build, preset
+from puna.models.vision_config import VisionConfig
 
 __all__ = [
-    "Decoder", "ModelConfig", "RopeScaling", "Routes", "build", "load", "preset", "save",
+    "Decoder", "ModelConfig", "RopeScaling", "Routes", "VisionConfig", "build", "load", "preset",
+    "save",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from puna.core.errors import UserError
+from puna.models.vision_config import VisionConfig
 
 Family = Literal["llama3", "llama4", "qwen2", "qwen3", "mistral"]
 
@@ -38,8 +39,8 @@ class ModelConfig:
     biases on q, k and v, qwen3 with norms of each query and key head before the rotation.
     Sizes are in elements, positions in tokens. `attention_chunk` is None for full causal
     attention everywhere, `nope_every` 0 for rotary positions in every layer, `num_experts` 0 for
-    a dense model. `expert_size` is the width of each routed and of the shared expert;
-    `intermediate_size` is the width of the dense layers.
+    a dense model, `vision` None for one that reads no images. `expert_size` is the width of each
+    routed and of the shared expert; `intermediate_size` is the width of the dense layers.
     """
 
     family: Family
@@ -68,6 +69,7 @@ class ModelConfig:
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
+    vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
         families = get_args(Family)
@@ -89,6 +91,8 @@ class ModelConfig:
             _require(self, name, inside, f"inside the vocabulary of {self.vocab_size}")
         inside = all(0 <= i < self.vocab_size for i in self.eos_ids)
         _require(self, "eos_ids", inside, f"inside the vocabulary of {self.vocab_size}")
+        seen = self.vision is None or self.vision.patch_id < self.vocab_size
+        _require(self, "vision", seen, f"a patch_id inside the vocabulary of {self.vocab_size}")
         if self.family != "llama4":
             for name, plain in _LLAMA4_ONLY.items():
                 alike = getattr(self, name) == plain
@@ -139,7 +143,8 @@ class ModelConfig:
         moe = self.num_moe_layers
         layers = self.num_layers * (attention + 2 * width)
         layers += moe * routed + (self.num_layers - moe) * dense
-        return layers + width + self.vocab_size * width * (1 if self.tie_embeddings else 2)
+        eyes = 0 if self.vision is None else self.vision.num_parameters(width)
+        return eyes + layers + width + self.vocab_size * width * (1 if self.tie_embeddings else 2)
 
 
 _POSITIVE = (
@@ -152,6 +157,7 @@ _LLAMA4_ONLY = {
     "nope_every": 0,
     "qk_norm": False,
     "temperature_tuning": False,
+    "vision": None,
 }
 
 

@@ -7,7 +7,7 @@ D is the model's width in `hidden_BTD` and a head's width in `q_BHTD`, `k_BKSD`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -20,6 +20,8 @@ from puna.models.config import ModelConfig
 from puna.models.moe import GatedMLP, Linear, MoE, Routes
 from puna.models.prefixes import PrefixTree
 from puna.models.rope import Rope
+from puna.models.vision import Seen, VisionEncoder, check_count
+from puna.text.images import Picture
 
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 """(q_BHTD, k_BKSD, v_BKSD, additive mask or None for causal, scale) -> out_BHTD."""
@@ -223,6 +225,8 @@ class Decoder(nn.Module):
         )
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.hidden_size, config.vocab_size)
+        eyes = config.vision
+        self.vision = None if eyes is None else VisionEncoder(eyes, config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -243,6 +247,7 @@ class Decoder(nn.Module):
         routes: Routes | None = None,
         begun: bool = False,
         tree: PrefixTree | None = None,
+        images: Seen | None = None,
     ) -> Tensor:
         """Hidden states [B, T, D] after the final norm.
 
@@ -251,7 +256,8 @@ class Decoder(nn.Module):
         packed rows, -1 being padding: tokens see their own document only. Rows of one document
         with padding on the right need neither. With a `cache` positions go on from what it holds;
         `begun` says that `cache.begin(positions, valid)` has been called already. With a `tree`
-        the tokens and positions are its nodes, as one row.
+        the tokens and positions are its nodes, as one row. `images` (see `see`) stand in place of
+        their tokens' embeddings and are tokens like all others from then on.
         """
         if positions_BT is None and documents_BT is not None:
             positions_BT = restart(documents_BT)
@@ -264,10 +270,32 @@ class Decoder(nn.Module):
                 cache.begin(positions_BT)
         plan = self.plan(ids_BT, positions_BT, documents_BT, cache, routes, tree)
         x_BTD = F.embedding(ids_BT, self.embed).to(self.dtype)
+        if images is not None:
+            x_BTD = images.over(x_BTD)
         for layer in self.layers:
             x_BTD = layer(x_BTD, plan)
         hidden: Tensor = self.norm(x_BTD)
         return hidden
+
+    def see(self, where_BT: Tensor, tiles_NCHW: Tensor) -> Seen:
+        """Features of tiles [N, C, S, S] for the places marked in `where_BT`, row after row.
+
+        Raises UserError where the places are not as many as the tiles' features.
+        """
+        assert self.vision is not None, "a model of text sees nothing"
+        check_count(int(where_BT.sum()), len(tiles_NCHW), self.vision.config)
+        tiles = tiles_NCHW.to(self.device, self.dtype)
+        return Seen(where_BT.to(self.device), self.vision(tiles))
+
+    def look(self, shape: Sequence[int], pictures: Sequence[tuple[int, Picture]]) -> Seen | None:
+        """The pictures of ids of `shape` [B, T], each with its row; None where there is none."""
+        if not pictures:
+            return None
+        assert self.vision is not None, "a model of text sees nothing"
+        rows, tokens = shape
+        tiling = self.vision.config.tiling
+        spots = [(p.part, [row * tokens + i for i in p.patches(tiling)]) for row, p in pictures]
+        return self.vision.look((rows, tokens), spots, self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`hidden` [..., D] to fp32 logits [..., V]."""

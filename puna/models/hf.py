@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint directories of the families in `config.py`, the text part of Llama 4.
+"""Hugging Face checkpoint directories of the families in `config.py`, Llama 4 with its eyes too.
 
 `model, config = load("DIR"); save(model, "OUT")`: config.json and safetensors, both ways, a shard
 at a time. Inside, q, k, v are one matrix and so are gate and up; in the files they are apart.
@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,34 @@ from puna.core.errors import UserError
 from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 from puna.models.hf_config import config_from_hf, config_to_hf
+from puna.models.hf_vision import (
+    LANGUAGE,
+    name_in_multimodal,
+    vision_from_hf,
+    vision_names,
+    vision_to_hf,
+)
 
 SHARD_BYTES = 5_000_000_000
 _WEIGHTS = "model.safetensors"
 _BIAS = "puna.layers.{}.expert_bias"
-_MULTIMODAL = "language_model."
-# What the text model has no use for: the image encoder, and tables that older releases stored.
+# What a text model has no use for: the image encoder, and tables that older releases stored.
 _OTHERS = re.compile(r"vision_model\.|multi_modal_projector\.|.*\.rotary_emb\.inv_freq$")
 _WRITTEN = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _DTYPES = ("F32", "F16", "BF16")
 
 
-def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, ModelConfig]:
+def load(
+    directory: str | Path, dtype: torch.dtype = torch.float32, text_only: bool = False
+) -> tuple[Decoder, ModelConfig]:
     """The model in `directory`, its parameters as `dtype`, and its shape.
 
-    Memory peaks at the model and one shard's pages. Raises UserError naming file and tensor for
-    what is missing, too much, cut off, of another shape or dtype or not a number, and naming field
-    and value for what this decoder does not compute.
+    Memory peaks at the model and one shard's pages. With `text_only` a vision encoder is left out.
+    Raises UserError naming file and tensor for what is missing, too much, cut off, of another shape
+    or dtype or not a number, and naming field and value for what this decoder does not compute.
     """
     directory = Path(directory)
-    config = _config(directory / "config.json")
+    config = _config(directory, text_only)
     with torch.device("meta"):
         model = Decoder(config)
     model = model.to(dtype).to_empty(device="cpu")
@@ -53,7 +62,7 @@ def load(directory: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Dec
         # Closed before the next is opened: only then are its pages given back.
         with _open(file) as source:
             for full in names:
-                name = full.removeprefix(_MULTIMODAL)
+                name = full.removeprefix(LANGUAGE)
                 if name not in places:  # a head beside an embedding that is the head
                     head = source.get_tensor(full).to(dtype)
                     continue
@@ -79,6 +88,7 @@ def save(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    vision = model.config.vision
     shards: list[dict[str, tuple[Tensor, torch.dtype]]] = [{}]
     size = total = 0
     for name, target, part in _names(model):
@@ -87,6 +97,8 @@ def save(
             continue
         piece = target.detach() if part is None else target.detach()[part]
         kept = piece.dtype if bias else dtype or piece.dtype
+        if vision is not None:
+            name = name_in_multimodal(name)
         mine = piece.numel() * kept.itemsize
         if shards[-1] and size + mine > max_shard_bytes:
             shards.append({})
@@ -106,7 +118,10 @@ def save(
         weight_map = {n: file for file, shard in zip(files, shards, strict=True) for n in shard}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(directory / f"{_WEIGHTS}.index.json", index)
-    _write_json(directory / "config.json", config_to_hf(model.config, dtype or model.embed.dtype))
+    data = config_to_hf(model.config, dtype or model.embed.dtype)
+    if vision is not None:
+        data = vision_to_hf(vision, data, directory)
+    _write_json(directory / "config.json", data)
 
 
 def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
@@ -148,13 +163,17 @@ def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
     yield "model.norm.weight", own["norm.weight"], None
     if model.head is not None:
         yield "lm_head.weight", own["head.weight"], None
+    if model.vision is not None:
+        yield from vision_names(model.vision)
 
 
-def _config(path: Path) -> ModelConfig:
-    """The shape in `path`. Raises UserError also where a field is of another kind than it must."""
+def _config(directory: Path, text_only: bool) -> ModelConfig:
+    """The shape in config.json. Raises UserError also for fields of another kind than they must."""
+    path = directory / "config.json"
     data = _read_json(path)
     try:
-        return config_from_hf(data, path)
+        config = config_from_hf(data, path)
+        return config if text_only else replace(config, vision=vision_from_hf(data, directory))
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
 
@@ -180,7 +199,7 @@ def _files(directory: Path, wanted: Mapping[str, Any], tied: bool) -> dict[Path,
     out: dict[Path, list[str]] = {}
     missing = {name for name in wanted if not name.startswith("puna.")}
     for full, file in found.items():
-        name = full.removeprefix(_MULTIMODAL)
+        name = full.removeprefix(LANGUAGE)
         if name in wanted:
             missing.discard(name)
             out.setdefault(file, []).append(full)

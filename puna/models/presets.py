@@ -71,10 +71,14 @@ def initialise(model: Decoder, generator: torch.Generator) -> None:
     std = model.config.initializer_range
     residual = std / (2 * model.config.num_layers) ** 0.5
     for name, parameter in model.named_parameters():
+        if name.startswith("vision."):
+            continue
         if parameter.ndim == 1:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
             writes = name.endswith(("out.weight", "down.weight", "experts.down"))
             parameter.normal_(0.0, residual if writes else std, generator=generator)
+    if model.vision is not None:
+        model.vision.initialise(generator)
     for buffer in model.buffers():
         buffer.zero_()

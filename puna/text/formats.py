@@ -41,7 +41,7 @@ class Special:
     name: str
 
 
-Piece = str | Special
+Piece = str | Special | Image
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -130,7 +130,7 @@ def _in_order(parts: Sequence[Part]) -> Iterator[Piece]:
             case ToolResult():
                 yield from _in_order(part.parts)
             case Image():
-                yield Special("image")
+                yield part
 
 
 def _between(mark: str, *pieces: Piece) -> list[Piece]:
@@ -246,7 +246,7 @@ def _result(part: Part) -> tuple[Piece, ...]:
     """A tool's answer: its text as a JSON string; images, which no template has, behind it."""
     parts = part.parts if isinstance(part, ToolResult) else (part,)
     text = "".join(p.text for p in parts if isinstance(p, Text))
-    images = [Special("image") for p in parts if isinstance(p, Image)]
+    images = [p for p in parts if isinstance(p, Image)]
     return (json.dumps(text, ensure_ascii=False), *images)
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from puna.text.images import Picture
 
 IGNORE = -100  # what PyTorch's cross entropy leaves out by default
 
@@ -28,6 +31,7 @@ class Packed:
     ids_NT: token ids, 0 where padded. targets_NT: the next token of the same document, IGNORE
     where there is none or its mask is False. positions_NT: from 0 at each document and row.
     documents_NT: index of the document, -1 where padded. truncated: documents that lost their end.
+    pictures: those of each document, empty where no document has any.
     """
 
     ids_NT: Ints
@@ -35,6 +39,7 @@ class Packed:
     positions_NT: Ints
     documents_NT: Ints
     truncated: int = 0
+    pictures: Sequence[Sequence[Picture]] = ()
 
 
 def pack(

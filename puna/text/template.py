@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from puna.core.messages import Message, Part, Reasoning, Text, ToolCall
+from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall
 from puna.text.calls import parse_calls
 from puna.text.formats import Piece, Special, Turn, merged
+from puna.text.images import image_ids
 
 if TYPE_CHECKING:
     from puna.text.tokenizer import Tokenizer
@@ -133,7 +134,7 @@ def _content(tokenizer: Tokenizer, turn: Turn) -> tuple[list[int], list[int]]:
 def _piece(tokenizer: Tokenizer, piece: Piece) -> list[int]:
     if isinstance(piece, Special):
         return [tokenizer.special(piece.name)]
-    return tokenizer.encode(piece)
+    return image_ids(tokenizer, piece) if isinstance(piece, Image) else tokenizer.encode(piece)
 
 
 def _extend(out: Rendered, ids: Sequence[int], learn: bool) -> None:

@@ -18,7 +18,9 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 
 from puna.core.errors import UserError, nearest
 from puna.text.formats import FORMATS, TODAY, Format, detect
+from puna.text.images import read_tiling
 from puna.text.jinja import chat_template
+from puna.text.tiling import Tiling
 
 # The last ids of every vocabulary trained here, in this order.
 SPECIAL_TOKENS = (
@@ -38,6 +40,15 @@ SPECIAL_TOKENS = (
     "<|reserved_1|>",
     "<|reserved_2|>",
     "<|reserved_3|>",
+)
+
+# Behind them in a vocabulary for pictures.
+IMAGE_TOKENS = (
+    "<|image_start|>",
+    "<|image_end|>",
+    "<|patch|>",
+    "<|tile_x_separator|>",
+    "<|tile_y_separator|>",
 )
 
 # The roles of turns, as templates write them.
@@ -91,22 +102,27 @@ class Tokenizer:
         self.format: Format = detect(self._ids)
         self._vocab_size = max(self._ids.values(), default=-1) + 1
         self._special: dict[str, int] = {}
+        self.tiling: Tiling | None = None  # how pictures become tokens, where the model has eyes
         self._fixed: dict[str, list[int]] = {}
 
     @staticmethod
-    def train(texts: Iterable[str], vocab_size: int, digits: int = 1) -> Tokenizer:
+    def train(
+        texts: Iterable[str], vocab_size: int, digits: int = 1, tiling: Tiling | None = None
+    ) -> Tokenizer:
         """Byte-level BPE with `vocab_size` ids, fewer where `texts` hold too few pairs to merge.
 
         With `digits` 1 each digit is a token: small models then see numbers by place value. With 3
         every number below 1,000 is one, much as Llama has it: then it is copied in one look. Those
-        take 990 ids. Deterministic. Raises UserError where `vocab_size` cannot hold what it must.
+        take 990 ids. With `tiling` the tokens of pictures come last. Deterministic. Raises
+        UserError where `vocab_size` cannot hold what it must.
         """
         assert 1 <= digits <= 3, digits
-        if vocab_size < MIN_VOCAB:
+        special = SPECIAL_TOKENS if tiling is None else SPECIAL_TOKENS + IMAGE_TOKENS
+        if vocab_size < 256 + len(special):
             raise UserError(
                 f"a vocabulary of {vocab_size} cannot hold 256 bytes"
-                f" and {len(SPECIAL_TOKENS)} special tokens",
-                fix=f"ask for {MIN_VOCAB} or more",
+                f" and {len(special)} special tokens",
+                fix=f"ask for {256 + len(special)} or more",
             )
         hf = tokenizers.Tokenizer(models.BPE())
         hf.pre_tokenizer = pre_tokenizers.Sequence(
@@ -117,7 +133,7 @@ class Tokenizer:
         )
         hf.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - len(SPECIAL_TOKENS),
+            vocab_size=vocab_size - len(special),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             special_tokens=[],
             show_progress=False,
@@ -135,13 +151,15 @@ class Tokenizer:
                 fix=f"ask for {vocab_size + len(missing)} or more; frequent words take room too",
             )
         hf.add_special_tokens(
-            [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+            [AddedToken(token, special=True, normalized=False) for token in special]
         )
         bos = SPECIAL_TOKENS[0]
         hf.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, hf.token_to_id(bos))]
         )
-        return Tokenizer(hf.to_str(pretty=True))
+        trained = Tokenizer(hf.to_str(pretty=True))
+        trained.tiling = tiling
+        return trained
 
     @staticmethod
     def load(directory: Path) -> Tokenizer:
@@ -162,6 +180,7 @@ class Tokenizer:
             raise UserError(f"{path} is not UTF-8 text", fix="copy the file again") from None
         tokenizer = Tokenizer(text)
         tokenizer.format = _format(path.parent, tokenizer.format)
+        tokenizer.tiling = read_tiling(Path(directory))
         return tokenizer
 
     def save(self, directory: Path) -> None:
@@ -214,7 +233,7 @@ class Tokenizer:
         if name in self._special:
             return self._special[name]
         if (token := self.token(name)) is None:
-            known = (t[2:-2] for t in SPECIAL_TOKENS)
+            known = (t[2:-2] for t in SPECIAL_TOKENS + IMAGE_TOKENS)
             raise UserError(
                 f"this tokenizer has no <|{name}|> token",
                 fix=f"use a Llama tokenizer or train one ({nearest(name, known)})",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from puna.core.messages import Message
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, play_scripts
 from puna.gym.task import Script
+from puna.text.images import attached
 from puna.text.template import render
 from puna.text.tokenizer import MIN_VOCAB, Tokenizer
 
@@ -112,10 +113,16 @@ def _overheard(script: Script, turns: list[tuple[Message, ...]]) -> Script:
 def read_messages(path: Path) -> list[Chat]:
     """Rows of a JSONL or Parquet file: `messages` (and `tools`), or `prompt` and `completion`.
 
+    Images are OpenAI's `image_url` parts: a data URL, or a path from the file's folder on.
     Raises UserError naming the file and the first line that is wrong.
     """
     example = '{"messages": [{"role": "user", "content": "..."}, ...]}'
-    return read_rows(path, _chat, example)
+
+    def parse(row: Any) -> Chat:
+        chat = _chat(row)
+        return replace(chat, messages=tuple(attached(m, path.parent) for m in chat.messages))
+
+    return read_rows(path, parse, example)
 
 
 def read_rows(path: Path, parse: Callable[[Any], T], example: str) -> list[T]:
@@ -133,6 +140,8 @@ def read_rows(path: Path, parse: Callable[[Any], T], example: str) -> list[T]:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{path} line {number}: {reason}", f"each line is {example}") from error
+        except UserError as error:
+            raise UserError(f"{path} line {number}: {error.what}", error.fix) from error
     if not out:
         raise UserError(f"{path} has no rows", "put one conversation on each line")
     return out

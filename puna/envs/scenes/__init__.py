@@ -1,0 +1,1 @@
+"""Questions about drawn pictures, judged exactly: `puna env show scenes`."""

@@ -1,0 +1,145 @@
+"""Llama 4's vision encoder in Hugging Face files: its fields of config.json and its tensors' names.
+
+`vision_from_hf(json.loads(text), directory)`; transformers reads what `vision_to_hf` gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from puna.core.errors import UserError
+from puna.models.vision import VisionEncoder
+from puna.models.vision_config import VisionConfig
+from puna.text.images import read_tiling
+
+LANGUAGE = "language_model."
+_EYES = ("vision_model.", "multi_modal_projector.", "puna.")
+
+# Field: what transformers' class takes where it is absent.
+_SIZES: dict[str, tuple[str, int]] = {
+    "hidden_size": ("hidden_size", 768),
+    "num_hidden_layers": ("num_layers", 34),
+    "num_attention_heads": ("num_heads", 16),
+    "num_channels": ("channels", 3),
+    "image_size": ("tile_size", 448),
+    "patch_size": ("patch_size", 14),
+    "projector_output_dim": ("adapter_size", 4096),
+}
+_PARTS = {
+    "patch.weight": "patch_embedding.linear.weight",
+    "cls": "class_embedding",
+    "places": "positional_embedding_vlm",
+    "norm_before": "layernorm_pre",
+    "norm_after": "layernorm_post",
+    "adapter_in": "vision_adapter.mlp.fc1",
+    "adapter_out": "vision_adapter.mlp.fc2",
+}
+_LAYER = {
+    "attention_norm": "input_layernorm",
+    "feed_forward_norm": "post_attention_layernorm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "out": "self_attn.o_proj",
+    "up": "mlp.fc1",
+    "down": "mlp.fc2",
+}
+
+
+def vision_from_hf(data: Mapping[str, Any], directory: Path) -> VisionConfig | None:
+    """The encoder that `directory`'s config.json describes; None where it describes none.
+
+    Raises UserError naming path, field and value for what the encoder does not compute.
+    """
+    path, given = directory / "config.json", data.get("vision_config")
+    if data.get("model_type") != "llama4" or not given:
+        return None
+    if not isinstance(given, Mapping):
+        raise _refusal(path, "vision_config", given, "an object")
+    values = {ours: given.get(theirs, plain) for theirs, (ours, plain) in _SIZES.items()}
+    ratio = given.get("pixel_shuffle_ratio", 0.5)
+    whole = isinstance(ratio, int | float) and 0 < ratio <= 1 and (1 / ratio).is_integer()
+    if not whole:
+        raise _refusal(path, "pixel_shuffle_ratio", ratio, "1 / a whole number")
+    values["shuffle"] = int(1 / ratio)
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _refusal(path, name, value, "a whole number")
+    tiling = read_tiling(directory)
+    values["max_tiles"] = 16 if tiling is None else tiling.most
+    config = VisionConfig(**values, patch_id=data.get("image_token_index", 200092))
+    theta = (given.get("rope_parameters") or {}).get("rope_theta", given.get("rope_theta", 10_000))
+    if theta != 10_000:
+        raise _refusal(path, "rope_theta", theta, "10000")
+    # One width each in transformers too, under several names.
+    wide, adapter = config.intermediate_size, config.adapter_size
+    for name, plain, only in (
+        ("intermediate_size", 5632, wide),
+        ("projector_input_dim", 4096, adapter),
+        ("vision_output_dim", 7680, adapter),
+    ):
+        if given.get(name, plain) != only:
+            raise _refusal(path, name, given.get(name, plain), str(only))
+    return config
+
+
+def vision_to_hf(config: VisionConfig, text: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The config.json of a decoder (its own is `text`) with this encoder.
+
+    What the image processor has to know goes beside it, into preprocessor_config.json.
+    """
+    size = {"height": config.tile_size, "width": config.tile_size}
+    processor: dict[str, Any] = {"image_processor_type": "Llama4ImageProcessor", "size": size}
+    processor["max_patches"] = config.max_tiles
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    vision = {theirs: getattr(config, ours) for theirs, (ours, _) in _SIZES.items()}
+    vision |= {
+        "model_type": "llama4_vision_model",
+        "intermediate_size": config.intermediate_size,
+        "pixel_shuffle_ratio": 1 / config.shuffle,
+        "projector_input_dim": config.adapter_size,
+        "vision_output_dim": config.adapter_size,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    }
+    return {
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "model_type": "llama4",
+        "image_token_index": config.patch_id,
+        "tie_word_embeddings": text["tie_word_embeddings"],
+        "dtype": text["dtype"],
+        "torch_dtype": text["torch_dtype"],
+        "text_config": text,
+        "vision_config": vision,
+    }
+
+
+def name_in_multimodal(name: str) -> str:
+    """A tensor's name in a file that holds text model and encoder."""
+    return name if name.startswith(_EYES) else LANGUAGE + name
+
+
+def vision_names(encoder: VisionEncoder) -> Iterator[tuple[str, Tensor, None]]:
+    """Every tensor of the encoder and its name in a file, as `puna.models.hf` wants them."""
+    for name, tensor in encoder.named_parameters():
+        yield _theirs(name), tensor, None
+
+
+def _theirs(name: str) -> str:
+    if name == "project.weight":
+        return "multi_modal_projector.linear_1.weight"
+    if name in _PARTS:
+        return f"vision_model.{_PARTS[name]}"
+    stem, _, kind = name.rpartition(".")
+    if stem in _PARTS:
+        return f"vision_model.{_PARTS[stem]}.{kind}"
+    _, layer, part = stem.split(".")
+    return f"vision_model.model.layers.{layer}.{_LAYER[part]}.{kind}"
+
+
+def _refusal(path: Path, name: str, value: object, wanted: str) -> UserError:
+    return UserError(f"{path}: {name} = {value!r} is not supported", f"needs {wanted}")
