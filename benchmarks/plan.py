@@ -170,6 +170,8 @@ def fresh(config: ModelConfig, device: str, dtype: torch.dtype) -> Decoder:
 class NoStops:
     """As much of a tokenizer as the engine asks for: no token ends a completion."""
 
+    vocab_size = 0
+
     def token(self, name: str) -> None:
         return None
 

@@ -87,7 +87,7 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
     if kind == "llama4":
         data = _field(data, "text_config", path)
         kind = data.get("model_type", "llama4_text")
-    if kind not in _FAMILIES:
+    if not isinstance(kind, str) or kind not in _FAMILIES:
         raise _refusal(path, "model_type", kind, "one of llama4, " + ", ".join(_FAMILIES))
     family, _ = _FAMILIES[kind]
     _check_kinds(data, path)

@@ -69,11 +69,11 @@ def parse_calls(text: str, names: Collection[str] | None = None) -> tuple[str, l
     at = 0
     for marked in _MARKED.finditer(text):
         for piece, whole in ((text[at : marked.start()], ""), (marked[1], marked[0])):
-            said, found = _ending(piece, names)
+            said, found = final_calls(piece, names)
             prose.append(said if found or not whole else whole)
             calls += found
         at = marked.end()
-    said, found = _ending(text[at:], names)
+    said, found = final_calls(text[at:], names)
     return "".join([*prose, said]), calls + found
 
 
@@ -83,7 +83,8 @@ def may_begin(text: str) -> int:
     return found.start() if found else len(text)
 
 
-def _ending(text: str, names: Collection[str] | None) -> tuple[str, list[ToolCall]]:
+def final_calls(text: str, names: Collection[str] | None = None) -> tuple[str, list[ToolCall]]:
+    """`parse_calls` of a text in which marks, where they are spelt out, mark nothing."""
     at, work = 0, _WORK * len(text) + 1000
     while work > 0 and (opening := _OPENING.search(text, at)):
         reader = _Reader(text, opening.start(), names)

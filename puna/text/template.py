@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall
-from puna.text.calls import parse_calls
+from puna.text.calls import final_calls, parse_calls
 from puna.text.formats import Piece, Special, Turn, merged
 from puna.text.images import image_ids
 
@@ -95,7 +95,7 @@ def parse_assistant(
             parts.append(Reasoning(text))
             continue
         if kind == "python":
-            prose, calls = parse_calls(text)
+            prose, calls = final_calls(text)
             # Llama 4's published template has the prose in the marks and the calls behind them.
             behind = bare and any(isinstance(p, ToolCall) for p in parts)
             if not calls and not behind:

@@ -16,7 +16,7 @@ from puna.engine.step import Step, suits
 from puna.models import Decoder, load, save
 from puna.models.hf_config import config_from_hf
 
-from .conftest import assert_same_bits, peer, tokens
+from .conftest import assert_same_bits, spread, tokens
 
 CACHED = 2e-6
 WIDE_MARGIN = 100 * CACHED
@@ -44,7 +44,10 @@ def family_peer(directory: Path, family: str) -> tuple[Any, Decoder]:
     name, changes = FAMILIES[family]
     rope = {"rope_type": "default"} | changes.get("rope_parameters", {"rope_theta": 1e4})
     config = getattr(transformers, f"{name}Config")(**(SHAPE | changes | {"rope_parameters": rope}))
-    theirs, ours = peer(directory, config, getattr(transformers, f"{name}ForCausalLM"))
+    theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    spread(theirs)
+    theirs.save_pretrained(directory)
+    ours = load(directory)[0]
     if family != "qwen2":
         return theirs, ours
     with torch.no_grad():  # transformers begins with biases of 0, which would hide their loss

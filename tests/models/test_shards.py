@@ -21,16 +21,17 @@ SMALL = ModelConfig("llama3", 128, 64, 2, 4, 2, 16, 96)
 INDEX = "model.safetensors.index.json"
 Tensors = dict[str, torch.Tensor]
 
-# What is counted is ru_maxrss: private memory and the pages of mapped files alike. A first small
-# load pays what PyTorch takes once, whatever it loads.
-MEASURE = """
-import contextlib, resource, sys
+# What is counted is the most address space: an upper bound of what is resident, and unlike it no
+# matter of what the kernel has taken back. A first small load pays what PyTorch takes once.
+MEASURE = r"""
+import contextlib, re, sys
 from pathlib import Path
 import torch
 from puna.models import ModelConfig, build, hf, load, save
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmPeak:\s+(\d+) kB", status)[1]) * 1024
 
 torch.set_num_threads(1)
 what, tiny, big = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
@@ -53,7 +54,7 @@ print(peak() - before - 4 * config.num_parameters())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_loading_and_saving_need_one_shard_more_than_the_model(tmp_path: Path) -> None:
     places = [str(tmp_path / name) for name in ("tiny", "big")]
 
@@ -66,7 +67,7 @@ def test_loading_and_saving_need_one_shard_more_than_the_model(tmp_path: Path) -
     sizes = [p.stat().st_size for p in (tmp_path / "big").glob("*.safetensors")]
     assert sum(sizes) > 300e6
     assert len(sizes) > 5
-    allowed = 1.2 * max(sizes)
+    allowed = 2 * 1.2 * max(sizes)  # safetensors maps a file twice, its pages are there once
     assert child("load") <= allowed
     assert child("save") <= allowed
     assert child("held") > 2 * allowed
@@ -161,9 +162,9 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         _config(model_type="gpt2"),
         "model_type = 'gpt2' is not supported; needs one of",
     ),
-    "text for a number": (_config(hidden_size="64"), r"config\.json is broken: TypeError"),
+    "text for a number": (_config(hidden_size="64"), "hidden_size = '64' is not supported"),
     "no heads": (_config(num_attention_heads=0, head_dim=None), r"config\.json is broken: ZeroDiv"),
-    "text for a table": (_config(rope_scaling="yarn"), r"config\.json is broken: AttributeError"),
+    "text for a table": (_config(rope_scaling="yarn"), "rope_parameters = 'yarn' is not supported"),
     "family": (_config(model_type="qwen2"), r"has no tensor model.layers.0.self_attn.k_proj.bias"),
 }
 

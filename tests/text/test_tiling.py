@@ -120,7 +120,7 @@ def test_padding_is_black_and_the_global_tile_is_squashed() -> None:
 
 def test_a_vocabulary_without_their_tokens_says_so() -> None:
     plain = Tokenizer.train(["a picture"], 300)
-    with pytest.raises(UserError, match=r"no <\|patch\|> token"):
+    with pytest.raises(UserError, match=r"no <\|image_start\|> token"):
         PUBLISHED.ids(plain, (1, 1))
     with pytest.raises(UserError, match="ask for 277 or more"):
         Tokenizer.train(["a"], 272, tiling=PUBLISHED)
