@@ -125,7 +125,6 @@ def test_shards_and_the_multimodal_prefix(tmp_path: Path, tiny: ModelConfig) -> 
         ("model_type", "mistral"),
         ("is_causal", False),
         ("partial_rotary_factor", 0.5),
-        ("interleave_moe_layer_step", 3),
         ("layer_types", ["full_attention"] * 8),
         ("quantization_config", {"bits": 4}),
     ],
