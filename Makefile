@@ -16,7 +16,7 @@ SUPPORTED := import torch; v = torch.__version__.split("."); raise SystemExit(no
 # The peer's half of a measurement runs where benchmarks/README.md has set it up.
 PEER = $(if $(wildcard .peers/trl/bin/python),--peer .peers/trl/bin/python)
 
-.PHONY: help quickstart test test-all lint bench setup system peers clean
+.PHONY: help quickstart test test-all lint bench parity setup system peers clean
 
 help:
 	@echo "make quickstart   install, then raise a small model from raw text to an agent"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-all     every test, slow ones too; a skipped test is a failure"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measurements against other libraries (see benchmarks/)"
+	@echo "make parity       text models beside transformers' and Meta's code, case by case"
 	@echo "make peers        install the libraries that some tests and measurements run beside Puna"
 	@echo "make clean        remove .venv and caches; runs/ stays"
 
@@ -44,6 +45,9 @@ lint: .venv/.dev
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
+parity: .venv/.dev
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m benchmarks.parity
+
 bench: .venv/.dev
 	@$(VENV_PYTHON) benchmarks/startup.py
 	@$(VENV_PYTHON) benchmarks/sandbox.py
@@ -51,8 +55,8 @@ bench: .venv/.dev
 
 setup: .venv/.dev
 
-# Each in an environment of its own; some minutes, once.
-peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done
+# Each in an environment or a folder of its own; some minutes, once.
+peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done .peers/llama-models/.done
 
 .peers/%/.done: benchmarks/requirements-%.txt
 	@echo "installing $* into .peers/$*"
@@ -60,6 +64,12 @@ peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done
 	@if [ $* = trl ]; then \
 	  .peers/$*/bin/pip install -q --disable-pip-version-check $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') 'torch==$(TORCH_VERSION)'; fi
 	@.peers/$*/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+# Meta's own code needs what is there already, and is not imported by name.
+.peers/llama-models/.done: .venv/.dev
+	@echo "installing llama-models into .peers/llama-models"
+	@$(PIP) -q --no-deps --upgrade --target .peers/llama-models llama-models==0.3.0 fairscale==0.4.13
 	@touch $@
 
 # Programs that some tests use, as program:package. Without root, or without apt, install them by

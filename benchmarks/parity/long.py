@@ -27,8 +27,9 @@ from benchmarks.parity.models import (
 )
 from puna.models import Decoder
 
-# Sums over 40,000 keys in another order: a little more than the 2e-6 of short rows.
-TOLERANCE = 1e-5
+# Weights four times as wide as elsewhere, and sums over 34,000 keys in another order: the peer
+# itself differs this much between blocks of 1,000 and of 1,700 tokens (see the note it prints).
+TOLERANCE = 2e-5
 FEATURES = ("chunks", "temperature", "factor 16")
 NARROW: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -70,17 +71,19 @@ def _one_pass() -> Found:
     return Found(largest(logits(ours, ids), expected), off)
 
 
-@case("scout: 40,000 tokens", TOLERANCE, slow=True)
-def _forty_thousand() -> Found:
+@case("scout: 34,000 tokens", TOLERANCE, slow=True)
+def _far() -> Found:
     """In one pass, and through the cache in blocks that no chunk divides by."""
     theirs, ours = narrow()
-    ids = tokens(1, 40_000)
+    ids = tokens(1, 34_000)
     before = peak_mib()
     got = logits(ours, ids)
-    sizes = [1024] * 39 + [63, 1]
+    sizes = [1500] * 22 + [999, 1]
     in_blocks = cached_logits(ours, ids, sizes)
-    note = f"Puna's own memory {peak_mib() - before} MiB"
+    memory = peak_mib() - before
     expected = peer_in_blocks(theirs, ids, 1000)
+    itself = largest(peer_in_blocks(theirs, ids, 1700), expected)
+    note = f"{memory} MiB; the peer in other blocks is {itself:.0e} off itself"
     gap = max(largest(got, expected), largest(in_blocks, expected))
     return Found(gap, {f: largest(logits(without(ours, f), ids), expected) for f in FEATURES}, note)
 
