@@ -59,7 +59,7 @@ def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
     return len(request.prompt_ids), request.prompt_ids, tuple(map(str, request.key))
 
 
-_PREFILL = 2048  # tokens of a prompt at once
+PREFILL = 2048  # tokens of a prompt at once
 
 Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.Tensor]
 """(last ids [B], their positions [B], cache, routes or None) -> logits [B, V]."""
@@ -175,8 +175,8 @@ class Engine:
         last = torch.empty(len(prompts), model.config.hidden_size, dtype=model.dtype, device=device)
         recorded: list[torch.Tensor] = []
         # In blocks, so that the mask over what the cache holds stays small beside it.
-        for start in range(0, width, _PREFILL):
-            block = slice(start, start + _PREFILL)
+        for start in range(0, width, PREFILL):
+            block = slice(start, start + PREFILL)
             routes = Routes() if moe else None
             kept = None if bool(valid[:, block].all()) else valid[:, block]
             cache.begin(positions[:, block], kept)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from puna.engine.local import PREFILL
 from puna.engine.step import LARGEST
 from puna.models.config import ModelConfig
 
@@ -95,7 +96,7 @@ class Generation:
 
     @property
     def reading(self) -> int:
-        """The peak while a prompt that fills the context is read in one block."""
+        """The peak while a prompt that fills the context is read, its last block."""
         return self.weights + self.cache + self.table + self.prompt
 
 
@@ -149,18 +150,34 @@ def _step(config: ModelConfig, rows: int, context: int, width: int) -> int:
 
 
 def _prompt(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
-    """A whole prompt in one block; beyond an attention chunk its local layers need [T, T] masks.
+    """A prompt is read in blocks: the largest of the last two, or what comes before and after.
 
-    The table of rotations is made before, with as much beside it; afterwards the sampler chooses,
+    The table of rotations is made first, with as much beside it; at the end the sampler chooses,
     and each layer's cache is copied in turn.
     """
-    chunk, many = config.attention_chunk, rows * tokens
-    square = rows * tokens * tokens if chunk is not None and tokens > chunk else 0
-    layers = width * square + many * _planned(config, tokens, width)
-    layers += _forward(config, many, width)
+    last = (tokens - 1) // PREFILL * PREFILL
+    spans = [(last, tokens), (last - PREFILL, last)] if last else [(0, tokens)]
+    blocks = [_block(config, rows, tokens, span, width) for span in spans]
     copied = rows * config.num_kv_heads * tokens * config.head_dim * width
     choice = 20 * rows * config.vocab_size
-    return max(layers, (1 + width) * square, rope_bytes(config, tokens), choice, copied)
+    return max(*blocks, rope_bytes(config, tokens), choice, copied)
+
+
+def _block(config: ModelConfig, rows: int, tokens: int, span: tuple[int, int], width: int) -> int:
+    """Tokens `span` of a prompt of `tokens`, with masks over them and what the cache holds before.
+
+    Its keys and values stand once more beside the cache, whole, layer after layer.
+    """
+    block, chunk = span[1] - span[0], config.attention_chunk
+    before = {size: span[0] % size for size in _sizes(config, tokens)}
+    crossing = chunk is not None and block > chunk
+    masked = [n + block for size, n in before.items() if n or (crossing and size == chunk)]
+    pair = 2 * rows * config.num_kv_heads * config.head_dim * width
+    beside = pair * (max(before.values()) + block) if any(before.values()) else 0
+    layers = width * block * sum(masked) + rows * block * _planned(config, tokens, width)
+    layers += 17 * rows * tokens + _forward(config, rows * block, width, beside)
+    making = (1 + width) * block * max(masked, default=0)
+    return max(layers, making)
 
 
 def _planned(config: ModelConfig, tokens: int, width: int) -> int:
@@ -170,8 +187,11 @@ def _planned(config: ModelConfig, tokens: int, width: int) -> int:
     return 8 * places + rotation
 
 
-def _forward(config: ModelConfig, many: int, width: int) -> int:
-    """The most that stands at once in a layer without gradients, for M tokens."""
+def _forward(config: ModelConfig, many: int, width: int, beside: int = 0) -> int:
+    """The most that stands at once in a layer without gradients, for M tokens.
+
+    `beside`: bytes that attention has beside them.
+    """
     size, wide = config.hidden_size, config.head_dim
     queries, keys = config.num_heads * wide, config.num_kv_heads * wide
     found = 0
@@ -188,8 +208,8 @@ def _forward(config: ModelConfig, many: int, width: int) -> int:
             inner = width * (3 * size + max(4 * config.expert_size, 6 * size + last))
         else:
             inner = width * (3 * size + 4 * config.intermediate_size)
-        found = max(found, attention, inner)
-    return many * found
+        found = max(found, many * attention + beside, many * inner)
+    return found
 
 
 def _sizes(config: ModelConfig, context: int) -> set[int]:

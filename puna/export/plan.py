@@ -45,7 +45,7 @@ class Part:
 class Plan:
     """What a model takes and what would fit; bytes, tokens, rows. `how` of a part says its formula.
 
-    `reading` is the peak while the engine reads a prompt that fills the context in one block, and
+    `reading` is the peak while the engine reads a prompt that fills the context, block by block, and
     `longest_prompt` what fits so; both are 0 in training. `longest_context` and `most_rows` are 0
     where nothing fits. `naive_cache` is the cache's size if local layers kept every token.
     """
@@ -119,7 +119,7 @@ class Plan:
         if not self.train:
             longest = f"{self.longest_prompt:,} tokens" if self.longest_prompt else "none"
             lines.append(
-                f"longest prompt that fits, read in one block: {longest}; one that fills the "
+                f"longest prompt that fits while it is read: {longest}; one that fills the "
                 f"context makes it {_gb(self.reading)}"
             )
         lines.append(f"weights alone need {self.devices_for_weights:,} of this device")

@@ -89,7 +89,7 @@ def worst(made: Decoder, asked: list[Request], got: list[Completion], **how: obj
 def test_logprobs_are_the_trainers_across_chunks_and_batches(
     shape: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("puna.engine.local._PREFILL", block)
+    monkeypatch.setattr("puna.engine.local.PREFILL", block)
     asked = requests(14, 40)
     got = engine(shape).generate(asked)
     longest = max(len(r.prompt_ids) + len(c.ids) for r, c in zip(asked, got, strict=True))
@@ -117,7 +117,7 @@ def test_logprobs_are_under_the_sampling_temperature(heat: float) -> None:
 def test_routes_are_recorded_for_every_token_the_trainer_reads(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("puna.engine.local._PREFILL", block)
+    monkeypatch.setattr("puna.engine.local.PREFILL", block)
     asked = requests(14, 40)
     for request, done in zip(asked, engine("moe").generate(asked), strict=True):
         assert done.routes is not None
