@@ -45,7 +45,7 @@ class Part:
 class Plan:
     """What a model takes and what would fit; bytes, tokens, rows. `how` of a part says its formula.
 
-    `reading` is the peak while the engine reads a prompt that fills the context, block by block, and
+    `reading` is the peak while the engine reads a prompt that fills the context, in blocks, and
     `longest_prompt` what fits so; both are 0 in training. `longest_context` and `most_rows` are 0
     where nothing fits. `naive_cache` is the cache's size if local layers kept every token.
     """
