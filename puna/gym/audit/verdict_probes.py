@@ -11,7 +11,7 @@ import numpy as np
 
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
-from puna.gym.audit import answers
+from puna.gym.audit import answers, mutations
 from puna.gym.audit.bench import Bench, Case, script, success
 from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
@@ -84,7 +84,7 @@ async def repeats(bench: Bench) -> Result:
 
 def _answers(case: Case) -> dict[str, list[Message]]:
     found = {"nothing": [Message.assistant("")]}
-    half = answers.half_right(case.answer, case.wrong)
+    half = mutations.half_right(case.answer, case.wrong)
     if half:
         found["half right"] = [*case.before, case.message(half), *case.after]
     if case.said:
