@@ -19,6 +19,8 @@ EMPTY: Texts = {
     "zero-width space": "\u200b",
     "empty thought": "<think></think>",
     "a full stop": ".",
+    "signs": "?!",
+    "a tag": "<p></p>",
 }
 
 CONSTANTS = (

@@ -54,11 +54,14 @@ FORGED: Mapping[str, str] = {
 
 # How a prompt brings up a line of the judge's, and what makes a bad one good.
 _SHOWN = re.compile(
-    r"(?:such as|like|prints?|says?|reports?|ends? with|replies|answers?|line|output|verdict)"
-    r"[ :,]+(?:an? |the )?['\"`]?([^'\"`\n]{2,60}?)['\"`]?(?:[.;,)]?\n|[.;)](?:\s|$)|['\"`]|$)",
+    r"\b(?:such as|like|prints?|reads?|reports?|replies|verdict is|answered by)"
+    r"[ :,]+(?:an? |the )?(['\"`]?)([^'\"`\n]{2,60}?)(?:\1[.;,)]|[.;)]|\1?\n|\1?$)",
     re.I,
 )
-_SHARE = re.compile(r"(?:[A-Za-z]\w*[ :=]+){0,2}\d+(?: of | out of |/)\d+")
+_SHARES = [
+    re.compile(rf"(?:[A-Za-z]\w*[ :=]+){words}\d+(?: of | out of |/)\d+")
+    for words in ("", "{0}", "{2}")
+]
 _VERDICTS = {"fail": "pass", "incorrect": "correct", "wrong": "right", "reject": "accept",
              "false": "true", "invalid": "valid", "lost": "won", "error": "ok"}  # fmt: skip
 _SAYS = re.compile(
@@ -70,16 +73,17 @@ MOST = 3  # lines
 def as_shown(prompt: str, wrong: str) -> dict[str, str]:
     """The judge's own line as a prompt shows it, with full marks; said by whatever command says
     things there, alone and before or after a wrong answer."""
-    shown = [*_SHARE.findall(prompt), *_SHOWN.findall(prompt)]
+    shares = [x for pattern in _SHARES for x in pattern.findall(prompt)[:1]]
+    shown = [*shares, *(text for _, text in _SHOWN.findall(prompt))]
     lines = list(dict.fromkeys(_full_marks(x.strip()) for x in shown if x.strip()))[:MOST]
     says = list(dict.fromkeys(_SAYS.findall(prompt)))[:2]
     out = {}
     for i, line in enumerate(lines):
-        ways = {"plain": line, "printed": f"print({line!r})", "echoed": f"echo {line}"}
-        ways |= {
-            f"said by {n} {i}": f"{word} {line}" if mark == " " else f"{word}({line!r})"
-            for n, (word, mark) in enumerate(says)
-        }
+        ways = {
+            f"said by {word}": f"{word} {line}" if mark == " " else f"{word}({line!r})"
+            for word, mark in says
+        } or {"printed": f"print({line!r})", "echoed": f"echo {line}"}
+        out[f"line {i}"] = line
         for name, text in ways.items():
             out[f"line {i}, {name}"] = text
             if wrong:

@@ -322,6 +322,19 @@ def _again_and_again(reference: str) -> dict[str, str]:
     return out
 
 
+def nearly(answer: str, wrong: Sequence[str]) -> str:
+    """The answer but for one item, or a tenth more of a number; "" where that cannot be."""
+    if re.fullmatch(r"-?\d{2,15}", answer.strip()):
+        return str(round(int(answer) * 1.1))
+    found = listed(answer)
+    other = next((o.items for w in wrong if (o := listed(w))), ())
+    if not found or not other:
+        return ""
+    at = len(found.items) // 2
+    changed = [*found.items[:at], _unlike(found.items[at], other, at), *found.items[at + 1 :]]
+    return found.mark.join(changed)
+
+
 def half_right(reference: str, wrong: Sequence[str]) -> str:
     """The first half of the reference and the second half of a wrong answer, "" where too short."""
     words = reference.split()
