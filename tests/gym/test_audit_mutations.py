@@ -26,8 +26,8 @@ def test_a_list_is_taken_apart_at_its_own_mark() -> None:
     assert (found.mark, found.items) == (" -> ", ("a", "b", "c"))
     assert listed("3 -4 5").items == ("3", "-4", "5")  # type: ignore[union-attr]
     assert listed("one two") is None
-    assert listed("1, 2, 3").strict
-    assert not listed("he saw it").strict
+    assert listed("1, 2, 3").strict  # type: ignore[union-attr]
+    assert not listed("he saw it").strict  # type: ignore[union-attr]
 
 
 def test_fewer_items_keep_their_form_and_sentences_have_a_control() -> None:

@@ -141,8 +141,8 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
         bags = {}
     telling = _many_answers(train)
     by_number = {_numbers(text): text for text in train} if telling else {}
-    anyhow = {key: text for text in train for key in _anyhow(text, counts, often)}
-    anyhow = anyhow if telling and len({_bag(text) for text in train}) >= 20 else {}
+    anyhow = {key: text for text, t in train.items() for key in _anyhow(t, counts, often)}
+    anyhow = anyhow if telling else {}
     found = []
     for text, task in test.items():
         twin = index.get(_rare(text, common), "") if len(_rare(text, common)) >= 2 else ""
@@ -156,17 +156,18 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
         if twin and not _other_answer(train[twin], task):
             found.append(f"{task.id} is nearly {train[twin].id}: {text:.80}")
             continue
-        same = [anyhow[key] for key in _anyhow(text, counts, often) if key in anyhow]
+        same = [anyhow[key] for key in _anyhow(task, counts, often) if key in anyhow]
         if same and not _other_answer(train[same[0]], task):
             found.append(f"{task.id} is {train[same[0]].id} in another order: {text:.80}")
     return found
 
 
-def _anyhow(text: str, counts: Mapping[str, int], often: float) -> Iterator[tuple[str, ...]]:
-    """What two tellings of one problem share in whatever order: all words, or all its numbers."""
-    if _wordy(text):
-        yield _bag(text)
-    figures = sorted(w for w in _numbers(text) if counts[w] <= often)
+def _anyhow(task: Task, counts: Mapping[str, int], often: float) -> Iterator[tuple[str, ...]]:
+    """What two tellings of one problem share in whatever order: all sentences, or all numbers."""
+    sentences = sorted(p for s in re.split(r"[.;?!\n]+", _text(task)) if (p := _plain(s)))
+    if len(sentences) >= 3:
+        yield tuple(sentences)
+    figures = sorted(w for w in _numbers(_plain(_text(task))) if counts[w] <= often)
     if len(figures) >= 2 and sum(map(len, figures)) >= DIGITS:
         yield tuple(figures)
 

@@ -168,7 +168,8 @@ async def told(bench: Bench) -> Result:
             now = "\n".join(m.text or results(m) for m in heard if m.role in ("tool", "user"))
             new, heard_before = now[len(heard_before) :], now
             if count:
-                known.update(k for k, v in asked.items() if _word(str(v)).search(new))
+                texts = {k: str(v) for k, v in asked.items() if not k or len(str(v)) > 1}
+                known.update(k for k, text in texts.items() if _word(text).search(new))
             if count and case.message(case.answer) in heard:
                 return case.after[0] if case.after else Message.assistant("")
             return guess(count)
