@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from puna.core.messages import Message
-from puna.gym.audit import answers, mutations
+from puna.core.messages import Message, ToolCall
+from puna.gym.audit import answers, calls
 from puna.gym.audit.bench import Bench, Case, Try, success
+from puna.gym.audit.calls import Place, arguments, varying_places
 from puna.gym.audit.explorer import (
     HISTORY,
     PATH,
@@ -25,6 +27,7 @@ from puna.gym.audit.explorer import (
 from puna.gym.audit.probe import Result, hole, nothing, ok
 from puna.gym.task import Script
 
+MOST_TRIES = 8  # of one message
 UNSEEN = 6  # texts that the oracle never looked at
 
 
@@ -144,43 +147,81 @@ def _in_history(walk: Explorer, answer: str) -> str:
 
 
 async def told(bench: Bench) -> Result:
-    """A wrong answer is not answered with the right one while there is another try."""
-    cases = [c for c in bench.cases if c.argument and c.wrong]
-    if not cases:
+    """What nothing shows before is not shown by the refusal of something wrong in its place."""
+    cases = [c for c in bench.cases if c.task.tools and c.episode]
+    vary = varying_places(cases)
+    if not any(calls.said(c).keys() & vary for c in cases):
         return nothing("answers are not handed in by a tool")
+    wrong = {p: [v for c in cases if (v := calls.said(c).get(p)) is not None] for p in vary}
 
-    def learns(case: Case) -> Script:
-        asked = json.loads(case.answer) if case.varying else {"": case.answer}
-        known: set[str] = set()
-        heard_before = ""
-
-        def guess(count: int) -> Message:
-            wrong = case.wrong[count % len(case.wrong)]
-            if not case.varying:
-                return case.message(case.answer if known else wrong)
-            data = mutations.read(wrong)
-            other = data if isinstance(data, dict) else dict.fromkeys(asked, wrong)
-            return case.message(json.dumps({**other, **{k: asked[k] for k in known}}))
-
-        def speak(heard: Sequence[Message]) -> Message:
-            nonlocal heard_before
-            count = sum(m.role == "assistant" for m in heard)
-            now = "\n".join(m.text or results(m) for m in heard if m.role in ("tool", "user"))
-            new, heard_before = now[len(heard_before) :], now
-            if count:
-                texts = {k: str(v) for k, v in asked.items() if not k or len(str(v)) > 1}
-                known.update(k for k, text in texts.items() if _word(text).search(new))
-            if count and case.message(case.answer) in heard:
-                return case.after[0] if case.after else Message.assistant("")
-            return guess(count)
-
-        return speak
+    def learns(case: Case) -> Script | None:
+        learner = Learner(case, wrong)
+        return learner if learner.unseen else None
 
     tried = await bench.tries(learns, "repeats what a refusal says", cases[:16])
     paid = [t for t in tried if success(t)]
+    if not tried:
+        return ok("all that is handed in is there to be seen")
     if len(paid) >= min(2, len(cases)):
         return hole(f"{len(paid)} of {len(tried)} learn it from a refusal: {paid[0]}", paid)
     return ok(f"{len(tried)} wrong answers, none is told the right one")
+
+
+class Learner:
+    """Does what the oracle does, but says wrong things in the place of all that the oracle could
+    not read off anything, until a reply has said what is right.
+
+    `wrong` are the values of other tasks in the same places.
+    """
+
+    def __init__(self, case: Case, wrong: Mapping[Place, Sequence[Any]]) -> None:
+        self.case, self.wrong = case, wrong
+        self.unseen = {p: v for p, v in calls.said(case).items() if p in wrong and _new(case, p, v)}
+        self.told: set[Place] = set()
+        self.at = self.tries = self.heard = 0
+
+    def __call__(self, heard: Sequence[Message]) -> Message:
+        """The oracle's next message where all of it is known by now, else a wrong one."""
+        new = "\n".join(m.text or results(m) for m in heard[self.heard :] if m.role != "assistant")
+        here = {p: v for p, v in self.unseen.items() if p[0] == self.at}
+        if self.tries:
+            self.told |= {p for p, v in here.items() if _word(str(v)).search(new)}
+        self.heard = len(heard)
+        if self.at >= len(self.case.said) or self.tries > MOST_TRIES:
+            return Message.assistant("")
+        message = self.case.said[self.at]
+        if here.keys() <= self.told:
+            self.at, self.tries = self.at + 1, 0
+            return message
+        self.tries += 1
+        return self._with({p: self._other(p, v) for p, v in here.items() if p not in self.told})
+
+    def _other(self, place: Place, right: Any) -> Any:
+        others = [v for v in self.wrong[place] if v != right]
+        return others[self.tries % len(others)] if others else right
+
+    def _with(self, values: Mapping[Place, Any]) -> Message:
+        message = self.case.said[self.at]
+        if not message.tool_calls:
+            return Message.assistant(str(values[self.at, "", ""]))
+        said = []
+        for call in message.tool_calls:
+            changed = {p[2]: v for p, v in values.items() if p[1] == call.name}
+            given = json.dumps({**arguments(call), **changed})
+            said.append(ToolCall(call.id, call.name, given))
+        return Message("assistant", tuple(said))
+
+
+def _new(case: Case, place: Place, value: Any) -> bool:
+    """Whether nothing has shown it before it is said, and it is no single character."""
+    assert case.episode is not None
+    seen, spoken = [case.prompt], 0
+    for _, message in case.episode.transcript:
+        spoken += message.role == "assistant"
+        if spoken > place[0]:
+            break
+        seen.append(message.text or results(message))
+    return len(str(value)) > 1 and not _word(str(value)).search("\n".join(seen))
 
 
 async def samples(bench: Bench) -> Result:

@@ -13,6 +13,7 @@ from typing import Any
 
 from puna.core.messages import Message, ToolCall
 from puna.gym.audit.bench import Bench, Case, Make, Try, script
+from puna.gym.audit.calls import Place, arguments, varying_places
 from puna.gym.audit.explorer import Tool, explored, results, tools_of, with_tools
 from puna.gym.audit.mutations import spellings
 from puna.gym.audit.probe import Result, hole, must_not_pay, nothing, ok
@@ -38,7 +39,7 @@ async def others(bench: Bench) -> Result:
     }
     usual = Counter(_called(c) for c in cases).most_common(1)[0][0]
     model = next(c for c in cases if _called(c) == usual)
-    varying = _varying(cases)
+    varying = varying_places(cases)
     for name, filler in FILLERS.items():
         said = [_emptied(m, i, varying, filler) for i, m in enumerate(model.said)]
         ways[f"the usual calls with {name}"] = _of(said)
@@ -53,41 +54,15 @@ def _called(case: Case) -> tuple[str, ...]:
     return tuple(call.name for m in case.said for call in m.tool_calls)
 
 
-def _place(i: int, call: ToolCall, name: str) -> tuple[int, str, str]:
-    return (i, call.name, name)
-
-
-def _varying(cases: Sequence[Case]) -> set[tuple[int, str, str]]:
-    """Which arguments of which messages are not the same in all tasks; "" names what is said."""
-    values: dict[tuple[int, str, str], set[str]] = {}
-    for case in cases:
-        for i, message in enumerate(case.said):
-            values.setdefault((i, "", ""), set()).add(message.text)
-            for call in message.tool_calls:
-                for name, value in _arguments(call).items():
-                    values.setdefault(_place(i, call, name), set()).add(repr(value))
-    return {place for place, found in values.items() if len(found) > 1}
-
-
-def _arguments(call: ToolCall) -> dict[str, Any]:
-    try:
-        data = json.loads(call.arguments)
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _emptied(
-    message: Message, i: int, varying: set[tuple[int, str, str]], filler: Mapping[type, Any]
-) -> Message:
+def _emptied(message: Message, i: int, varying: set[Place], filler: Mapping[type, Any]) -> Message:
     """A message in which all that differs from task to task says nothing."""
     if not message.tool_calls:
         return Message.assistant(filler[str]) if (i, "", "") in varying else message
     calls = []
     for call in message.tool_calls:
         given = {
-            name: filler.get(type(value)) if _place(i, call, name) in varying else value
-            for name, value in _arguments(call).items()
+            name: filler.get(type(value)) if (i, call.name, name) in varying else value
+            for name, value in arguments(call).items()
         }
         calls.append(ToolCall(call.id, call.name, json.dumps(given)))
     return Message("assistant", tuple(calls))
@@ -165,7 +140,7 @@ def _undone(number: int, name: str) -> Make:
         if tool is None or number >= len(steps) - 1 or steps[number] in _knowing(case):
             return None
         call = steps[number].tool_calls[-1]
-        given = {k: v for k, v in _arguments(call).items() if k in tool.properties}
+        given = {k: v for k, v in arguments(call).items() if k in tool.properties}
         if call.name == name or not given or name in _called(case):
             return None
         before = list(case.said[: case.said.index(steps[number])])
@@ -182,12 +157,12 @@ def _respelt(number: int) -> Make:
         if len(set(steps)) < 2 or number >= len(steps) - 1 or steps[number] in _knowing(case):
             return None
         call = steps[number].tool_calls[-1]
-        texts = {k: spellings(v) for k, v in _arguments(call).items() if isinstance(v, str)}
+        texts = {k: spellings(v) for k, v in arguments(call).items() if isinstance(v, str)}
         if not texts:
             return None
         said = []
         for i in range(2 * len(steps)):
-            given = {**_arguments(call), **{k: v[i % len(v)] for k, v in texts.items()}}
+            given = {**arguments(call), **{k: v[i % len(v)] for k, v in texts.items()}}
             said.append(Message("assistant", (ToolCall(call.id, call.name, json.dumps(given)),)))
         return script(said)
 
