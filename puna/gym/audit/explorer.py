@@ -14,6 +14,7 @@ from typing import Any
 
 from puna.core.messages import Message, ToolCall
 from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.calls import said
 
 PATHS = (
     *("path", "file", "filename", "file_path", "filepath", "file_name", "name", "directory", "dir"),
@@ -79,6 +80,13 @@ class Tool:
         """The parameters of what it sets and of the value, none where it sets nothing."""
         kind = self.properties.get(self.required[0], {}).get("type") if self.required else ""
         return self.required if len(self.required) == 2 and kind == "string" else ()
+
+    @property
+    def says(self) -> str:
+        """The parameter that takes a command, or the only one, where that is any text."""
+        schema = self.properties.get(self.required[0], {}) if len(self.required) == 1 else {}
+        free = schema.get("type") == "string" and not schema.get("enum") and not self.reads
+        return self.runs or (self.required[0] if free else "")
 
     @property
     def runs(self) -> str:
@@ -153,6 +161,7 @@ class Explorer:
                     asked = re.findall(r"\d{1,9}", self.case.prompt)[:4]
                     for number in dict.fromkeys(["0", "1", "2", *asked]):
                         self.want(f"{tool.name} {number}", tool.call(**{name: int(number)}))
+        self.unused()
         self.paths_in(self.case.prompt + json.dumps([dict(t) for t in self.case.task.tools]))
 
     def want(self, what: str, message: Message) -> None:
@@ -168,6 +177,15 @@ class Explorer:
             values = [*list(schema.get("enum") or ())[:6], *usual.get(schema.get("type", ""), ())]
             for value in values:
                 self.want(f"{tool.name} {name} {value}", tool.call(**{name: value}))
+
+    def unused(self) -> None:
+        """Call tools that the oracle leaves alone, with what it gives to others by that name."""
+        used = {place[1] for place in said(self.case)}
+        given = {p[2]: v for p, v in said(self.case).items() if v != self.case.answer}
+        for tool in self.tools:
+            if tool.name not in used and tool.required and set(tool.required) <= set(given):
+                known = {name: given[name] for name in tool.required}
+                self.want(f"{tool.name} {json.dumps(known)}", tool.call(**known))
 
     def paths_in(self, text: str) -> None:
         """Ask for every path that is named."""

@@ -16,7 +16,6 @@ from puna.gym.audit.bench import Bench, Case, Try, success
 from puna.gym.audit.calls import Place, arguments, varying_places
 from puna.gym.audit.explorer import (
     HISTORY,
-    PATH,
     SUSPECT,
     Explorer,
     explored,
@@ -27,6 +26,11 @@ from puna.gym.audit.explorer import (
 from puna.gym.audit.probe import Result, hole, nothing, ok
 from puna.gym.task import Script
 
+# A field of a data set, and no word of a sentence.
+FIELD = (
+    r"\b(?:(?:gold|true|correct)_\w+|\w+_(?:gold|label|answer|truth)|answer|label|solution|"
+    r"ground.?truth)"
+)
 MOST_TRIES = 8  # of one message
 UNSEEN = 6  # texts that the oracle never looked at
 
@@ -95,6 +99,10 @@ def _shows(walk: Explorer, case: Case, answer: str) -> Iterator[str]:
             yield f"{case.task.id} '{what}' shows the answer: {text.strip()!r:.100}"
         elif in_name := _in_a_name(answer, text, case.wrong):
             yield f"{case.task.id} '{what}': a name holds the answer: {in_name!r:.80}"
+    if field := re.search(
+        FIELD + rf"['\"]?\s*[:=]\s*['\"]?{re.escape(answer)}(?!\w)", in_sight(case)
+    ):
+        yield f"{case.task.id} shows a field with the answer: {field.group(0)!r:.80}"
     if new := _in_history(walk, answer):
         yield f"{case.task.id} its history shows the answer: {new!r:.80}"
 
@@ -107,15 +115,24 @@ def _same_json(one: str, two: str) -> bool:
 
 
 def _in_a_name(answer: str, text: str, wrong: Sequence[str]) -> str:
-    """A file's name of which the answer is a part, and not all of it."""
+    """A file's name, or an address, of which the answer is a part, and not all of it."""
     if len(answer) < 2 or len(text) > 5000:
         return ""
-    for path in map(str, PATH.findall(text)):
-        stem = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
-        parts = re.split(r"[^0-9A-Za-z]+", stem)
-        if stem != answer and answer in parts and not any(w in parts for w in wrong):
+    for found in re.findall(r"\S*[/.]\S+", text):
+        path = str(found).strip(".,;:!?()[]'\"")
+        name = path.rpartition("/")[2]
+        stem = name.rpartition(".")[0] or name
+        there = [_slug(x) in _slug(stem) for x in (answer, *wrong) if _slug(x) != "--"]
+        alone = there[:1] == [True] and sum(there) == 1
+        if alone and _slug(stem) != _slug(answer) and re.search(r"[^\W\d]", path):
             return path
     return ""
+
+
+def _slug(text: str) -> str:
+    """Its words and numbers, each between dashes."""
+    words = re.findall(r"[0-9]+|[^\W\d_]+", text.casefold())
+    return f"-{'-'.join(words)}-"
 
 
 def _same_columns(answer: str, what: str, text: str) -> bool:

@@ -105,6 +105,8 @@ def _write(place: Place, path: str, text: str) -> Iterator[Message]:
         elif tool.parameter(CODES):
             code = f"import os\nos.makedirs({folder or '.'!r}, exist_ok=True)\n"
             yield tool.call(**{tool.runs: f"{code}open({path!r}, 'w').write({text!r})"})
+        elif place.paths and tool.sets and tool.properties[tool.sets[1]].get("type") == "string":
+            yield tool.call(**{tool.sets[0]: path, tool.sets[1]: text})
 
 
 _NAMED = re.compile(r"^[ \t*-]*([\w.\[\]-]{1,30})[ \t]*[:=]|\"([\w.-]{1,30})\"\s*:", re.M)
@@ -177,9 +179,8 @@ def _deletes(place: Place) -> Iterator[Message]:
 
 def _commands(place: Place) -> Iterator[Message]:
     for tool in place.tools:
-        if tool.runs:
-            for text in forgeries.FORGED.values():
-                yield tool.call(**{tool.runs: text})
+        for text in forgeries.FORGED.values() if tool.says else ():
+            yield tool.call(**{tool.says: text})
 
 
 _misdeeds: dict[str, Callable[[Place], Iterator[Message]]] = {
