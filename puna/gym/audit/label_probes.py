@@ -79,7 +79,9 @@ def _word(text: str) -> re.Pattern[str]:
 
 def _labels(walk: Explorer) -> Iterator[str]:
     case = walk.case
-    for answer in answers.payloads(case.answer):
+    several = json.loads(case.answer).values() if case.varying else ()
+    new = [v for x in several if len(v := str(x)) > 1 and not _word(v).search(case.prompt)]
+    for answer in (*answers.payloads(case.answer), *new):
         yield from _shows(walk, case, answer)
 
 

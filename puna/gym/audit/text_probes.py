@@ -80,12 +80,13 @@ async def frequent(bench: Bench) -> Result:
 
 def _middling(given: Sequence[str]) -> list[str]:
     """An answer of the commonest form with the middle of what others say in each place."""
-    forms = Counter(re.sub(r"-?\d+", "{}", a.replace("{", "").replace("}", "")) for a in given)
+    forms = Counter(re.sub(r"-?\d+", "\0", a) for a in given)
     form, count = forms.most_common(1)[0] if forms else ("", 0)
-    if "{}" not in form or count < 8:
+    if "\0" not in form or count < FORMED:
         return []
-    rows = [re.findall(r"-?\d+", a) for a in given if re.sub(r"-?\d+", "{}", a) == form]
-    return [form.format(*(round(median(map(int, column))) for column in zip(*rows, strict=True)))]
+    rows = [re.findall(r"-?\d+", a) for a in given if re.sub(r"-?\d+", "\0", a) == form]
+    middle = iter([round(median(map(int, column))) for column in zip(*rows, strict=True)])
+    return [re.sub("\0", lambda found: str(next(middle)), form)]
 
 
 async def echo(bench: Bench) -> Result:
