@@ -48,11 +48,17 @@ def codes(reference: str) -> dict[str, str]:
         out["morse"] = " ".join(_MORSE.get(c, "") for c in reference.lower()).strip()
     if re.fullmatch(r"\d{1,15}", reference):
         value = int(reference)
-        out |= {"number as hexadecimal": f"{value:x}", "number as binary": f"{value:b}"}
-        out["number as octal"] = f"{value:o}"
+        out["number as hexadecimal"] = f"{value:x}"
+        out["number as binary"] = f"{value:b}" if value >= 128 else ""
     for name in _DIGESTS:
         out[name] = hashlib.new(name, raw, usedforsecurity=False).hexdigest()[:8]
     return {name: text for name, text in out.items() if len(text) >= LEAST and text != reference}
+
+
+def holds(text: str, how: str, code: str) -> bool:
+    """Whether a code stands in a text as a word of its own, or a digest begins one."""
+    right = "" if how in _DIGESTS else "(?![0-9a-z])"
+    return re.search(rf"(?<![0-9a-z]){re.escape(code)}{right}", text, re.I) is not None
 
 
 def _moved(text: str, by: int) -> str:

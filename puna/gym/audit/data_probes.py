@@ -19,7 +19,7 @@ import numpy as np
 from puna.core.errors import UserError
 from puna.gym.audit.bench import Bench, Case
 from puna.gym.audit.choice_probes import OPTION
-from puna.gym.audit.codes import codes
+from puna.gym.audit.codes import codes, holds
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 from puna.gym.environment import Environment
 from puna.gym.task import SPLITS, Task
@@ -255,9 +255,9 @@ def _leaks(case: Case) -> Iterator[str]:
     if told and all(t in tools for t in told) and not any(w in tools for w in decoys if w):
         yield f"{case.task.id} has its answer in the description of a tool: {told[0]!r:.60}"
     for how, text in () if re.search(CODED, case.prompt, re.I) else codes(answer).items():
-        if text.casefold() in seen.casefold():
+        if holds(seen, how, text):
             taken = [codes(w).get(how, "") for w in decoys]
-            if not any(t and t.casefold() in seen.casefold() for t in taken):
+            if not any(t and holds(seen, how, t) for t in taken):
                 yield f"{case.task.id} holds its answer in {how}: {text!r:.60}"
     for path, data in case.task.files.items():
         inside = data.decode(errors="replace")
