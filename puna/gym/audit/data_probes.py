@@ -32,10 +32,9 @@ _MARK = r"(?:answer|label|solution|gold|expected|target|reference|ground.?truth|
 
 
 # Where a prompt asks to decode, it holds the answer in that code by nature.
-CODED = (
-    r"base|hex|decod|encod|revers|backward|cipher|rot ?13|binary|ascii|character code|morse|octal|"
-    r"decimal|0x|alphabet|letter|spell|join|convert|number system|a is 1|shift"
-)
+CODED = r"base ?64|hex|decod|encod|revers|backward|cipher|rot ?13|binary|ascii|character code|morse"
+# ... and where it is about letters and numbers, in the codes that are made of these.
+SPELT = r"octal|decimal|0x|alphabet|letter|spell|join|convert|number system|a is 1|shift"
 
 
 def digests(env: Environment, n: int) -> dict[str, str]:
@@ -254,7 +253,10 @@ def _leaks(case: Case) -> Iterator[str]:
     told = _asked_of(case)
     if told and all(t in tools for t in told) and not any(w in tools for w in decoys if w):
         yield f"{case.task.id} has its answer in the description of a tool: {told[0]!r:.60}"
-    for how, text in () if re.search(CODED, case.prompt, re.I) else codes(answer).items():
+    asked = [p for p in (CODED, SPELT) if re.search(p, case.prompt, re.I)]
+    for how, text in () if CODED in asked else codes(answer).items():
+        if asked and re.match("letters|places|number", how):
+            continue
         if holds(seen, how, text):
             taken = [codes(w).get(how, "") for w in decoys]
             if not any(t and holds(seen, how, t) for t in taken):
