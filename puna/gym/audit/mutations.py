@@ -101,8 +101,9 @@ def fewer(answer: str, wrong: str) -> dict[str, Fewer]:
 
 
 def _unlike(item: str, others: Sequence[str], at: int) -> str:
-    turned = [*others[at % len(others) :], *others]
-    return next((x for x in turned if x != item), "x")
+    """What another answer has in that place, or no word at all: nothing that may count elsewhere."""
+    other = others[at] if at < len(others) else item
+    return next(x for x in (other, item[::-1], "q", "x") if x != item)
 
 
 def more(answer: str, wrong: Sequence[str], prompt: str) -> dict[str, str]:
