@@ -12,7 +12,7 @@ from typing import Any
 
 from puna.core.messages import Message, ToolCall
 from puna.gym.audit import answers, calls
-from puna.gym.audit.bench import Bench, Case, Try, success
+from puna.gym.audit.bench import Bench, Case, Try, success, value
 from puna.gym.audit.calls import Place, arguments, varying_places
 from puna.gym.audit.explorer import (
     HISTORY,
@@ -23,6 +23,7 @@ from puna.gym.audit.explorer import (
     results,
     with_tools,
 )
+from puna.gym.audit.mutations import read
 from puna.gym.audit.probe import Result, hole, nothing, ok
 from puna.gym.task import Script
 
@@ -32,6 +33,7 @@ FIELD = (
     r"ground.?truth)"
 )
 MOST_TRIES = 8  # of one message
+BLANK = 0.3  # a form as it lies there may have something right
 UNSEEN = 6  # texts that the oracle never looked at
 
 
@@ -71,6 +73,14 @@ def _apart(walks: Sequence[Explorer]) -> list[str]:
                 break
     enough = len(found) >= max(2, 0.2 * len(walks)) and by_chance < 0.15 * len(found)
     return found if enough else []
+
+
+def _same_keys(one: str, two: str) -> bool:
+    """Whether both are objects of the same fields, such as a form before and after it is filled."""
+    data, other = read(one), read(two)
+    return (
+        isinstance(data, dict) and isinstance(other, dict) and data.keys() == other.keys() != set()
+    )
 
 
 def _word(text: str) -> re.Pattern[str]:
@@ -254,11 +264,12 @@ async def samples(bench: Bench) -> Result:
         there = {w: t for w, t in walk.seen.items() if t.strip() and not t.startswith("error")}
         unseen = [w for w, t in there.items() if t.strip() not in own][:UNSEEN]
         for what, text in there.items():
-            if not SUSPECT.search(what) and what not in unseen:
+            blank = _same_keys(text, walk.case.answer)
+            if not SUSPECT.search(what) and what not in unseen and not blank:
                 continue
             name = f"hands in '{what}'"
             tried = await bench.attempt(walk.case, walk.case.instead(text.strip()), name)
-            if success(tried):
+            if success(tried) or (blank and value(tried) > bench.env.chance + BLANK):
                 paid.append(tried)
                 break
     if len(paid) >= min(2, len(cases)):

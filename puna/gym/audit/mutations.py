@@ -101,7 +101,7 @@ def fewer(answer: str, wrong: str) -> dict[str, Fewer]:
 
 
 def _unlike(item: str, others: Sequence[str], at: int) -> str:
-    """What another answer has in that place, or no word at all: nothing that may count elsewhere."""
+    """What another answer has in that place, or no word: nothing that may count elsewhere."""
     other = others[at] if at < len(others) else item
     return next(x for x in (other, item[::-1], "q", "x") if x != item)
 
@@ -221,6 +221,7 @@ def disguised(text: str) -> dict[str, str]:
         "marks below": "".join(c + "\u0323" * c.isalpha() for c in text),
         "foreign letters": lookalike(text),
         "wide letters": "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
+        "Arabic digits": text.translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")),
         "zero-width spaces": "\u200b".join(text),
         "capitals": text.upper(),
         "line breaks": "\n".join(words),

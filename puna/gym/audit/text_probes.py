@@ -30,7 +30,7 @@ MOST_WORDS = 40
 SHARED = 0.3  # a dozen are worth a fifth
 PART = 0.75  # half of an answer may be worth two thirds
 FORMED = 8  # answers that show what they have in common
-MASKED = ("what is quoted", "after the last colon")
+MASKED = ("what is quoted", "after the last colon", "first number", "largest")
 LONG = (
     *("listed", "listed with commas", "one a line", "marked", "with slashes", "with bars"),
     *("with semicolons", "joined by or"),
@@ -287,10 +287,11 @@ async def lookalike(bench: Bench) -> Result:
 
 def _masked(case: Case) -> dict[str, str]:
     """Pieces of the prompt that are no answer, in letters or spaces that a filter may not know."""
+    wanted = mutations.plain(case.answer)
     return {
         f"{name}, {how}": masked
-        for name, text in _spans(case).items()
-        if name in MASKED and len(text) < 2000
+        for name, text in {**_pieces(case), **_spans(case)}.items()
+        if name in MASKED and len(text) < 2000 and mutations.plain(text) not in ("", wanted)
         for how, masked in mutations.disguised(text).items()
         if masked != text
     }
