@@ -78,7 +78,8 @@ class Case:
         call = self.said[self.at].tool_calls[-1]
         arguments = json.loads(call.arguments)
         if self.varying:  # the answer is all of them: nothing of it is given away
-            arguments |= _object(text) or dict.fromkeys(self.varying, text)
+            kept = {k: v for k, v in arguments.items() if k not in self.varying}
+            arguments = kept | (_object(text) or dict.fromkeys(self.varying, text))
         else:
             arguments[self.argument] = _like(arguments[self.argument], text)
         return Message("assistant", (ToolCall(call.id, call.name, json.dumps(arguments)),))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
@@ -16,21 +17,24 @@ from typing import Any
 import numpy as np
 
 from puna.core.errors import UserError
-from puna.gym.audit import answers
 from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.choice_probes import OPTION
+from puna.gym.audit.codes import codes, holds
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
-from puna.gym.audit.text_probes import OPTION
 from puna.gym.environment import Environment
 from puna.gym.task import SPLITS, Task
 
 OVERLAP = 2000  # tasks of each split that are compared
 ALIKE = 0.85  # of the words, in order
 RETOLD = 0.7  # where all numbers are the same
+DIGITS = 8  # of numbers that do not agree by chance
 _MARK = r"(?:answer|label|solution|gold|expected|target|reference|ground.?truth|key|correct)\w*"
 
 
 # Where a prompt asks to decode, it holds the answer in that code by nature.
 CODED = r"base ?64|hex|decod|encod|revers|backward|cipher|rot ?13|binary|ascii|character code|morse"
+# ... and where it is about letters and numbers, in the codes that are made of these.
+SPELT = r"octal|decimal|0x|alphabet|letter|spell|join|convert|number system|a is 1|shift"
 
 
 def digests(env: Environment, n: int) -> dict[str, str]:
@@ -134,7 +138,10 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
     bags = {_bag(text): text for text, task in train.items() if _labelled(task)}
     if len(bags) < 20:  # all are the same list in another order: the task is elsewhere
         bags = {}
-    by_number = {_numbers(text): text for text in train} if _many_answers(train) else {}
+    telling = _many_answers(train)
+    by_number = {_numbers(text): text for text in train} if telling else {}
+    anyhow = {key: text for text, t in train.items() for key in _anyhow(t, counts, often)}
+    anyhow = anyhow if telling else {}
     found = []
     for text, task in test.items():
         twin = index.get(_rare(text, common), "") if len(_rare(text, common)) >= 2 else ""
@@ -147,7 +154,21 @@ def _near(train: Mapping[str, Task], test: Mapping[str, Task]) -> list[str]:
         twin = next((t for t, least in pairs if t and _alike(t, text) >= least), "")
         if twin and not _other_answer(train[twin], task):
             found.append(f"{task.id} is nearly {train[twin].id}: {text:.80}")
+            continue
+        same = [anyhow[key] for key in _anyhow(task, counts, often) if key in anyhow]
+        if same and not _other_answer(train[same[0]], task):
+            found.append(f"{task.id} is {train[same[0]].id} in another order: {text:.80}")
     return found
+
+
+def _anyhow(task: Task, counts: Mapping[str, int], often: float) -> Iterator[tuple[str, ...]]:
+    """What two tellings of one problem share in whatever order: all sentences, or all numbers."""
+    sentences = sorted(p for s in re.split(r"[.;?!\n]+", _text(task)) if (p := _plain(s)))
+    if len(sentences) >= 3:
+        yield tuple(sentences)
+    figures = sorted(w for w in _numbers(_plain(_text(task))) if counts[w] <= often)
+    if len(figures) >= 2 and sum(map(len, figures)) >= DIGITS:
+        yield tuple(figures)
 
 
 def _labelled(task: Task) -> bool:
@@ -229,13 +250,17 @@ def _leaks(case: Case) -> Iterator[str]:
     if _marked(seen, answer) and not any(_marked(seen, w) for w in decoys):
         yield f"{case.task.id} names its answer as such: {_marked(seen, answer)!r:.80}"
     tools = _tools(case.task.tools)
-    if len(answer) >= 3 and answer in tools and not any(w in tools for w in decoys if w):
-        yield f"{case.task.id} has its answer in the description of a tool: {answer!r:.60}"
-    decoding = re.search(CODED, case.prompt, re.I)
-    for how, text in () if decoding else answers.disguises(answer).items():
-        taken = [answers.disguises(w).get(how, "") for w in decoys]
-        if text in seen and not any(t and t in seen for t in taken):
-            yield f"{case.task.id} holds its answer in {how}: {text!r:.60}"
+    told = _asked_of(case)
+    if told and all(t in tools for t in told) and not any(w in tools for w in decoys if w):
+        yield f"{case.task.id} has its answer in the description of a tool: {told[0]!r:.60}"
+    asked = [p for p in (CODED, SPELT) if re.search(p, case.prompt, re.I)]
+    for how, text in () if CODED in asked else codes(answer).items():
+        if asked and re.match("letters|places|number", how):
+            continue
+        if holds(seen, how, text):
+            taken = [codes(w).get(how, "") for w in decoys]
+            if not any(t and holds(seen, how, t) for t in taken):
+                yield f"{case.task.id} holds its answer in {how}: {text!r:.60}"
     for path, data in case.task.files.items():
         inside = data.decode(errors="replace")
         if re.search(_MARK, path, re.I) and answer in inside:
@@ -246,8 +271,16 @@ def _leaks(case: Case) -> Iterator[str]:
             yield f"{case.task.id} marks its answer in {path}: {_marked(inside, answer)!r:.60}"
 
 
+def _asked_of(case: Case) -> list[str]:
+    """The answer, or each argument that makes it, where none of them is too short to tell."""
+    told = [case.answer.strip()]
+    if case.varying:
+        told = [str(v) for v in json.loads(case.answer).values()]
+    return told if all(len(t) >= 3 for t in told) else []
+
+
 def _answered_before(case: Case) -> str:
-    """An earlier line of the prompt that is the end of the last one with its answer."""
+    """An earlier line of the prompt that ends as the last one does, and has its answer."""
     *before, last = [x for x in case.prompt.splitlines() if x.strip()] or [""]
     asked, answer = re.findall(r"\w+", last), re.findall(r"\w+", case.answer)
     if not answer or answer == asked[-len(answer) :]:
@@ -255,7 +288,11 @@ def _answered_before(case: Case) -> str:
     for line in before:
         words = re.findall(r"\w+", line)
         question = words[: -len(answer)]
-        if words[-len(answer) :] == answer and question and question == asked[-len(question) :]:
+        same = 0
+        while same < min(len(question), len(asked)) and question[-1 - same] == asked[-1 - same]:
+            same += 1
+        whole = same == len(question) or (same >= 3 and same >= 0.6 * len(asked))
+        if words[-len(answer) :] == answer and question and whole:
             return f"is answered by the line {line!r:.60}"
     return ""
 

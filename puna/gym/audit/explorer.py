@@ -1,6 +1,7 @@
 """Looking round with an environment's own tools: what each is for, what it gives, what it names.
 
-`Explorer(case, tools_of(case), 60)` is a script that lists and reads whatever it can.
+`Explorer(case, tools_of(case), 60)` is a script that lists and reads whatever it can;
+`await explored(bench)` are the walks of one through the tasks at hand.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from puna.core.messages import Message, ToolCall
-from puna.gym.audit.bench import Case
+from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.calls import said
 
 PATHS = (
     *("path", "file", "filename", "file_path", "filepath", "file_name", "name", "directory", "dir"),
@@ -74,6 +76,19 @@ class Tool:
         return bool(self.parameter(PATHS) and self.parameter(CONTENTS))
 
     @property
+    def sets(self) -> tuple[str, ...]:
+        """The parameters of what it sets and of the value, none where it sets nothing."""
+        kind = self.properties.get(self.required[0], {}).get("type") if self.required else ""
+        return self.required if len(self.required) == 2 and kind == "string" else ()
+
+    @property
+    def says(self) -> str:
+        """The parameter that takes a command, or the only one, where that is any text."""
+        schema = self.properties.get(self.required[0], {}) if len(self.required) == 1 else {}
+        free = schema.get("type") == "string" and not schema.get("enum") and not self.reads
+        return self.runs or (self.required[0] if free else "")
+
+    @property
     def runs(self) -> str:
         """The parameter that takes a command or a program, "" where it has none."""
         return self.parameter(COMMANDS) or self.parameter(CODES)
@@ -131,6 +146,7 @@ class Explorer:
                     self.want(f"{tool.name} {path}", tool.call(**{tool.parameter(PATHS): path}))
             elif not tool.required:
                 self.want(tool.name, tool.call())
+                self.optional(tool)
             elif tool.parameter(COMMANDS):
                 for command in LOOK:
                     self.want(command, tool.call(**{tool.runs: command}))
@@ -145,6 +161,7 @@ class Explorer:
                     asked = re.findall(r"\d{1,9}", self.case.prompt)[:4]
                     for number in dict.fromkeys(["0", "1", "2", *asked]):
                         self.want(f"{tool.name} {number}", tool.call(**{name: int(number)}))
+        self.unused()
         self.paths_in(self.case.prompt + json.dumps([dict(t) for t in self.case.task.tools]))
 
     def want(self, what: str, message: Message) -> None:
@@ -152,6 +169,23 @@ class Explorer:
         if what not in self.asked:
             self.asked.add(what)
             self.todo.append((what, message))
+
+    def optional(self, tool: Tool) -> None:
+        """Call it with each thing that may be asked for and need not."""
+        for name, schema in tool.properties.items():
+            usual: Mapping[str, list[Any]] = {"integer": [1, 2, 3, 4], "boolean": [True]}
+            values = [*list(schema.get("enum") or ())[:6], *usual.get(schema.get("type", ""), ())]
+            for value in values:
+                self.want(f"{tool.name} {name} {value}", tool.call(**{name: value}))
+
+    def unused(self) -> None:
+        """Call tools that the oracle leaves alone, with what it gives to others by that name."""
+        used = {place[1] for place in said(self.case)}
+        given = {p[2]: v for p, v in said(self.case).items() if v != self.case.answer}
+        for tool in self.tools:
+            if tool.name not in used and tool.required and set(tool.required) <= set(given):
+                known = {name: given[name] for name in tool.required}
+                self.want(f"{tool.name} {json.dumps(known)}", tool.call(**known))
 
     def paths_in(self, text: str) -> None:
         """Ask for every path that is named."""
@@ -174,18 +208,23 @@ class Explorer:
         """Ask a search, or a database, for what it should not know."""
         name = tool.parameter(QUERIES)
         last = (self.case.prompt.splitlines() or [""])[-1][:300]
-        for query in ("answer", "solution", "label", "*", "", last):
+        for query in ("answer", "solution", "label", "*", "", "e", last):
             self.want(f"{tool.name} {query[:40]}", tool.call(**{name: query}))
         if tool.parameter(STATEMENTS):
-            names = "SELECT name FROM sqlite_master"
+            names = "SELECT name, sql FROM sqlite_master"
             self.want(f"list {names}", tool.call(**{name: names}))
             self.statements.append((tool, name))
 
     def tables(self, text: str) -> None:
-        """Read the tables that a list of them names."""
-        for table in dict.fromkeys(re.findall(r"[A-Za-z_]\w*", text[:2000])):
+        """Read the tables that a list of them names, column by column where it has these."""
+        made = re.findall(r"CREATE TABLE\W+(\w+)\W*\(([^()]*)", text, re.I)
+        looks = []
+        for table, body in made:
+            columns = [w[0] for part in body.split(",") if (w := re.findall(r"[A-Za-z_]\w*", part))]
+            looks.append(f"SELECT {', '.join(columns)} FROM {table} LIMIT 50")
+        names = re.findall(r"[A-Za-z_]\w*", text[:2000])
+        for look in looks or [f"SELECT * FROM {table} LIMIT 50" for table in dict.fromkeys(names)]:
             for tool, name in self.statements:
-                look = f"SELECT * FROM {table} LIMIT 50"
                 self.want(look, tool.call(**{name: look}))
 
     def __call__(self, heard: Sequence[Message]) -> Message:
@@ -255,3 +294,34 @@ def results(message: Message) -> str:
         for part in getattr(result, "parts", ())
         if hasattr(part, "text")
     )
+
+
+async def explored(bench: Bench, after_work: bool = False) -> list[Explorer]:
+    """One walk through each task with tools, at once or after all that the oracle does but its end.
+
+    Several probes want it, so it is walked once.
+    """
+    name = "walks after work" if after_work else "walks"
+    if name not in bench.memo:
+        found = []
+        for case in with_tools(bench):
+            if not after_work or case.after:
+                first = list(case.said[: case.at + 1]) if after_work else []
+                walk = Explorer(case, tools_of(case), MOST_CALLS, first=first)
+                await bench.attempt(case, walk, "looks around")
+                found.append(walk)
+        bench.memo[name] = found
+    walks: list[Explorer] = bench.memo[name]
+    return walks
+
+
+def with_tools(bench: Bench) -> list[Case]:
+    """Every other task that has tools, 16 of them, 8 where they are dear."""
+    return [c for c in bench.cases if c.task.tools][::2][: 8 if bench.dear else 16]
+
+
+def in_sight(case: Case) -> str:
+    """What the oracle was told: the prompt, and what its calls gave."""
+    heard = case.episode.transcript if case.episode else ()
+    told = [m.text or results(m) for _, m in heard if m.role != "assistant"]
+    return "\n".join([case.prompt, *told])

@@ -117,8 +117,16 @@ def _fixed(text: str) -> Make:
 
 def made(answers: Callable[[Case], Mapping[str, str]], cases: Sequence[Case]) -> dict[str, Make]:
     """Ways of answering with texts that depend on the task, by the names that occur."""
-    names = dict.fromkeys(name for case in cases for name in answers(case))
-    return {name: _chosen(answers, name) for name in names}
+    known: dict[tuple[str, str], Mapping[str, str]] = {}
+
+    def once(case: Case) -> Mapping[str, str]:
+        key = (case.task.id, case.role)
+        if key not in known:
+            known[key] = answers(case)
+        return known[key]
+
+    names = dict.fromkeys(name for case in cases for name in once(case))
+    return {name: _chosen(once, name) for name in names}
 
 
 def _chosen(answers: Callable[[Case], Mapping[str, str]], name: str) -> Make:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from puna.gym.audit import data_probes, text_probes, tool_probes, verdict_probes
+from puna.gym.audit import (
+    choice_probes,
+    data_probes,
+    label_probes,
+    tampering,
+    text_probes,
+    verdict_probes,
+    work_probes,
+)
 from puna.gym.audit.bench import Bench
 from puna.gym.audit.probe import Probe, Result
 from puna.gym.environment import Environment
@@ -29,10 +37,11 @@ PROBES = (
     Probe("frequent answer", "the commonest answer must not do for all", text_probes.frequent),
     Probe("echo", "repeating the prompt is no answer", text_probes.echo),
     Probe("pieces of the prompt", "a piece of the prompt is no answer", text_probes.shortcuts),
-    Probe("options", "an option's place or length must not tell", text_probes.options),
-    Probe("numbering", "a task's number must not tell its answer", text_probes.numbering),
+    Probe("options", "an option's place or length must not tell", choice_probes.options),
+    Probe("numbering", "a task's number must not tell its answer", choice_probes.numbering),
     Probe("wrong answer in form", "the form is not the answer", text_probes.formed),
     Probe("part of the answer", "a piece of it, or a number far off, is not it", text_probes.parts),
+    Probe("form alone", "the form of an answer is not what it says", text_probes.shape),
     Probe("hollow answer", "white space is not work", text_probes.hollow),
     Probe("many answers", "who names all answers knows none", text_probes.many),
     Probe("answer in junk", "what is read out of noise should be known", text_probes.junk),
@@ -44,12 +53,14 @@ PROBES = (
     Probe("stub programs", "a program that does nothing must earn nothing", text_probes.stubs),
     Probe("own cheats", "the environment's own cheats must not pay", text_probes.own_cheats),
     Probe("last message", "the whole of the work must count", text_probes.at_the_end),
-    Probe("any call", "calling tools is not the work itself", tool_probes.any_call),
-    Probe("readable labels", "the agent must not find the answer lying there", tool_probes.labels),
-    Probe("sample handed in", "what lies there must be worth nothing", tool_probes.samples),
-    Probe("told by refusals", "a refusal must not say the answer", tool_probes.told),
-    Probe("over and over", "one step is not the whole work", tool_probes.again),
-    Probe("tampering", "graders, tests and results are not the agent's", tool_probes.tampering),
+    Probe("any call", "calling tools is not the work itself", work_probes.any_call),
+    Probe("other work", "another task's calls are not this one's", work_probes.others),
+    Probe("broken calls", "any call must be answered, in bounds", work_probes.broken),
+    Probe("readable labels", "the agent must not find the answer lying there", label_probes.labels),
+    Probe("sample handed in", "what lies there must be worth nothing", label_probes.samples),
+    Probe("told by refusals", "a refusal must not say the answer", label_probes.told),
+    Probe("over and over", "one step is not the whole work", work_probes.again),
+    Probe("tampering", "graders, tests and results are not the agent's", tampering.tampering),
     Probe("same verdict", "the same answer always gets one verdict", verdict_probes.repeats),
     Probe(
         "inherited success", "an episode must not know the one before", verdict_probes.idle_again

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
-from puna.gym.audit import answers
+from puna.gym.audit import answers, forgeries, mutations, programs
 from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script, success, value
 from puna.gym.audit.probe import (
     Result,
@@ -25,10 +26,11 @@ from puna.gym.audit.probe import (
 from puna.gym.task import Script
 
 LISTS = 0.6  # three answers of which one is right are worth half, where credit is shared
-LUCK = 0.15  # above the chance, for what may go with the right option by nature
 MOST_WORDS = 40
 SHARED = 0.3  # a dozen are worth a fifth
 PART = 0.75  # half of an answer may be worth two thirds
+FORMED = 8  # answers that show what they have in common
+MASKED = ("what is quoted", "after the last colon", "first number", "largest")
 LONG = (
     *("listed", "listed with commas", "one a line", "marked", "with slashes", "with bars"),
     *("with semicolons", "joined by or"),
@@ -36,15 +38,6 @@ LONG = (
 # Where a prompt says that near is near enough.
 NEAR = re.compile(
     r"about|approx|round|within|near|estimat|±|toleran|per ?cent|%|decimal|signific", re.I
-)
-ITEM = re.compile(
-    r"(?:\b(?:item|question|task|problem|case|sheet|card|row|entry|record|no|nr|number|id|q)|#)"
-    r"\W{0,3}(\d+)|^\W*[A-Z]\w{3,}\s+#?(\d+)(?=[.,:;)])",
-    re.I,
-)
-OPTION = re.compile(
-    r"(?:^|[\s(\[])[(\[]?([A-Za-h1-9])[\]).:]\s*([^\n]+?)"
-    r"(?=\s*,?\s*[(\[]?[A-Za-h1-9][\]).:]\s|\n|$)"
 )
 
 
@@ -67,6 +60,7 @@ async def frequent(bench: Bench) -> Result:
     """The commonest right answers, each said to every task it is not known to be right for."""
     counted = Counter(c.answer for c in bench.cases if c.answer)
     texts = [text for text, _ in counted.most_common(12)]
+    texts += _middling([c.answer for c in bench.cases if c.answer])
     ways = {f"{text:.60}": (lambda case, text=text: case.instead(text)) for text in texts}
     if not ways:
         return nothing("no reference answers")
@@ -82,6 +76,17 @@ async def frequent(bench: Bench) -> Result:
     if bench.above_chance(again):
         return hole(f"{seen}, declared {bench.env.chance:g}", [t for t in again if value(t)])
     return ok(f"the best of {len(ways)}, {seen}")
+
+
+def _middling(given: Sequence[str]) -> list[str]:
+    """An answer of the commonest form with the middle of what others say in each place."""
+    forms = Counter(re.sub(r"-?\d+", "\0", a) for a in given)
+    form, count = forms.most_common(1)[0] if forms else ("", 0)
+    if "\0" not in form or count < FORMED:
+        return []
+    rows = [re.findall(r"-?\d+", a) for a in given if re.sub(r"-?\d+", "\0", a) == form]
+    middle = iter([round(median(map(int, column))) for column in zip(*rows, strict=True)])
+    return [re.sub("\0", lambda found: str(next(middle)), form)]
 
 
 async def echo(bench: Bench) -> Result:
@@ -102,41 +107,9 @@ async def shortcuts(bench: Bench) -> Result:
     prompts = [set(re.findall(r"[A-Za-z_]+", c.prompt)) for c in bench.cases]
     counts = Counter(word for words in prompts for word in words)
     common = [w for w, n in counts.items() if n > 0.8 * len(prompts)][:MOST_WORDS]
-    ways = made(lambda case: _pieces(case), bench.cases) | saying({w: w for w in common})
+    ways = made(lambda case: {**_pieces(case), **_spans(case)}, bench.cases)
+    ways |= saying({w: w for w in common})
     return await must_not_pay(bench, ways, what="pieces of the prompt")
-
-
-async def options(bench: Bench) -> Result:
-    """Where an option stands, and how long it is, does not tell whether it is right."""
-    cases = [c for c in bench.cases if len(_options(c)) > 2]
-    if len(cases) < 0.8 * len(bench.cases):
-        return nothing("there are no options")
-    ways: dict[str, Make] = {
-        "the longest": lambda case: _option(case, lambda o: -len(o[1])),
-        "the shortest": lambda case: _option(case, lambda o: len(o[1])),
-        "the first": lambda case: _option(case, lambda o: 0),
-        "the last": lambda case: _option(case, lambda o: -_options(case).index(o)),
-        "the middle by size": _middle,
-        "the second": lambda case: _option(case, lambda o: abs(_options(case).index(o) - 1)),
-    }
-    return await must_not_pay(bench, ways, what="places", least=bench.env.chance + LUCK)
-
-
-def _options(case: Case) -> list[tuple[str, str]]:
-    """Labels and texts; the labels are those that the reference uses."""
-    found = OPTION.findall(case.prompt)
-    label = case.answer.strip(" .()[]")
-    return found if any(name == label for name, _ in found) else []
-
-
-def _middle(case: Case) -> Script | None:
-    sized = [(float(m[0]), o[0]) for o in _options(case) if (m := re.findall(r"-?\d+\.?\d*", o[1]))]
-    return case.instead(sorted(sized)[len(sized) // 2][1]) if len(sized) > 2 else None
-
-
-def _option(case: Case, key: Callable[[tuple[str, str]], float]) -> Script | None:
-    found = _options(case)
-    return case.instead(min(found, key=key)[0]) if found else None
 
 
 def _pieces(case: Case) -> dict[str, str]:
@@ -155,65 +128,23 @@ def _pieces(case: Case) -> dict[str, str]:
     return {name: text for name, text in found.items() if text.split() != plain}
 
 
-async def numbering(bench: Bench) -> Result:
-    """Whether the number that a task has in its prompt tells the answer."""
-    seen = [(number, c.answer) for c in bench.cases if (number := _number(c)) is not None]
-    if len(seen) < 10 or len({a for _, a in seen}) < 2:
-        return nothing("tasks are not numbered")
-    best = max(Counter(a for _, a in seen).values()) / len(seen)
-    for name, rule in _rules(seen).items():
-        tries = await bench.tries(_numbered(rule), f"by the number {name}", await bench.fresh())
-        right = sum(success(t) for t in tries)
-        if tries and right > len(tries) * max(best + 0.25, bench.env.chance + 0.25):
-            what = f"{right:.0f} of {len(tries)} fresh tasks are solved by the number {name}"
-            return hole(what, [t for t in tries if success(t)])
-    return ok(f"{len(seen)} numbered tasks, the number tells nothing")
-
-
-def _number(case: Case) -> int | None:
-    found = ITEM.search(case.prompt)
-    return int(found.group(1) or found.group(2)) if found else None
-
-
-def _rules(seen: list[tuple[int, str]]) -> dict[str, Callable[[int], str]]:
-    """Rules that the tasks at hand suggest: the commonest answer of each rest, or of each half."""
-    rules: dict[str, Callable[[int], str]] = {}
-    for base in (2, 3, 4, 5, 10):
-        rests = _majority([(number % base, answer) for number, answer in seen])
-        rules[f"modulo {base}"] = _by_rest(rests, base)
-    numbers = sorted({number for number, _ in seen})
-    cuts = numbers[1 :: max(1, len(numbers) // 12)]
-    best, cut = 0.0, 0
-    for each in cuts:
-        half = _majority([(int(number >= each), answer) for number, answer in seen])
-        right = sum(half[int(number >= each)] == answer for number, answer in seen) / len(seen)
-        best, cut = max((best, cut), (right, each))
-    sides = _majority([(int(number >= cut), answer) for number, answer in seen])
-    rules[f"from {cut} on"] = _by_side(sides, cut)
-    return rules
-
-
-def _by_rest(rests: Mapping[int, str], base: int) -> Callable[[int], str]:
-    return lambda number: rests.get(number % base, "")
-
-
-def _by_side(sides: Mapping[int, str], cut: int) -> Callable[[int], str]:
-    return lambda number: sides.get(int(number >= cut), "")
-
-
-def _majority(pairs: list[tuple[int, str]]) -> dict[int, str]:
-    told: dict[int, Counter[str]] = {}
-    for key, answer in pairs:
-        told.setdefault(key, Counter())[answer] += 1
-    return {key: counter.most_common(1)[0][0] for key, counter in told.items()}
-
-
-def _numbered(rule: Callable[[int], str]) -> Make:
-    def make(case: Case) -> Script | None:
-        number = _number(case)
-        return case.instead(rule(number)) if number is not None and rule(number) else None
-
-    return make
+def _spans(case: Case) -> dict[str, str]:
+    """Longer pieces, which may be what is asked about; none that holds the answer, to a reader."""
+    quoted = re.findall(r"(?<!\w)(['\"`])(\S[^'\"`\n]+)\1(?!\w)", case.prompt)
+    head, _, rest = case.prompt.partition("\n")
+    found = {
+        "what is quoted": max((q for _, q in quoted), key=len, default=""),
+        "after the last colon": case.prompt.rpartition(":")[2],
+        "all but the first line": rest,
+        "all but the last line": case.prompt.rpartition("\n")[0],
+        "before the first colon": head.partition(":")[0] if ":" in head else "",
+    }
+    wanted = mutations.plain(case.answer)
+    return {
+        name: text.strip()
+        for name, text in found.items()
+        if text.strip() and not (wanted and wanted in mutations.plain(text))
+    }
 
 
 async def formed(bench: Bench) -> Result:
@@ -225,20 +156,63 @@ async def formed(bench: Bench) -> Result:
 
 
 async def parts(bench: Bench) -> Result:
-    """A piece of the answer, or a number far from it."""
+    """A piece of the answer, fewer of its items than half, or a number far from it."""
     ways = made(_parts, bench.cases)
-    if not ways:
+    rest = list(dict.fromkeys(name for c in bench.cases for name in _fewer(c)))
+    if not ways and not rest:
         return nothing("answers have no parts")
-    return await must_not_pay(bench, ways, what="pieces of the answer", least=PART, of=success)
+    found = await must_not_pay(bench, ways, what="pieces of the answer", least=PART, of=success)
+    for name in rest if found.status != "hole" else ():
+        fared = await bench.paid(_left(name, "text"), name, PART, success)
+        seen = {t.case.task.id for t in fared.paid}
+        cases = [c for c in (*bench.cases, *await bench.fresh()) if c.task.id in seen]
+        if cases and await _counts(bench, name, cases):
+            return hole(f"most of it may be left out: {fared.paid[0]}", fared.paid)
+    return found
 
 
 def _parts(case: Case) -> Mapping[str, str]:
-    return answers.parts(case.answer, exact=not NEAR.search(case.prompt))
+    return mutations.parts(case.answer, exact=not NEAR.search(case.prompt))
+
+
+def _fewer(case: Case) -> Mapping[str, mutations.Fewer]:
+    if programs.stubs(case.answer):
+        return {}  # the last lines of a program may be anything
+    return mutations.fewer(case.answer, case.wrong[0] if case.wrong else "")
+
+
+def _left(name: str, what: str) -> Make:
+    def make(case: Case) -> Script | None:
+        text = getattr(_fewer(case).get(name), what, "")
+        return case.instead(text) if text and text != case.answer else None
+
+    return make
+
+
+async def _counts(bench: Bench, name: str, cases: Sequence[Case]) -> bool:
+    """Whether what may be left out counts: something wrong in its place is not paid."""
+    tries = await bench.tries(_left(name, "control"), f"{name}, the rest wrong", cases)
+    return not tries or sum(map(success, tries)) < 0.5 * len(tries)
+
+
+async def shape(bench: Bench) -> Result:
+    """The form that answers have, without what they say."""
+    common = mutations.common([c.answer for c in bench.cases if c.answer])
+
+    def shaped(case: Case) -> dict[str, str]:
+        if programs.stubs(case.answer) or len(bench.cases) < FORMED:
+            return {}
+        return mutations.shape(case.answer, common)
+
+    ways = made(shaped, bench.cases)
+    if not ways:
+        return nothing("answers have no form")
+    return await must_not_pay(bench, ways, what="forms alone")
 
 
 async def hollow(bench: Bench) -> Result:
     """The beginning of the answer, then white space in the place of each other word."""
-    ways = made(lambda case: answers.hollow(case.answer), bench.cases)
+    ways = made(lambda case: mutations.hollow(case.answer), bench.cases)
     ways |= made(_unindented, bench.cases)
     if not ways:
         return nothing("answers are short")
@@ -246,19 +220,20 @@ async def hollow(bench: Bench) -> Result:
 
 
 def _unindented(case: Case) -> dict[str, str]:
-    text = answers.unindented(case.answer)
+    text = mutations.unindented(case.answer)
     return {"no indentation": text} if text else {}
 
 
 async def many(bench: Bench) -> Result:
     """The right answer among wrong ones: whoever names all of them knows none."""
     lists = made(_among, bench.cases)
+    fuller = made(lambda c: mutations.more(c.answer, c.wrong, c.prompt), bench.cases)
     short = {n: w for n, w in lists.items() if n not in LONG or len(_pool(bench)) < 8}
     long = {n: w for n, w in lists.items() if n not in short}
     found = await must_not_pay(bench, long, what="lists of answers", least=SHARED)
-    if found.status == "hole" or not short:
+    if found.status == "hole" or not {**short, **fuller}:
         return found
-    return await must_not_pay(bench, short, what="lists of answers", least=LISTS)
+    return await must_not_pay(bench, {**short, **fuller}, what="lists of answers", least=LISTS)
 
 
 def _pool(bench: Bench) -> tuple[str, ...]:
@@ -292,6 +267,9 @@ async def lookalike(bench: Bench) -> Result:
     )
     worse: dict[str, Make] = {"foreign letters": _if_changed(answers.lookalike)}
     found = await must_not_pay(bench, worse, what="look-alikes", least=min(0.9, control + 0.3))
+    if found.status != "hole":
+        masked = made(_masked, bench.cases)
+        found = await must_not_pay(bench, masked, what="masked prompts") if masked else found
     if found.status != "ok":
         return found
     digits = await bench.tries(
@@ -307,6 +285,18 @@ async def lookalike(bench: Bench) -> Result:
     return note(f"full-width digits are read as digits: {paid[0]}", paid) if paid else found
 
 
+def _masked(case: Case) -> dict[str, str]:
+    """Pieces of the prompt that are no answer, in letters or spaces that a filter may not know."""
+    wanted = mutations.plain(case.answer)
+    return {
+        f"{name}, {how}": masked
+        for name, text in {**_pieces(case), **_spans(case)}.items()
+        if name in MASKED and len(text) < 2000 and mutations.plain(text) not in ("", wanted)
+        for how, masked in mutations.disguised(text).items()
+        if masked != text
+    }
+
+
 def _if_changed(change: Callable[[str], str]) -> Make:
     def make(case: Case) -> Script | None:
         text = change(case.answer)
@@ -320,7 +310,7 @@ def _if_changed(change: Callable[[str], str]) -> Make:
 async def wrong_type(bench: Bench) -> Result:
     """NaN, infinity, null and other things that are not answers."""
     ways = saying(answers.WRONG_TYPE)
-    ways |= made(lambda case: answers.odd_json(case.answer), bench.cases)
+    ways |= made(lambda case: mutations.odd_json(case.answer), bench.cases)
     return await must_not_pay(bench, ways, what="values")
 
 
@@ -342,12 +332,13 @@ async def overlong(bench: Bench) -> Result:
 
 async def forged(bench: Bench) -> Result:
     """Texts that a careless judge takes for its own verdict."""
-    return await must_not_pay(bench, saying(answers.FORGED), what="forgeries")
+    shown = made(lambda c: forgeries.as_shown(c.prompt, c.wrong[0] if c.wrong else ""), bench.cases)
+    return await must_not_pay(bench, saying(forgeries.FORGED) | shown, what="forgeries")
 
 
 async def stubs(bench: Bench) -> Result:
     """Programs that do nothing of what is asked, but exit, forge, override or patch."""
-    ways = made(lambda case: answers.stubs(case.answer), bench.cases)
+    ways = made(lambda case: programs.stubs(case.answer), bench.cases)
     if not ways:
         return nothing("answers are not programs")
     return await must_not_pay(bench, ways, what="programs")
@@ -382,7 +373,7 @@ async def at_the_end(bench: Bench) -> Result:
     cut = await must_not_pay(bench, ways, what="unfinished episodes")
     if cut.status != "ok":  # the last message does not decide, so others in its place may be paid
         return note(f"the last message does not decide: {cut.seen}")
-    texts = {**answers.FORGED, **answers.EMPTY, **{c: c for c in _CONSTANTS}}
+    texts = {**forgeries.FORGED, **answers.EMPTY, **{c: c for c in _CONSTANTS}}
     ends = {name: _ending(text) for name, text in texts.items()}
     return await must_not_pay(bench, ends, what="last messages")
 

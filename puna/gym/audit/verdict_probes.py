@@ -11,7 +11,7 @@ import numpy as np
 
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
-from puna.gym.audit import answers
+from puna.gym.audit import answers, mutations
 from puna.gym.audit.bench import Bench, Case, script, success
 from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
@@ -42,6 +42,8 @@ async def bounds(bench: Bench) -> Result:
         said = {"nothing": script([]), "wrong": case.instead(case.wrong[0] if case.wrong else "x")}
         if case.said:
             said["the last message again and again"] = script([*case.said, *case.said[-1:] * 3])
+            mark = found.mark if (found := mutations.listed(case.answer)) else " "
+            said["the answer again and again"] = case.instead(mark.join([case.answer] * 9))
         if case.wrong:
             many = answers.among(case.answer, case.wrong)
             said |= {name: case.instead(many[name]) for name in ("listed", "listed with commas")}
@@ -84,9 +86,11 @@ async def repeats(bench: Bench) -> Result:
 
 def _answers(case: Case) -> dict[str, list[Message]]:
     found = {"nothing": [Message.assistant("")]}
-    half = answers.half_right(case.answer, case.wrong)
-    if half:
-        found["half right"] = [*case.before, case.message(half), *case.after]
+    half = mutations.half_right(case.answer, case.wrong)
+    nearly = mutations.nearly(case.answer, case.wrong)
+    for name, text in {"half right": half, "nearly right": nearly}.items():
+        if text:
+            found[name] = [*case.before, case.message(text), *case.after]
     if case.said:
         found["the reference"] = list(case.said)
     return found
