@@ -1,7 +1,7 @@
 """How many planted holes the audit finds, and how many sound environments it accuses.
 
 `python benchmarks/audit_holes.py a sound` audits variant a of each broken environment and the sound
-ones. Probes were tuned on `a`, `b`, `c`, `sound` and `sound2`; `d sound3` was run once, after that.
+ones. Probes were tuned on `a` to `d` and `sound` to `sound3`; `e sound4` was run once, after that.
 Names after that choose some; `--verbose` prints the findings as well.
 """
 
@@ -12,12 +12,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.planted import broken, sound, sound2, sound3
+from benchmarks.planted import broken, sound, sound2, sound3, sound4
 from puna.core.stats import mean_interval
 from puna.core.threads import default_threads
 from puna.gym.audit import Audit, audit
 
-SOUND = {"sound": sound, "sound2": sound2, "sound3": sound3}
+SOUND = {"sound": sound, "sound2": sound2, "sound3": sound3, "sound4": sound4}
 
 
 def targets(variant: str, fine: str) -> dict[str, tuple[str, bool]]:
