@@ -48,17 +48,6 @@ def test_tiles_equal_the_published_processors(size: Grid) -> None:
     assert found[:16] == digest
 
 
-@pytest.mark.parametrize("size", [(500, 900), (1, 20_000), (2000, 3000)])
-def test_tiles_equal_a_processor_at_hand(size: Grid) -> None:
-    pytest.importorskip("torchvision")
-    from transformers import Llama4ImageProcessor
-
-    pixels = noise(*size)
-    asked = {"return_tensors": "pt", "input_data_format": "channels_first"}
-    theirs = Llama4ImageProcessor()(torch.from_numpy(pixels), **asked)
-    assert torch.equal(PUBLISHED.tiles(pixels), theirs["pixel_values"])
-
-
 @pytest.mark.parametrize(
     ("size", "grid", "tiles", "tokens"),
     [
