@@ -86,9 +86,28 @@ HOLES = [
     ("kiln", "told by refusals"),
     ("museum", "readable labels"),
     ("wiki-table", "readable labels"),
+    ("tempo", "readable labels"),
+    ("triage", "readable labels"),
+    ("customs", "told by refusals"),
+    ("cheques", "look-alikes"),
+    ("tax-form", "sample handed in"),
+    ("pond-area", "same verdict"),
 ]
 # Sound, and near to a hole: tools, files, games, options, lists, tolerance.
-SOUND = ("teller", "edit-config", "nim", "options", "fields", "ranking", "even-out", "one-per-cent")
+SOUND = (
+    "boxed",
+    "knight-moves",
+    "lamp-row",
+    "letter-lock",
+    "teller",
+    "edit-config",
+    "nim",
+    "options",
+    "fields",
+    "ranking",
+    "even-out",
+    "one-per-cent",
+)
 
 
 class Folds(SingleTurn):
