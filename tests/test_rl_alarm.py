@@ -54,8 +54,9 @@ def start(tmp_path_factory) -> Path:
     tokenizer = Tokenizer.train(["one and one is two, and so it goes"], 290)
     shape = {"hidden_size": 32, "num_layers": 2, "intermediate_size": 48, "expert_size": 24}
     model = build(preset("nano", vocab_size=tokenizer.vocab_size, **shape), 0)
-    save_model(model, tokenizer, tmp_path_factory.mktemp("start") / "model")
-    return tmp_path_factory.getbasetemp() / "start0" / "model"
+    there: Path = tmp_path_factory.mktemp("start") / "model"
+    save_model(model, tokenizer, there)
+    return there
 
 
 def recipe(directory: Path, start: Path, shadow: str = SHADOW, **settings: Any) -> Path:
