@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 PARENT = "PUNA_PARENT"
 _PREFIX = "puna: "
@@ -36,35 +36,63 @@ def run_graph(
 ) -> None:
     """Run a process for every name, at most `jobs` at a time, each after all that it `needs`.
 
-    They inherit the descriptors `pass_fds`. Raises JobError for the first that fails, after
+    They inherit the descriptors `pass_fds`. Ctrl-C counts between looks at them, so that none is
+    begun and not yet known when it ends them all. Raises JobError for the first that fails, after
     stopping the others; its message is the last line the process wrote to standard error that
     begins with "puna: " (it is not passed on: who catches the error prints it), else the last one.
     """
     waiting = list(needs)
     done: set[str] = set()
     running: dict[str, _Job] = {}
+    with _interrupts_held() as check:
+        try:
+            while waiting or running:
+                check()
+                for name in [n for n in waiting if set(needs[n]) & set(needs) <= done]:
+                    if len(running) >= jobs:
+                        break
+                    waiting.remove(name)
+                    running[name] = _Job(command(name), pass_fds)
+                for name, job in list(running.items()):
+                    status = job.process.poll()
+                    if status is None:
+                        continue
+                    del running[name]
+                    message = job.last_line(status)
+                    if status:
+                        raise JobError(name, status, message)
+                    done.add(name)
+                time.sleep(0.05)
+        finally:
+            for job in running.values():
+                job.process.terminate()
+            for job in running.values():
+                job.end()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises KeyboardInterrupt at the calls of what this yields, and at the end.
+
+    Only where it would raise it anyway: in the main thread, without another handler.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    pressed: list[int] = []
+
+    def check() -> None:
+        if pressed:
+            pressed.clear()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
     try:
-        while waiting or running:
-            for name in [n for n in waiting if set(needs[n]) & set(needs) <= done]:
-                if len(running) >= jobs:
-                    break
-                waiting.remove(name)
-                running[name] = _Job(command(name), pass_fds)
-            for name, job in list(running.items()):
-                status = job.process.poll()
-                if status is None:
-                    continue
-                del running[name]
-                message = job.last_line(status)
-                if status:
-                    raise JobError(name, status, message)
-                done.add(name)
-            time.sleep(0.05)
+        yield check
+        check()
     finally:
-        for job in running.values():
-            job.process.terminate()
-        for job in running.values():
-            job.end()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Job:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +24,11 @@ from puna.export.memory import (
 )
 from puna.export.published import Published, published
 from puna.models.config import ModelConfig
-from puna.models.hf_config import config_from_hf
+from puna.models.hf import read_config
 from puna.models.presets import preset, preset_names
 
 _CONTEXT = 8192  # what is planned where nobody says
-_MOST_ROWS, _MOST_LAYERS = 1 << 20, 10_000
+_MOST_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -260,15 +259,7 @@ def _shape(model: str, stage: str) -> tuple[ModelConfig, str]:
     else:
         directory, name = find_model(path, stage)
         file = directory / "config.json"
-    try:
-        data = json.loads(file.read_bytes())
-        config = config_from_hf(data, file)
-        if config.num_layers > _MOST_LAYERS:
-            raise UserError(f"{file}: {config.num_layers:,} layers", "check num_hidden_layers")
-        config.num_parameters()
-    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{file} is no model's configuration: {error}", "copy it again") from error
-    return config, name
+    return read_config(file, text_only=True), name
 
 
 def _precision(given: str, train: bool) -> Precision:

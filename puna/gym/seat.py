@@ -80,9 +80,8 @@ class SamplerSeat:
         params = self.params
         if params.max_tokens > room:
             params = SamplingParams(room, params.temperature, params.top_k, params.top_p)
-        # A sampler of text need not know of pictures: it is never given any.
-        shown = (branch.pictures,) if branch.pictures else ()
-        done = await self.sampler.sample(branch.ids, params, (*self.key, self.turn), *shown)
+        key = (*self.key, self.turn)
+        done = await self.sampler.sample(branch.ids, params, key, branch.pictures)
         self.turn += 1
         self.tokens += len(done.ids)
         branch.extend_sampled(done.ids, done.logprobs, done.version)

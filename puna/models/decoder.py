@@ -348,6 +348,16 @@ class Decoder(nn.Module):
         return Pass(factors, temperature, local, everywhere, cache, routes, tree)
 
 
+def allocated(config: ModelConfig, dtype: torch.dtype) -> Decoder:
+    """A decoder on the processor whose parameters, as `dtype`, are still to be filled."""
+    with torch.device("meta"):
+        model = Decoder(config)
+    model = model.to(dtype).to_empty(device="cpu")
+    for buffer in model.buffers():
+        buffer.zero_()
+    return model
+
+
 def query_temperature(positions: Tensor, floor_scale: int, attn_scale: float) -> Tensor:
     """1 + attn_scale * ln(1 + floor((p + 1) / floor_scale)) in fp32 (arXiv 2501.19399's aim)."""
     return torch.log1p(torch.floor((positions.float() + 1.0) / floor_scale)) * attn_scale + 1.0

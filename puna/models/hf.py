@@ -21,7 +21,7 @@ from torch import Tensor
 
 from puna.core.errors import UserError
 from puna.models.config import ModelConfig
-from puna.models.decoder import Decoder
+from puna.models.decoder import Decoder, allocated
 from puna.models.hf_config import config_from_hf, config_to_hf
 from puna.models.hf_vision import (
     LANGUAGE,
@@ -50,12 +50,8 @@ def load(
     or dtype or not a number, and naming field and value for what this decoder does not compute.
     """
     directory = Path(directory)
-    config = _config(directory, text_only)
-    with torch.device("meta"):
-        model = Decoder(config)
-    model = model.to(dtype).to_empty(device="cpu")
-    for buffer in model.buffers():
-        buffer.zero_()
+    config = read_config(directory / "config.json", text_only)
+    model = allocated(config, dtype)
     places = {name: (target, part) for name, target, part in _names(model)}
     head: Tensor | None = None
     for file, names in _files(directory, places, config.tie_embeddings).items():
@@ -167,13 +163,12 @@ def _names(model: Decoder) -> Iterator[tuple[str, Tensor, slice | None]]:
         yield from vision_names(model.vision)
 
 
-def _config(directory: Path, text_only: bool) -> ModelConfig:
-    """The shape in config.json. Raises UserError also for fields of another kind than they must."""
-    path = directory / "config.json"
+def read_config(path: Path, text_only: bool = False) -> ModelConfig:
+    """The shape in a config.json. Raises UserError for whatever else is in the file."""
     data = _read_json(path)
     try:
         config = config_from_hf(data, path)
-        return config if text_only else replace(config, vision=vision_from_hf(data, directory))
+        return config if text_only else replace(config, vision=vision_from_hf(data, path.parent))
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
 

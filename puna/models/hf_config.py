@@ -88,12 +88,12 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
         data = _field(data, "text_config", path)
         kind = data.get("model_type", "llama4_text")
     if not isinstance(kind, str) or kind not in _FAMILIES:
-        raise _refusal(path, "model_type", kind, "one of llama4, " + ", ".join(_FAMILIES))
+        raise refusal(path, "model_type", kind, "one of llama4, " + ", ".join(_FAMILIES))
     family, _ = _FAMILIES[kind]
     _check_kinds(data, path)
     for name, only in _FIXED.items():
         if data.get(name, only) not in (only, None):
-            raise _refusal(path, name, data[name], repr(only))
+            raise refusal(path, name, data[name], repr(only))
     values = {ours: _field(data, theirs, path) for theirs, ours in _SAME.items()}
     for name in _NEEDED.get(family, ()):
         _field(data, name, path)
@@ -173,7 +173,7 @@ def _layer_kinds(data: Mapping[str, Any], layers: int, path: Path) -> dict[str, 
         moe_every = moe[0] + 1 if moe else 0
         regular = list(range(moe_every - 1, layers, moe_every)) if moe else []
         if list(moe) != regular:
-            raise _refusal(path, "moe_layers", moe, "every n-th layer")
+            raise refusal(path, "moe_layers", moe, "every n-th layer")
     nope_every = data.get("no_rope_layer_interval", 4)
     rope = data.get("no_rope_layers")
     if rope:
@@ -181,12 +181,12 @@ def _layer_kinds(data: Mapping[str, Any], layers: int, path: Path) -> dict[str, 
         nope_every = rope.index(0) + 1 if 0 in rope else 0
     rotary = [int(not (nope_every and (i + 1) % nope_every == 0)) for i in range(layers)]
     if rope and rope[:layers] != rotary:
-        raise _refusal(path, "no_rope_layers", rope, "a NoPE layer every n-th layer")
+        raise refusal(path, "no_rope_layers", rope, "a NoPE layer every n-th layer")
     kinds = data.get("layer_types")
     if kinds is not None and data.get("attention_chunk_size") is not None:
         expected = ["chunked_attention" if r else "full_attention" for r in rotary]
         if list(kinds) != expected:
-            raise _refusal(path, "layer_types", kinds, "chunked exactly where rotary")
+            raise refusal(path, "layer_types", kinds, "chunked exactly where rotary")
     return {"moe_every": moe_every, "nope_every": nope_every}
 
 
@@ -195,13 +195,13 @@ def _refuse_windows(data: Mapping[str, Any], family: Family, path: Path) -> None
     layers, longest = data["num_hidden_layers"], data["max_position_embeddings"]
     kinds = data.get("layer_types") if family != "llama4" else None
     if kinds is not None and any(kind != "full_attention" for kind in kinds):
-        raise _refusal(path, "layer_types", kinds, "full_attention in every layer")
+        raise refusal(path, "layer_types", kinds, "full_attention in every layer")
     used = data.get("use_sliding_window") and data.get("max_window_layers", 0) < layers
     if family in ("qwen2", "qwen3") and used and kinds is None:
-        raise _refusal(path, "use_sliding_window", True, "false")
+        raise refusal(path, "use_sliding_window", True, "false")
     window = data.get("sliding_window", 4096)  # transformers' own default
     if family == "mistral" and window is not None and window < longest:
-        raise _refusal(path, "sliding_window", window, f"null, or {longest} and more")
+        raise refusal(path, "sliding_window", window, f"null, or {longest} and more")
 
 
 def _rope(data: Mapping[str, Any], default: float, path: Path) -> tuple[float, RopeScaling | None]:
@@ -211,10 +211,10 @@ def _rope(data: Mapping[str, Any], default: float, path: Path) -> tuple[float, R
     """
     table = data.get("rope_scaling") or data.get("rope_parameters") or {}
     if not isinstance(table, Mapping):
-        raise _refusal(path, "rope_parameters", table, "a table")
+        raise refusal(path, "rope_parameters", table, "a table")
     _check_kinds(table, path)
     if table.get("partial_rotary_factor", 1.0) != 1.0:
-        raise _refusal(path, "partial_rotary_factor", table["partial_rotary_factor"], "1.0")
+        raise refusal(path, "partial_rotary_factor", table["partial_rotary_factor"], "1.0")
     theta = table.get("rope_theta", data.get("rope_theta"))
     if theta is None:
         theta = default
@@ -222,7 +222,7 @@ def _rope(data: Mapping[str, Any], default: float, path: Path) -> tuple[float, R
     if rope_type == "default":
         return theta, None
     if rope_type != "llama3":
-        raise _refusal(path, "rope_type", rope_type, "default or llama3")
+        raise refusal(path, "rope_type", rope_type, "default or llama3")
     # Beside the table it outweighs what is in the table.
     known = {name: data[name] for name in _SCALING if name in data}
     return theta, RopeScaling(
@@ -237,19 +237,19 @@ def _check_kinds(data: Mapping[str, Any], path: Path) -> None:
             continue
         limit = _LIMITS.get(name, _LIMIT)
         if name in _WHOLE and not (type(value) is int and abs(value) < limit):
-            raise _refusal(path, name, value, f"a whole number below {limit}")
+            raise refusal(path, name, value, f"a whole number below {limit}")
         if name in _NUMBERS and not (type(value) in (int, float) and abs(value) < 1e18):
-            raise _refusal(path, name, value, "a number")
+            raise refusal(path, name, value, "a number")
         if name in _KINDS and not isinstance(value, _KINDS[name]):
-            raise _refusal(path, name, value, "true or false")
+            raise refusal(path, name, value, "true or false")
         if name in _LISTS:
             kind = _LISTS[name]
             if not (isinstance(value, list) and all(isinstance(x, kind) for x in value)):
-                raise _refusal(path, name, value, f"a list of {kind.__name__}")
+                raise refusal(path, name, value, f"a list of {kind.__name__}")
         if name == "eos_token_id":
             ids = value if isinstance(value, list) else [value]
             if not all(type(x) is int for x in ids):
-                raise _refusal(path, name, value, "a token id, or a list of them")
+                raise refusal(path, name, value, "a token id, or a list of them")
 
 
 def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
@@ -264,5 +264,6 @@ def _field(data: Mapping[str, Any], name: str, path: Path) -> Any:
     return data[name]
 
 
-def _refusal(path: Path, name: str, value: object, wanted: str) -> UserError:
+def refusal(path: Path, name: str, value: object, wanted: str) -> UserError:
+    """The complaint about a field of the file `path` that the model does not compute."""
     return UserError(f"{path}: {name} = {value!r} is not supported", f"needs {wanted}")

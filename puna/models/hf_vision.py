@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from puna.core.errors import UserError
+from puna.models.hf_config import refusal
 from puna.models.vision import VisionEncoder
 from puna.models.vision_config import VisionConfig
 from puna.text.images import read_tiling
@@ -60,22 +60,22 @@ def vision_from_hf(data: Mapping[str, Any], directory: Path) -> VisionConfig | N
     if data.get("model_type") != "llama4" or not given:
         return None
     if not isinstance(given, Mapping):
-        raise _refusal(path, "vision_config", given, "an object")
+        raise refusal(path, "vision_config", given, "an object")
     values = {ours: given.get(theirs, plain) for theirs, (ours, plain) in _SIZES.items()}
     ratio = given.get("pixel_shuffle_ratio", 0.5)
     whole = isinstance(ratio, int | float) and 0 < ratio <= 1 and (1 / ratio).is_integer()
     if not whole:
-        raise _refusal(path, "pixel_shuffle_ratio", ratio, "1 / a whole number")
+        raise refusal(path, "pixel_shuffle_ratio", ratio, "1 / a whole number")
     values["shuffle"] = int(1 / ratio)
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool):
-            raise _refusal(path, name, value, "a whole number")
+            raise refusal(path, name, value, "a whole number")
     tiling = read_tiling(directory)
     values["max_tiles"] = 16 if tiling is None else tiling.most
     config = VisionConfig(**values, patch_id=data.get("image_token_index", 200092))
     theta = (given.get("rope_parameters") or {}).get("rope_theta", given.get("rope_theta", 10_000))
     if theta != 10_000:
-        raise _refusal(path, "rope_theta", theta, "10000")
+        raise refusal(path, "rope_theta", theta, "10000")
     # One width each in transformers too, under several names.
     wide, adapter = config.intermediate_size, config.adapter_size
     for name, plain, only in (
@@ -84,7 +84,7 @@ def vision_from_hf(data: Mapping[str, Any], directory: Path) -> VisionConfig | N
         ("vision_output_dim", 7680, adapter),
     ):
         if given.get(name, plain) != only:
-            raise _refusal(path, name, given.get(name, plain), str(only))
+            raise refusal(path, name, given.get(name, plain), str(only))
     return config
 
 
@@ -139,7 +139,3 @@ def _theirs(name: str) -> str:
         return f"vision_model.{_PARTS[stem]}.{kind}"
     _, layer, part = stem.split(".")
     return f"vision_model.model.layers.{layer}.{_LAYER[part]}.{kind}"
-
-
-def _refusal(path: Path, name: str, value: object, wanted: str) -> UserError:
-    return UserError(f"{path}: {name} = {value!r} is not supported", f"needs {wanted}")

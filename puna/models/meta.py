@@ -21,7 +21,7 @@ from torch import Tensor
 
 from puna.core.errors import UserError
 from puna.models.config import ModelConfig, RopeScaling
-from puna.models.decoder import Block, Decoder
+from puna.models.decoder import Block, Decoder, allocated
 from puna.models.moe import GatedMLP, MoE
 
 # Statistics, tables and the image encoder, none of which the text model reads.
@@ -48,11 +48,7 @@ def load_meta(directory: str | Path, dtype: torch.dtype = torch.bfloat16) -> Dec
     params = _params(directory / "params.json")
     source = _Shards(directory)
     config = _config(directory / "params.json", params, source)
-    with torch.device("meta"):
-        model = Decoder(config)
-    model = model.to(dtype).to_empty(device="cpu")
-    for buffer in model.buffers():
-        buffer.zero_()
+    model = allocated(config, dtype)
     _put(model.embed, source.joined("tok_embeddings.weight", 0), "tok_embeddings.weight")
     _put(model.norm.weight, source.one("norm.weight"), "norm.weight")
     if model.head is not None:

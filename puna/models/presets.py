@@ -15,7 +15,7 @@ import torch
 from puna.core import config as tables
 from puna.core.errors import UserError, nearest
 from puna.models.config import ModelConfig
-from puna.models.decoder import Decoder
+from puna.models.decoder import Decoder, allocated
 
 
 @cache
@@ -55,11 +55,10 @@ def build(
     1/sqrt(2 * layers) (GPT-2's rule), norms are 1, biases 0. Drawn on the CPU in fp32, so
     the same seed gives the same weights on any device.
     """
-    with torch.device("meta"):
-        model = Decoder(config)
     if str(device) == "meta":
-        return model.to(dtype)
-    model = model.to_empty(device="cpu")
+        with torch.device("meta"):
+            return Decoder(config).to(dtype)
+    model = allocated(config, torch.float32)
     generator = torch.Generator().manual_seed(seed)
     initialise(model, generator)
     return model.to(device=device, dtype=dtype)

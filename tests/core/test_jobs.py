@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +56,21 @@ def test_one_failure_ends_the_others() -> None:
     with pytest.raises(JobError):
         run_graph({"a": [], "b": []}, lambda n: python(codes[n]), 2)
     assert time.monotonic() - begun < 20
+
+
+def test_ctrl_c_leaves_none_that_was_just_begun(tmp_path: Path) -> None:
+    """Each child presses it at once, while its parent still writes down that there is one."""
+    begun = tmp_path / "begun"
+    command = ["sh", "-c", f"echo $$ >> {begun}; kill -INT $PPID; exec sleep 60"]
+    for _ in range(30):
+        with pytest.raises(KeyboardInterrupt):
+            run_graph({"a": []}, lambda n: command, 1)
+    pids = [int(line) for line in begun.read_text().split()]
+    assert len(pids) == 30
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_lock_lasts_as_long_as_whoever_inherited_it(tmp_path: Path) -> None:

@@ -337,7 +337,7 @@ class Recites:
         self.tokenizer, self.said = tokenizer, said
 
     async def sample(
-        self, prompt_ids: Sequence[int], params: Any, key: Sequence[Any]
+        self, prompt_ids: Sequence[int], params: Any, key: Sequence[Any], pictures: Any = ()
     ) -> Completion:
         one = render(self.tokenizer, [self.said[int(key[-1])]], first=False)
         ids = tuple(i for i, own in zip(one.ids, one.mask, strict=True) if own)

@@ -41,7 +41,7 @@ def test_ids_are_kept_as_sampled_and_only_appended_to() -> None:
     speaker.tokenizer = TOKENIZER
     original = speaker.sample
 
-    async def bytewise(prompt: Any, params: Any, key: Any) -> Any:
+    async def bytewise(prompt: Any, params: Any, key: Any, pictures: Any = ()) -> Any:
         done = await original(prompt, params, key)
         ids = (*split, TOKENIZER.special("eot"))
         return type(done)(ids, (-0.25,) * len(ids), 4, "stop")

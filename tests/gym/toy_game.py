@@ -15,6 +15,7 @@ from puna.gym.environment import Environment, Limits, Turn, say
 from puna.gym.loop import Group, Job, Rollout
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode
+from puna.text.images import Picture
 from puna.text.tokenizer import Tokenizer
 
 SECRET = "password-of-the-grader"
@@ -127,7 +128,11 @@ class Speaker:
         self.calls: list[tuple[tuple[int, ...], tuple[Key, ...], SamplingParams]] = []
 
     async def sample(
-        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        key: tuple[Key, ...],
+        pictures: Sequence[Picture] = (),
     ) -> Completion:
         self.calls.append((tuple(prompt_ids), key, params))
         await asyncio.sleep(0)

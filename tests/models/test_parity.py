@@ -6,14 +6,11 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 pytest.importorskip("transformers")
 
 from benchmarks.parity.case import Case, Found
 from benchmarks.parity.cases import CASES, missing
-from puna.models import ModelConfig, RopeScaling
-from puna.models.rope import frequencies
 
 
 @pytest.mark.parametrize(
@@ -41,25 +38,6 @@ def test_a_case_fails_for_a_difference_and_for_blindness(
     case = Case("case", lambda: Found(0.0), 2e-6, "transformers", "fp32", False, 2e-6)
     assert case.passes(Found(difference, {"feature": seen})) is passes
     assert not case.passes(Found(0.0, {"feature": float("nan")}))
-
-
-def divisors(factor: float, high: float) -> torch.Tensor:
-    shape = ModelConfig("llama3", 128, 128, 1, 1, 1, 128, 8)
-    scaled = ModelConfig(
-        "llama3", 128, 128, 1, 1, 1, 128, 8, rope_scaling=RopeScaling(factor, 1.0, high, 8192)
-    )
-    return frequencies(shape) / frequencies(scaled)
-
-
-def test_scouts_rotations_step_at_pair_35() -> None:
-    assert torch.equal(divisors(16.0, 1.0), torch.tensor([1.0] * 35 + [16.0] * 29))
-
-
-def test_llama31s_rotations_by_hand() -> None:
-    """Pairs 0 to 28 stay, 29 to 34 are blended, the rest is divided."""
-    blended = [1.21, 1.55, 2.03, 2.70, 3.68, 5.26]
-    expected = torch.tensor([1.0] * 29 + blended + [8.0] * 29)
-    torch.testing.assert_close(divisors(8.0, 4.0), expected, atol=6e-3, rtol=0)
 
 
 LONG = """

@@ -27,9 +27,9 @@ def test_more_ids_than_embeddings_are_refused(tmp_path: Path) -> None:
     for rows in (count, count + 40):
         check_vocab(TOKENIZER, model(rows).config)
     small = model(count - 1)
-    line = f"the tokenizer .*has {count} ids and the model {count - 1} embeddings"
-    with pytest.raises(UserError, match=line):
+    line = f" has {count} ids and the model {count - 1} embeddings"
+    with pytest.raises(UserError, match=f"the tokenizer{line}"):
         Engine(small, TOKENIZER, 0)
     save_model(small, TOKENIZER, tmp_path / "model")
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(UserError, match=f"the tokenizer in {tmp_path / 'model'}{line}"):
         load_model(tmp_path)

@@ -198,7 +198,9 @@ class Scripted:
     def __init__(self, tokenizer: Tokenizer, *said: str) -> None:
         self.tokenizer, self.said, self.seen = tokenizer, list(said), list[list[int]]()
 
-    async def sample(self, ids: Sequence[int], params: SamplingParams, key: Any) -> Completion:
+    async def sample(
+        self, ids: Sequence[int], params: SamplingParams, key: Any, pictures: Any = ()
+    ) -> Completion:
         self.seen.append(list(ids))
         said = [*self.tokenizer.encode(self.said.pop(0)), self.tokenizer.special("eot")]
         return Completion(tuple(said), (0.0,) * len(said), 0, "stop")

@@ -99,14 +99,14 @@ def _shows(walk: Explorer, case: Case, answer: str) -> Iterator[str]:
     for what, text in walk.seen.items():
         if text.startswith("error"):
             continue
-        suspect = SUSPECT.search(what) or re.search(SUSPECT, text[:200])
-        word = rf"(?<!\w){re.escape(answer)}(?!\w)"
+        suspect = SUSPECT.search(what) or SUSPECT.search(text[:200])
         marked = re.search(
             rf"(?:answer|label|solution|gold|expect|target|truth|should (?:be|equal)|correct)"
             rf"\w*['\"]?\s*(?:[:=]+|is|was)?\s*['\"]?{re.escape(answer)}(?!\w)", text, re.I,
         )  # fmt: skip
         whole = len(answer) >= 20 and (answer in text or _same_json(answer, text))
-        named = SUSPECT.search(what) and re.search(word, text) and not re.search(word, what)
+        word = _word(answer)
+        named = SUSPECT.search(what) and word.search(text) and not word.search(what)
         if (marked and suspect) or whole or named or _same_columns(answer, what, text):
             yield f"{case.task.id} '{what}' shows the answer: {text.strip()!r:.100}"
         elif in_name := _in_a_name(answer, text, case.wrong):

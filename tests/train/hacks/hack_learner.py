@@ -20,6 +20,7 @@ from puna.gym.loop import Rollout
 from puna.gym.verify import has_shadow
 from puna.gym.watch.signs import Finding
 from puna.gym.watch.watch import Watch
+from puna.text.images import Picture
 from puna.text.template import render
 from puna.text.tokenizer import MIN_VOCAB, Tokenizer
 from puna.train.rl.collect import Collector
@@ -59,7 +60,11 @@ class Learner:
         return way(turn, question, str(guess), own, progress)
 
     async def sample(
-        self, prompt_ids: Sequence[int], params: SamplingParams, key: tuple[Key, ...]
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        key: tuple[Key, ...],
+        pictures: Sequence[Picture] = (),
     ) -> Completion:
         message = self.speak(TOKENIZER.decode(list(prompt_ids)), key)
         whole = render(TOKENIZER, [message], first=False)

@@ -43,7 +43,7 @@ class Halves(SingleTurn):
 class Ending(LocalSampler):
     """Every answer counts as ended: a cut-off one ends the episode, and few end by themselves."""
 
-    async def sample(self, prompt_ids, params, key):
+    async def sample(self, prompt_ids, params, key, pictures=()):
         return replace(await super().sample(prompt_ids, params, key), finish="stop")
 
 
