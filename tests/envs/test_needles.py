@@ -7,8 +7,10 @@ import re
 import pytest
 
 from puna.core.errors import UserError
+from puna.core.messages import Message
 from puna.envs.needles.env import Needles, NeedlesConfig, names
 from puna.gym.registry import load_environment
+from puna.gym.trajectory import Episode
 
 
 def facts(text: str) -> dict[str, str]:
@@ -67,8 +69,26 @@ def test_the_fact_stands_where_it_was_asked_to(depth: float) -> None:
         assert at == pytest.approx(depth, abs=0.03)
 
 
+@pytest.mark.parametrize("told", [5, 4, 0])
+def test_further_questions_follow_the_answers_and_all_must_be_right(told: int) -> None:
+    env = load_environment("needles", {"words": 60, "questions": 5, "hops": 2})
+    task = env.task("test", 3)
+    session = env.start(task, None, None)
+    spoken = []
+    while (turn := session.next()) is not None:
+        known, word = facts(turn.messages[0].text), asked(turn.messages[-1].text)
+        answer = known[known[word]] if len(spoken) < told else "no idea"
+        spoken.append(("agent", Message.assistant(answer)))
+        session.take(turn, spoken[-1][1])
+    assert len(spoken) == 5
+    ends = [Episode(task.id, tuple(spoken)), Episode(task.id, tuple(spoken), ended="tokens")]
+    whole, cut = (v["agent"].value for v in env.judge(ends, task.hidden, None))
+    assert (whole, cut) == (float(told == 5), 0)
+
+
 @pytest.mark.parametrize(
-    ("setting", "value"), [("words", -1), ("chains", 1), ("hops", 11), ("depth", 1.5)]
+    ("setting", "value"),
+    [("words", -1), ("chains", 1), ("hops", 11), ("depth", 1.5), ("questions", 9)],
 )
 def test_a_text_that_cannot_be_is_refused(setting: str, value: float) -> None:
     with pytest.raises(UserError, match=f"{setting} is {value}"):

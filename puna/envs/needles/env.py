@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from puna.core.messages import Message
+from puna.core.outcome import Scored
 from puna.core.rng import stream
-from puna.gym.environment import Problem, SingleTurn, say
+from puna.gym.environment import (
+    JudgeContext,
+    Limits,
+    OneTurn,
+    Problem,
+    Session,
+    SingleTurn,
+    Turn,
+    Verdicts,
+    say,
+)
 from puna.gym.task import Script, Task
+from puna.gym.trajectory import Episode
 
 FILLER = tuple(
     f"The {who} {does} the {what}."
@@ -30,13 +43,15 @@ ASKED = "Where does {} lead in the end? Say one word."
 class NeedlesConfig:
     """What the text holds: `words` of filler, and `chains` of facts with `hops` facts each.
 
-    One chain is asked for. `depth` is where its first fact stands, 0 the beginning of the text and
-    1 its end; below 0 it stands anywhere. The other facts stand anywhere.
+    `questions` chains are asked for, one after another. `depth` is where the first fact of the
+    first one stands, 0 the beginning of the text and 1 its end; below 0 it stands anywhere. The
+    other facts stand anywhere.
     """
 
     words: int = 300
     chains: int = 8
     hops: int = 1
+    questions: int = 1
     depth: float = -1.0
 
     def __post_init__(self) -> None:
@@ -44,6 +59,8 @@ class NeedlesConfig:
         for name, least, most in (("words", 0, 10_000_000), ("chains", 2, 100), ("hops", 1, 10)):
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be {least} to {most}")
+        if not 1 <= self.questions <= self.chains:
+            raise ValueError(f"questions is {self.questions}, must be 1 to chains ({self.chains})")
         if not self.depth <= 1:
             raise ValueError(f"depth is {self.depth}, must be at most 1")
 
@@ -57,7 +74,8 @@ class Needles(SingleTurn):
     """
 
     name: ClassVar[str] = "needles"
-    version: ClassVar[str] = "1.0"
+    version: ClassVar[str] = "1.1"
+    limits: ClassVar[Limits] = Limits(turns=128)
     Config: ClassVar[type] = NeedlesConfig
 
     def __init__(self, config: NeedlesConfig | None = None, seed: int = 0) -> None:
@@ -89,20 +107,72 @@ class Needles(SingleTurn):
         for i in np.argsort(places)[::-1]:
             lines.insert(int(cuts[i]), facts[i])
         text = " ".join([*lines, ASKED.format(chains[0][0])])
-        return Problem(text, chains[0][-1], tags={"depth": f"{int(places[0] * 4) * 25}%"})
+        tags = {"depth": f"{int(places[0] * 4) * 25}%"}
+        ends = [(chain[0], chain[-1]) for chain in chains[: config.questions]]
+        return Problem(text, chains[0][-1], tags, {"asked": ends})
+
+    def start(self, task: Task, resources: Any, ctx: Any) -> Session:
+        """The text with the first question; the others follow the answers."""
+        return Asking(task)
+
+    def judge(
+        self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
+    ) -> Verdicts:
+        """1 for a right answer to every question; one that was cut off earns nothing."""
+        ends = [end for _, end in asked(hidden["problem"])]
+        out = []
+        for episode in episodes:
+            said = [m.text for role, m in episode.transcript if role == "agent"]
+            right = len(said) == len(ends) and all(map(is_word, said, ends))
+            right &= episode.ended == "done"
+            out.append({"agent": Scored(float(right), right)})
+        return out
+
+    def oracle(self, task: Task) -> Mapping[str, Script]:
+        """Answers every question."""
+        right = [end for _, end in asked(task.hidden["problem"])]
+
+        def script(messages: Sequence[Message]) -> Message:
+            return Message.assistant(right[sum(m.role == "assistant" for m in messages)])
+
+        return {"agent": script}
 
     def score(self, answer: str, problem: Problem) -> float:
         """1 for the word; white space around it, its case and a full stop are forgiven."""
-        return float(answer.strip().removesuffix(".").lower() == problem.answer)
+        return float(is_word(answer, problem.answer))
 
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
         """The standard ones, the word asked for, the whole fact, and all ends of facts."""
         problem: Problem = task.hidden["problem"]
-        asked = problem.prompt.split()[-8]
+        word, end = asked(problem)[0]
         ends = " ".join(sorted(set(problem.prompt.split(" leads to ")[1:])))
-        texts = {"the word asked for": asked, "every fact": ends}
-        texts["a fact"] = f"{asked} leads to {problem.answer}"
+        texts = {"the word asked for": word, "every fact": ends}
+        texts["a fact"] = f"{word} leads to {end}"
         return {**super().cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
+
+
+class Asking(OneTurn):
+    """A session that asks the next question after each answer, whatever it was."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.left = [ASKED.format(word) for word, _ in asked(task.hidden["problem"])[1:]]
+
+    def take(self, turn: Turn, message: Message) -> None:
+        """The answer is not commented on."""
+        shown = (*turn.messages, message, *map(Message.user, self.left[:1]))
+        self.turn = replace(turn, messages=shown) if self.left else None
+        self.left = self.left[1:]
+
+
+def asked(problem: Problem) -> Sequence[tuple[str, str]]:
+    """The words that are asked for, and where their chains end."""
+    return problem.hidden["asked"]  # type: ignore[no-any-return]
+
+
+def is_word(answer: str, word: str) -> bool:
+    """Whether `answer` is `word`, but for case, white space around it and a full stop."""
+    return answer.strip().removesuffix(".").lower() == word
 
 
 @lru_cache(maxsize=2)
