@@ -17,6 +17,14 @@ def facts(text: str) -> dict[str, str]:
     return dict(re.findall(r"(\w+) leads to (\w+)\.", text))
 
 
+def follow(known: dict[str, str], word: str) -> list[str]:
+    path = []
+    while word in known:
+        path.append(f"{word} leads to {known[word]}.")
+        word = known[word]
+    return path
+
+
 def asked(text: str) -> str:
     (word,) = re.findall(r"Where does (\w+) lead", text)
     return str(word)
@@ -31,23 +39,26 @@ def test_following_the_facts_gives_the_answer(hops: int, words: int) -> None:
             problem = env.task(split, i).hidden["problem"]
             known = facts(problem.prompt)
             assert len(known) == 8 * hops
-            word = asked(problem.prompt)
-            for _ in range(hops):
-                word = known[word]
-            assert word not in known
-            assert env.score(f" {word.upper()}. ", problem) == 1
-            others = set(known.values()) - {word}
-            assert not any(env.score(other, problem) for other in others)
+            path = follow(known, asked(problem.prompt))
+            assert len(path) == hops
+            assert env.score(" ".join(path), problem) == 1
+            assert env.score(" " + "\n ".join(path).upper().removesuffix("."), problem) == 1
+            for i, fact in enumerate(path):
+                ends = set(known.values()) - {fact.split()[-1].removesuffix(".")}
+                for other in ends:
+                    told = [*path[:i], f"{fact.split()[0]} leads to {other}.", *path[i + 1 :]]
+                    assert not env.score(" ".join(told), problem)
             assert abs(len(problem.prompt.split()) - words - 32 * hops) < 20
 
 
-def test_the_end_of_any_chain_earns_what_is_declared() -> None:
+def test_any_chain_earns_what_is_declared() -> None:
     env = Needles(NeedlesConfig(words=0, hops=2))
     hits = 0
     for i in range(2000):
         problem = env.task("test", i).hidden["problem"]
         known = facts(problem.prompt)
-        hits += next(v for v in known.values() if v not in known) == problem.answer
+        first = next(word for word in known if word not in known.values())
+        hits += env.score(" ".join(follow(known, first)), problem)
     assert hits / 2000 == pytest.approx(env.chance, abs=0.02)
     assert env.chance == 1 / 8
 
@@ -77,7 +88,7 @@ def test_further_questions_follow_the_answers_and_all_must_be_right(told: int) -
     spoken = []
     while (turn := session.next()) is not None:
         known, word = facts(turn.messages[0].text), asked(turn.messages[-1].text)
-        answer = known[known[word]] if len(spoken) < told else "no idea"
+        answer = " ".join(follow(known, word)) if len(spoken) < told else "no idea"
         spoken.append(("agent", Message.assistant(answer)))
         session.take(turn, spoken[-1][1])
     assert len(spoken) == 5

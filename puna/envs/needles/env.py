@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -36,7 +37,8 @@ FILLER = tuple(
     )
 )
 WORDS_OF_FILLER = 6
-ASKED = "Where does {} lead in the end? Say one word."
+FACT = re.compile(r"(\w+) leads to (\w+)\.")
+ASKED = "Where does {} lead in the end? Repeat the facts that lead there, in order."
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,21 @@ class NeedlesConfig:
 
 
 class Needles(SingleTurn):
-    """Say where a chain of facts, scattered in a text, ends.
+    """Follow a chain of facts, scattered in a text, to its end.
 
     With one hop it is retrieval, with more each fact names the next one to look for, in any order
-    of the text (as RULER's needles and its variable tracking, arXiv 2404.06654). No word of a fact
-    occurs in both splits.
+    of the text (as RULER's needles and its variable tracking, arXiv 2404.06654). The answer is the
+    facts, word for word. No word of a fact occurs in both splits.
     """
 
     name: ClassVar[str] = "needles"
-    version: ClassVar[str] = "1.1"
+    version: ClassVar[str] = "2.0"
     limits: ClassVar[Limits] = Limits(turns=128)
     Config: ClassVar[type] = NeedlesConfig
 
     def __init__(self, config: NeedlesConfig | None = None, seed: int = 0) -> None:
         super().__init__(config, seed)
-        # Who says the end of any chain is right that often.
+        # Who repeats any chain is right that often.
         self.chance = 1 / self.config.chains  # type: ignore[misc]
 
     def count(self, split: str) -> int:
@@ -97,7 +99,8 @@ class Needles(SingleTurn):
         config = self.config
         drawn = rng.choice(len(known), config.chains * (config.hops + 1), replace=False)
         chains = [[known[i] for i in row] for row in drawn.reshape(config.chains, config.hops + 1)]
-        facts = [f"{a} leads to {b}." for chain in chains for a, b in pairwise(chain)]
+        paths = [[f"{a} leads to {b}." for a, b in pairwise(chain)] for chain in chains]
+        facts = [fact for path in paths for fact in path]
         places = rng.random(len(facts))
         if config.depth >= 0:
             places[0] = config.depth
@@ -108,8 +111,8 @@ class Needles(SingleTurn):
             lines.insert(int(cuts[i]), facts[i])
         text = " ".join([*lines, ASKED.format(chains[0][0])])
         tags = {"depth": f"{int(places[0] * 4) * 25}%"}
-        ends = [(chain[0], chain[-1]) for chain in chains[: config.questions]]
-        return Problem(text, chains[0][-1], tags, {"asked": ends})
+        told = [(c[0], " ".join(path)) for c, path in zip(chains, paths, strict=True)]
+        return Problem(text, told[0][1], tags, {"asked": told[: config.questions]})
 
     def start(self, task: Task, resources: Any, ctx: Any) -> Session:
         """The text with the first question; the others follow the answers."""
@@ -119,18 +122,18 @@ class Needles(SingleTurn):
         self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
     ) -> Verdicts:
         """1 for a right answer to every question; one that was cut off earns nothing."""
-        ends = [end for _, end in asked(hidden["problem"])]
+        paths = [path for _, path in asked(hidden["problem"])]
         out = []
         for episode in episodes:
             said = [m.text for role, m in episode.transcript if role == "agent"]
-            right = len(said) == len(ends) and all(map(is_word, said, ends))
+            right = len(said) == len(paths) and all(map(same, said, paths))
             right &= episode.ended == "done"
             out.append({"agent": Scored(float(right), right)})
         return out
 
     def oracle(self, task: Task) -> Mapping[str, Script]:
         """Answers every question."""
-        right = [end for _, end in asked(task.hidden["problem"])]
+        right = [path for _, path in asked(task.hidden["problem"])]
 
         def script(messages: Sequence[Message]) -> Message:
             return Message.assistant(right[sum(m.role == "assistant" for m in messages)])
@@ -138,16 +141,22 @@ class Needles(SingleTurn):
         return {"agent": script}
 
     def score(self, answer: str, problem: Problem) -> float:
-        """1 for the word; white space around it, its case and a full stop are forgiven."""
-        return float(is_word(answer, problem.answer))
+        """1 for the facts in their order; case, white space and the last full stop are forgiven."""
+        return float(same(answer, problem.answer))
 
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
-        """The standard ones, the word asked for, the whole fact, and all ends of facts."""
+        """The standard ones, all facts, the first and the last word alone, and words that swap."""
         problem: Problem = task.hidden["problem"]
-        word, end = asked(problem)[0]
-        ends = " ".join(sorted(set(problem.prompt.split(" leads to ")[1:])))
-        texts = {"the word asked for": word, "every fact": ends}
-        texts["a fact"] = f"{word} leads to {end}"
+        word, path = asked(problem)[0]
+        end = path.split()[-1]
+        facts = [f"{fact[0]} leads to {fact[1]}" for fact in FACT.findall(problem.prompt)]
+        texts = {
+            "the word asked for": word,
+            "the end": end,
+            "a sentence": f"{word} leads in the end to {end}",
+            "every fact": " ".join(facts),
+            "turned round": f"{end.removesuffix('.')} leads to {word}.",
+        }
         return {**super().cheats(task), **{n: {"agent": say(t)} for n, t in texts.items()}}
 
 
@@ -166,13 +175,13 @@ class Asking(OneTurn):
 
 
 def asked(problem: Problem) -> Sequence[tuple[str, str]]:
-    """The words that are asked for, and where their chains end."""
+    """The words that are asked for, each with the facts from there to the end."""
     return problem.hidden["asked"]  # type: ignore[no-any-return]
 
 
-def is_word(answer: str, word: str) -> bool:
-    """Whether `answer` is `word`, but for case, white space around it and a full stop."""
-    return answer.strip().removesuffix(".").lower() == word
+def same(answer: str, path: str) -> bool:
+    """Whether `answer` is `path`, but for case, white space and the last full stop."""
+    return " ".join(answer.lower().split()).removesuffix(".") == path.removesuffix(".")
 
 
 @lru_cache(maxsize=2)
