@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import json
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def test_where_nothing_can_be_kept_the_audit_is_still_made(
     assert require(write(tmp_path, GOOD), {}).passed
 
 
-def test_all_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_a_library(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("reasoning_gym")
     names = members("reasoning_gym:*")
     assert len(names) > 100
@@ -102,6 +105,9 @@ def test_all_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(reasoning_gym, "names", lambda: ["coin_flip", "chain_sum"])
     coin, chain = audit_all("reasoning_gym:*")
+    told = capfd.readouterr().err
+    assert re.search(r"^1 of 2, \d+ s: reasoning_gym:\w+: done$", told, re.M), told
+    assert re.search(r"^2 of 2, \d+ s: reasoning_gym:\w+: done$", told, re.M), told
     # the constant "0" is paid 0.94 there: it pays for digits in common
     assert {"constant answer", "frequent answer"} & {f.probe for f in coin.holes}
     assert coin.target == "reasoning_gym:coin_flip"

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from puna.core.errors import UserError, nearest
+from puna.core.printable import printable
 from puna.core.threads import default_threads
 from puna.gym.audit.findings import Audit
 from puna.gym.audit.parent import TASKS, Progress, audit
@@ -61,29 +62,24 @@ def members(target: str) -> list[str]:
 
 @contextlib.contextmanager
 def _shown(count: int) -> Iterator[Any]:
-    """Progress on a terminal: what is asked of what; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda name: _quiet
-        return
+    """Progress: on a terminal what is asked of what, elsewhere a line for each of many."""
     from rich.console import Console
 
-    from puna.core.printable import printable
-
     done, began = set[str](), time.monotonic()
-    with Console(stderr=True).status("starting") as status:
+    console = Console(stderr=True)
+    with console.status("starting") if console.is_terminal else contextlib.nullcontext() as status:
 
         def of(name: str) -> Progress:
             def tell(probe: str) -> None:
                 if not probe:
                     done.add(name)
                 so_far = f"{len(done)} of {count}, " if count > 1 else ""
-                seconds = time.monotonic() - began
-                status.update(printable(f"{so_far}{seconds:.0f} s: {name}: {probe or 'done'}"))
+                line = f"{so_far}{time.monotonic() - began:.0f} s: {name}: {probe or 'done'}"
+                if status is not None:
+                    status.update(printable(line))
+                elif count > 1 and not probe:
+                    print(printable(line), file=sys.stderr, flush=True)
 
             return tell
 
         yield of
-
-
-def _quiet(probe: str) -> None:
-    """Nobody looks."""
