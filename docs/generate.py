@@ -237,6 +237,7 @@ KEYS: dict[str, dict[str, str]] = {
         "words": "Length of the filler.",
         "chains": "Chains of facts, one of which is asked for.",
         "hops": "Facts of a chain: 1 is retrieval, more is following.",
+        "questions": "Chains asked for, one after another; all must be right.",
         "depth": "Where the first fact asked for stands, 0 to 1; below 0 anywhere.",
     },
 }
