@@ -9,6 +9,7 @@ Shapes: B rows, T new tokens, S keys read, C slots of a head, K key heads, D hea
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,13 @@ class _Store:
         fits = count * heads * size < self.flat.shape[0]
         store = _Store(count, size, self.shape, self.flat, self.flat if fits else None)
         store.slots[:, :, :used] = kept
+        return store
+
+    def part(self, rows: Tensor, used: int) -> _Store:
+        """These rows alone, with as many slots as are in use."""
+        kept = self.slots[:, :, :used].index_select(0, rows)
+        store = _Store(len(rows), used, self.shape, self.flat)
+        store.slots.copy_(kept)
         return store
 
 
@@ -140,6 +148,25 @@ class KVCache:
                 stores[layer] = store.select(rows, min(self._used, store.slots.shape[2]))
         self.rows = len(rows)
         self._offsets()
+
+    def copy(self, rows: Tensor) -> KVCache:
+        """A cache of its own that holds what these rows hold; nothing is to be added to it."""
+        made = copy.copy(self)
+        made._keys, made._values = list(self._keys), list(self._values)
+        rows = rows.to(self._keys[0].flat.device)
+        for stores in (made._keys, made._values):
+            for layer, store in enumerate(stores):
+                stores[layer] = store.part(rows, min(self._used, store.slots.shape[2]))
+        made.rows = len(rows)
+        return made
+
+    def adopt(self, rows: list[int], other: KVCache, theirs: list[int], used: int) -> None:
+        """Put into `rows` what rows `theirs` of another cache hold of their first `used` tokens."""
+        mine, yours = self._keys + self._values, other._keys + other._values
+        for store, source in zip(mine, yours, strict=True):
+            count = min(used, store.slots.shape[2], source.slots.shape[2])
+            store.slots[rows, :, :count] = source.slots[theirs, :, :count]
+        self._used = max(self._used, used)
 
     def _plan_step(self, positions_BT: Tensor, valid_BT: Tensor | None, size: int) -> _Plan:
         slots_B1, top = positions_BT, self.largest

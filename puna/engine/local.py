@@ -27,6 +27,7 @@ import torch
 from puna.core.rng import Key, stream
 from puna.engine.cache import KVCache
 from puna.engine.policy import Completion, SamplingParams
+from puna.engine.prefixes import Held, Prefixes, fill
 from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
@@ -38,7 +39,10 @@ from puna.text.template import stop_ids
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to continue, with its images; `key` names the random stream of its draws."""
+    """One prompt to continue, with its images; `key` names the random stream of its draws.
+
+    All but the last of `key` names the conversation, whose next turn reads only what is new.
+    """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams
@@ -68,6 +72,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.T
 class Engine:
     """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
 
+    What a conversation holds there is kept until its next turn (not with experts or images).
     `version` is the number of weight updates behind the parameters it samples from. Raises
     UserError where the tokenizer is not the model's.
     """
@@ -80,6 +85,8 @@ class Engine:
         self._stops = torch.tensor(self.stop_ids, dtype=torch.long)
         self.max_context = model.config.max_positions
         self.generated_tokens = 0
+        self.prefilled_tokens = 0
+        self.prefixes = Prefixes()
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
         self.executor = ThreadPoolExecutor(
             1,
@@ -130,7 +137,13 @@ class Engine:
         moe = self.model.config.num_experts > 0
         device = self.model.device
         cache = KVCache(self.model.config, len(prompts), capacity, self.model.dtype, device)
-        logits, prompt_routes = self._prefill(prompts, cache, moe)
+        stamp, keeps = self._stamp(), not moe and not any(r.pictures for r in requests)
+        found: list[Held | None] = [None] * len(prompts)
+        if keeps:
+            for request in requests:
+                i, name = row_of[request.prompt], request.key[:-1]
+                found[i] = found[i] or self.prefixes.find(name, request.prompt_ids, stamp)
+        logits, prompt_routes = self._prefill(prompts, fill(cache, found), cache, moe)
         rows = torch.tensor([row_of[r.prompt] for r in requests], device=device)
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
@@ -141,17 +154,26 @@ class Engine:
             yield run
             if finished or run.over:
                 break
-            keep = run.compact()
-            if keep is not None:
+            if run.sparse:
+                keep, gone = (rows.nonzero()[:, 0] for rows in (run.alive, ~run.alive))
+                if keeps:
+                    self.prefixes.keep(cache.copy(gone), run.held(gone), stamp)
+                run.compact(keep)
                 cache.select(keep)
             routes = Routes() if moe else None
             forward = forward or (Step(self.model) if suits(self.model) else self._forward)
             run.logits = forward(run.last_ids, run.positions, cache, routes)
             if routes is not None:
                 step_routes.append(run.spread(routes.recorded[:, 0].cpu().numpy()))
+        if keeps:
+            self.prefixes.keep(cache, run.held(torch.arange(len(run.rows))), stamp)
         done = run.finish(self.version, prompt_routes, step_routes)
         self.generated_tokens += sum(len(c.ids) for c in done)
         return done
+
+    def _stamp(self) -> tuple[int, int]:
+        """Changes whenever the weights do: by `load_weights`, or in place while they train."""
+        return self.version, sum(p._version for p in self.model.parameters())
 
     def _forward(
         self, ids_B: torch.Tensor, positions_B: torch.Tensor, cache: KVCache, routes: Routes | None
@@ -160,16 +182,19 @@ class Engine:
         return self.model.logits(hidden[:, -1])
 
     def _prefill(
-        self, prompts: list[Prompt], cache: KVCache, moe: bool
+        self, prompts: list[Prompt], held: torch.Tensor, cache: KVCache, moe: bool
     ) -> tuple[torch.Tensor, dict[Prompt, np.ndarray[Any, Any]]]:
+        """Logits behind each prompt [B, V], of which the cache has `held` [B] tokens; routes."""
         model, device = self.model, self.model.device
-        lengths = torch.tensor([len(p) for p, _ in prompts])
+        lengths = torch.tensor([len(p) for p, _ in prompts]) - held
+        self.prefilled_tokens += int(lengths.sum())
         width = int(lengths.max())
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for i, (prompt, _) in enumerate(prompts):
-            ids[i, : len(prompt)] = torch.tensor(prompt)
-        positions = torch.arange(width).expand(len(prompts), width)
-        valid = positions < lengths[:, None]
+            ids[i, : lengths[i]] = torch.tensor(prompt[held[i] :])
+        ramp = torch.arange(width).expand(len(prompts), width)
+        valid = ramp < lengths[:, None]
+        positions = (held[:, None] + ramp).clamp_max(cache.capacity - 1)  # padding may go beyond
         seen = model.look(ids.shape, [(i, p) for i, (_, ps) in enumerate(prompts) for p in ps])
         ids, positions, valid = ids.to(device), positions.to(device), valid.to(device)
         last = torch.empty(len(prompts), model.config.hidden_size, dtype=model.dtype, device=device)
@@ -265,17 +290,29 @@ class _Run:
         out[self.rows.numpy()] = routes
         return out
 
-    def compact(self) -> torch.Tensor | None:
-        """Drop finished rows once they are half of all; returns the rows to keep."""
-        if int(self.alive.sum()) * 2 > len(self.alive) or len(self.alive) <= 8:
-            return None
-        keep = self.alive.nonzero()[:, 0]
+    @property
+    def sparse(self) -> bool:
+        """Whether half of the rows are finished, so that it pays to drop them."""
+        return int(self.alive.sum()) * 2 <= len(self.alive) and len(self.alive) > 8
+
+    def compact(self, keep: torch.Tensor) -> None:
+        """Drop all rows but `keep`."""
         self.rows = self.rows[keep.cpu()]
         self.alive, self.positions = self.alive[keep], self.positions[keep]
         self.draws, self.limit = self.draws[keep], self.limit[keep]
         self.last_ids = self.last_ids[keep]
         self.params = self.params.select(keep)
-        return keep
+
+    def held(self, rows: torch.Tensor) -> list[tuple[tuple[Key, ...], int, tuple[int, ...]]]:
+        """For each of these rows its conversation, its place among them, and the tokens whose keys
+        the cache holds: all but the last one drawn."""
+        drawn = torch.stack(self.ids, 1).tolist()
+        out = []
+        for place, i in enumerate(self.rows[rows.cpu()].tolist()):
+            request = self.requests[i]
+            ids = [x for x in drawn[i] if x >= 0]
+            out.append((request.key[:-1], place, (*request.prompt_ids, *ids[:-1])))
+        return out
 
     def finish(
         self,

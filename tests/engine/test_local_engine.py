@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from puna.core.rng import stream
+from puna.engine.cache import KVCache
 from puna.engine.local import Engine, Request, _Params, _Run
 from puna.engine.policy import Completion, SamplingParams
 from puna.models import Decoder, ModelConfig, build
@@ -179,16 +181,82 @@ def test_a_row_that_ends_early_does_not_outgrow_the_cache() -> None:
     same(got, [engine().generate([r])[0] for r in asked])
 
 
+def turns(count: int, most: int, told: list[list[int]], turn: int) -> list[Request]:
+    """The next turn of `count` conversations: what was said so far and a few tokens more."""
+    out = []
+    for i in range(count):
+        told[i] += prompt(100 * turn + i, 1 + (3 * i + turn) % 7)
+        params = SamplingParams(max_tokens=2 + (most - 2) * (i % 4) // 3)
+        out.append(Request(tuple(told[i]), params, ("talk", i, turn)))
+    return out
+
+
+@pytest.mark.parametrize("block", [2048, 7])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_turn_reads_only_what_is_new(
+    shape: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.local.PREFILL", block)
+    made = engine(shape)
+    told: list[list[int]] = [list(prompt(i, 3 + i % 9)) for i in range(20)]
+    for turn in range(4):
+        asked = turns(20, 14, told, turn)
+        if turn == 2:  # some are not there this time, some are new, some forget what was said
+            asked = [*asked[5:], replace(asked[0], key=("talk", 99, turn))]
+            told[7] = told[7][4:]
+            asked[2] = replace(asked[2], prompt_ids=tuple(told[7]))
+        before = made.prefilled_tokens
+        got = made.generate(asked)
+        read = made.prefilled_tokens - before
+        assert worst(model(shape), asked, got) < CLOSE
+        whole = sum(len(ids) for ids in {r.prompt_ids for r in asked})
+        known = turn > 0 and shape != "moe"
+        assert (read < 0.6 * whole) if known else (read == whole), turn
+        same(got, engine(shape).generate(asked))
+        for request, done in zip(asked, got, strict=True):
+            if request.key[1] != 99:
+                told[int(request.key[1])] = [*request.prompt_ids, *done.ids]
+
+
+def test_what_is_held_serves_the_weights_that_computed_it_alone() -> None:
+    made = Engine(copy.deepcopy(model("chunked")), TOKENIZER, 0)
+    told: list[list[int]] = [list(prompt(i, 12)) for i in range(4)]
+    for turn, change in enumerate(("", "step", "load", "")):
+        asked = turns(4, 6, told, turn)
+        if change == "step":  # an optimizer's, in place
+            with torch.no_grad():
+                made.model.embed.mul_(1.5)
+        elif change == "load":
+            weights = {k: v * 0.8 for k, v in made.model.state_dict().items()}
+            made.load_weights(weights, 7)
+        before = made.prefilled_tokens
+        got = made.generate(asked)
+        whole = sum(len(r.prompt_ids) for r in asked)
+        assert (made.prefilled_tokens - before < whole) == (turn == 3), turn
+        assert worst(made.model, asked, got) < CLOSE
+        for i, done in enumerate(got):
+            told[i] += done.ids
+
+
+def test_old_conversations_are_let_go() -> None:
+    made = engine("chunked")
+    one = KVCache(CHUNKED, 1, 40).bytes
+    made.prefixes.limit = 6 * one
+    for i in range(30):
+        made.generate([Request(prompt(i, 20), SamplingParams(20), ("talk", i, 0))])
+        assert sum(c.bytes for c, _ in made.prefixes._batches) <= 6 * one
+    assert len(made.prefixes._held) == 6
+    assert made.prefixes.find(("talk", 29), (*prompt(29, 20), *range(30)), made._stamp()) is None
+
+
 def test_dropping_finished_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = requests(40, 40)
     kept: list[int] = []
     real = _Run.compact
 
-    def counted(self: _Run) -> torch.Tensor | None:
-        keep = real(self)
-        if keep is not None:
-            kept.append(len(keep))
-        return keep
+    def counted(self: _Run, keep: torch.Tensor) -> None:
+        kept.append(len(keep))
+        real(self, keep)
 
     monkeypatch.setattr(_Run, "compact", counted)
     for shape in SHAPES:
@@ -197,7 +265,7 @@ def test_dropping_finished_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch)
         assert kept, shape
         assert kept[0] <= 20
         with monkeypatch.context() as off:
-            off.setattr(_Run, "compact", lambda self: None)
+            off.setattr(_Run, "sparse", False)
             same(dropped, engine(shape).generate(asked))
         assert worst(model(shape), asked, dropped) < CLOSE
 
