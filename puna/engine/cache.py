@@ -152,6 +152,7 @@ class KVCache:
     def copy(self, rows: Tensor) -> KVCache:
         """A cache of its own that holds what these rows hold; nothing is to be added to it."""
         made = copy.copy(self)
+        made._plans = {}
         made._keys, made._values = list(self._keys), list(self._values)
         rows = rows.to(self._keys[0].flat.device)
         for stores in (made._keys, made._values):
@@ -159,6 +160,12 @@ class KVCache:
                 stores[layer] = store.part(rows, min(self._used, store.slots.shape[2]))
         made.rows = len(rows)
         return made
+
+    def bytes_of(self, rows: int) -> int:
+        """What a copy of so many rows takes."""
+        used = sum(min(self._used, s.slots.shape[2]) for s in self._keys + self._values)
+        heads, width = self._keys[0].shape
+        return rows * heads * width * used * self._keys[0].flat.element_size()
 
     def adopt(self, rows: list[int], other: KVCache, theirs: list[int], used: int) -> None:
         """Put into `rows` what rows `theirs` of another cache hold of their first `used` tokens."""

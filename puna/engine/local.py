@@ -27,8 +27,8 @@ import torch
 from puna.core.rng import Key, stream
 from puna.engine.cache import KVCache
 from puna.engine.policy import Completion, SamplingParams
-from puna.engine.prefixes import Held, Prefixes, fill
 from puna.engine.step import Step, suits
+from puna.engine.turns import Conversation, Held, Turns, fill, worth
 from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
 from puna.models.moe import Routes
@@ -41,13 +41,14 @@ from puna.text.template import stop_ids
 class Request:
     """One prompt to continue, with its images; `key` names the random stream of its draws.
 
-    All but the last of `key` names the conversation, whose next turn reads only what is new.
+    What a `conversation` holds in the cache is kept for its next turn, until it is forgotten.
     """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     key: tuple[Key, ...]
     pictures: tuple[Picture, ...] = ()
+    conversation: Conversation | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -64,6 +65,7 @@ def _place(request: Request) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
 
 
 PREFILL = 2048  # tokens of a prompt at once
+MASK = 1 << 24  # numbers in the masks of rows that begin at different places
 
 Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.Tensor]
 """(last ids [B], their positions [B], cache, routes or None) -> logits [B, V]."""
@@ -72,7 +74,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.T
 class Engine:
     """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
 
-    What a conversation holds there is kept until its next turn (not with experts or images).
+    Requests of a conversation read only what is new (not with experts or images): see `turns`.
     `version` is the number of weight updates behind the parameters it samples from. Raises
     UserError where the tokenizer is not the model's.
     """
@@ -86,7 +88,7 @@ class Engine:
         self.max_context = model.config.max_positions
         self.generated_tokens = 0
         self.prefilled_tokens = 0
-        self.prefixes = Prefixes()
+        self.turns = Turns()
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
         self.executor = ThreadPoolExecutor(
             1,
@@ -103,6 +105,7 @@ class Engine:
         """Replace what is learned (cast to the engine's dtype) and name its version."""
         load_learned(self.model, weights)
         self.version = version
+        self.turns.forget()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in the order given."""
@@ -137,13 +140,13 @@ class Engine:
         moe = self.model.config.num_experts > 0
         device = self.model.device
         cache = KVCache(self.model.config, len(prompts), capacity, self.model.dtype, device)
-        stamp, keeps = self._stamp(), not moe and not any(r.pictures for r in requests)
+        keeps = not moe and not any(r.pictures for r in requests)
         found: list[Held | None] = [None] * len(prompts)
-        if keeps:
-            for request in requests:
-                i, name = row_of[request.prompt], request.key[:-1]
-                found[i] = found[i] or self.prefixes.find(name, request.prompt_ids, stamp)
-        logits, prompt_routes = self._prefill(prompts, fill(cache, found), cache, moe)
+        for request in requests if keeps else []:
+            i = row_of[request.prompt]
+            found[i] = found[i] or self.turns.find(request.conversation, request.prompt_ids)
+        held = fill(cache, worth([len(ids) for ids, _ in prompts], found))
+        logits, prompt_routes = self._prefill(prompts, held, cache, moe)
         rows = torch.tensor([row_of[r.prompt] for r in requests], device=device)
         cache.select(rows)
         run = _Run(requests, logits[rows], longest_new, self.seed, self._stops)
@@ -157,7 +160,7 @@ class Engine:
             if run.sparse:
                 keep, gone = (rows.nonzero()[:, 0] for rows in (run.alive, ~run.alive))
                 if keeps:
-                    self.prefixes.keep(cache.copy(gone), run.held(gone), stamp)
+                    self.turns.keep(cache, run.held(gone))
                 run.compact(keep)
                 cache.select(keep)
             routes = Routes() if moe else None
@@ -166,14 +169,10 @@ class Engine:
             if routes is not None:
                 step_routes.append(run.spread(routes.recorded[:, 0].cpu().numpy()))
         if keeps:
-            self.prefixes.keep(cache, run.held(torch.arange(len(run.rows))), stamp)
+            self.turns.keep(cache, run.held(torch.arange(len(run.rows))))
         done = run.finish(self.version, prompt_routes, step_routes)
         self.generated_tokens += sum(len(c.ids) for c in done)
         return done
-
-    def _stamp(self) -> tuple[int, int]:
-        """Changes whenever the weights do: by `load_weights`, or in place while they train."""
-        return self.version, sum(p._version for p in self.model.parameters())
 
     def _forward(
         self, ids_B: torch.Tensor, positions_B: torch.Tensor, cache: KVCache, routes: Routes | None
@@ -199,9 +198,13 @@ class Engine:
         ids, positions, valid = ids.to(device), positions.to(device), valid.to(device)
         last = torch.empty(len(prompts), model.config.hidden_size, dtype=model.dtype, device=device)
         recorded: list[torch.Tensor] = []
-        # In blocks, so that the mask over what the cache holds stays small beside it.
-        for start in range(0, width, PREFILL):
-            block = slice(start, start + PREFILL)
+        # In blocks, so that the mask over what the cache holds stays small beside it; rows that
+        # begin at different places need a mask each.
+        most = PREFILL
+        if bool(held.any()):
+            most = max(1, min(PREFILL, MASK // (len(prompts) * cache.capacity)))
+        for start in range(0, width, most):
+            block = slice(start, start + most)
             routes = Routes() if moe else None
             kept = None if bool(valid[:, block].all()) else valid[:, block]
             cache.begin(positions[:, block], kept)
@@ -303,15 +306,16 @@ class _Run:
         self.last_ids = self.last_ids[keep]
         self.params = self.params.select(keep)
 
-    def held(self, rows: torch.Tensor) -> list[tuple[tuple[Key, ...], int, tuple[int, ...]]]:
-        """For each of these rows its conversation, its place among them, and the tokens whose keys
-        the cache holds: all but the last one drawn."""
+    def held(self, rows: torch.Tensor) -> list[tuple[Conversation | None, int, tuple[int, ...]]]:
+        """For each of these rows its conversation, its number, and the tokens whose keys the cache
+        holds: all but the last one drawn."""
         drawn = torch.stack(self.ids, 1).tolist()
         out = []
-        for place, i in enumerate(self.rows[rows.cpu()].tolist()):
-            request = self.requests[i]
+        for row in rows.tolist():
+            i = int(self.rows[row])
             ids = [x for x in drawn[i] if x >= 0]
-            out.append((request.key[:-1], place, (*request.prompt_ids, *ids[:-1])))
+            request = self.requests[i]
+            out.append((request.conversation, row, (*request.prompt_ids, *ids[:-1])))
         return out
 
     def finish(
@@ -394,6 +398,7 @@ class Rendezvous:
         self.deadline_s = deadline_s
         self.live: dict[str, bool] = {}
         self.queue: dict[Engine, list[tuple[Request, asyncio.Future[Completion]]]] = {}
+        self.engines: set[Engine] = set()
         self.running: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -404,6 +409,8 @@ class Rendezvous:
             yield
         finally:
             self.live.pop(name, None)
+            for engine in self.engines:
+                engine.turns.forget(name)
             self._maybe_run()
 
     def expect(self, names: Iterable[str]) -> None:
@@ -420,6 +427,7 @@ class Rendezvous:
         """Wait for everybody, then decode together. Raises TimeoutError naming who is missing."""
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self.queue.setdefault(engine, []).append((request, future))
+        self.engines.add(engine)
         if name in self.live:
             self.live[name] = True
         self._maybe_run()
@@ -497,5 +505,6 @@ class LocalSampler:
     ) -> Completion:
         """See `engine.policy.Sampler`; the caller is inside `meet.episode(key's episode)`."""
         name = "/".join(map(str, key[:-2]))
-        request = Request(tuple(prompt_ids), params, key, tuple(pictures))
+        conversation = (name, str(key[-2])) if len(key) > 1 else None
+        request = Request(tuple(prompt_ids), params, key, tuple(pictures), conversation)
         return await self.meet.submit(self.engine, request, name)
