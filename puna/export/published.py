@@ -31,7 +31,7 @@ class Published:
     `unreleased` says what is known of a model whose shape and weights nobody has.
     """
 
-    licence: str
+    licence: str = ""
     trained_context: int = 0
     accepted_context: int = 0
     context_source: str = ""
@@ -63,7 +63,7 @@ class Published:
             scores = ", ".join(f"{name} {score}" for name, score in result["scores"].items())
             out.append(f"published ({result['source']}): {scores}")
         out += [f"{note['says']} ({note['source']})" for note in self.notes]
-        return [*out, f"licence of its weights: {self.licence}"]
+        return [*out, *([f"licence of its weights: {self.licence}"] if self.licence else [])]
 
 
 def _offer(offer: Mapping[str, Any]) -> str:
@@ -87,7 +87,8 @@ def published(name: str) -> Published | None:
     if name not in published_names():
         return None
     table = {k: v for k, v in _tables()[name].items() if k not in ("like", "with")}
-    table["licence"] = _tables()["_licences"][table["licence"]]
+    if "licence" in table:
+        table["licence"] = _tables()["_licences"][table["licence"]]
     for many in ("results", "offers", "notes"):
         table[many] = tuple(table.get(many, ()))
     return Published(**table)
