@@ -1,6 +1,6 @@
 """Planned bytes beside what PyTorch allocates: serving a full context; one step of training.
 
-`python benchmarks/plan.py` takes four small shapes on the processor, `--large` a fifth that trains
+`python benchmarks/plan.py` takes five small shapes on the processor, `--large` one more that trains
 in 15 GB (20 GB free); `--device cuda` takes five large ones, up to 75 GB.
 The engine, the stages' loss, optimiser and update do the work. On a processor every allocation is
 read from PyTorch's profiler, on a GPU from its allocator. Exit status 1: a plan is off by over 3 %.
@@ -19,16 +19,20 @@ import torch
 
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
+from puna.export.lora import lora_training
 from puna.export.memory import Precision, generation, training
+from puna.models import lora
 from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.models.presets import initialise, preset
+from puna.models.vision_config import VisionConfig
+from puna.text.images import Picture, inline, tiles_of
 from puna.train.loss import cross_entropy
 from puna.train.optim import OptimConfig, make_optimizer, update
 
 Result = TypeVar("Result")
-SEED, TOLERANCE = 20, 0.03
+SEED, TOLERANCE, RANK = 20, 0.03, 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Case:
     precision: Precision
     serving: tuple[int, int]
     training: tuple[int, int]
+    pictures: int = 0  # of one tile, in every row
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,6 +78,12 @@ SMALL = (
         "vocabulary", _shape("llama3-8b", 30000, 128, 3, intermediate_size=512),
         "bf16", serving=(8, 128), training=(2, 256),
     ),
+)  # fmt: skip
+EYES = Case(
+    "eyes", _shape("llama4-scout", 2000, 256, 4, expert_size=320, num_experts=4, attention_chunk=64,
+                   floor_scale=32, vision=VisionConfig(
+                       96, 4, 4, tile_size=112, patch_size=14, adapter_size=192, patch_id=3)),
+    "bf16", serving=(4, 256), training=(4, 128), pictures=6,
 )  # fmt: skip
 LARGE = Case(
     "large", _shape("llama3-8b", 32000, 2048, 13, intermediate_size=8192),
@@ -176,6 +187,25 @@ class NoStops:
         return None
 
 
+def drawn(case: Case, rows: int, tokens: int) -> tuple[torch.Tensor, list[tuple[int, Picture]]]:
+    """Random ids [B, T], and the pictures in them, each with its row; every picture is another."""
+    config, random = case.config, torch.Generator().manual_seed(SEED)
+    ids = torch.randint(0, config.vocab_size, (rows, tokens), generator=random)
+    shown: list[tuple[int, Picture]] = []
+    tiles_of.cache_clear()
+    for row in range(rows if case.pictures else 0):
+        assert config.vision is not None
+        tiling = config.vision.tiling
+        each = len(tiling.names((1, 1)))
+        for i in range(case.pictures):
+            size = (tiling.side, tiling.side, 3)
+            levels = torch.randint(0, 256, size, generator=random, dtype=torch.uint8)
+            head = f"P6 {tiling.side} {tiling.side} 255\n".encode()
+            part = inline(head + levels.numpy().tobytes(), "image/x-portable-pixmap")
+            shown.append((row, Picture(part, i * each)))
+    return ids, shown
+
+
 @dataclass(frozen=True)
 class Measured:
     """The most bytes of one kind of work, and parts that say where a gap comes from."""
@@ -191,10 +221,13 @@ def generate(case: Case, device: str) -> tuple[Measured, Measured]:
     model, _ = watch.peak(lambda: fresh(case.config, device, case.dtype).eval())
     weights = watch.live
     engine = Engine(model, NoStops(), seed=SEED, slots=rows)
-    random = torch.Generator().manual_seed(SEED)
-    ids = torch.randint(0, case.config.vocab_size, (rows, context - 4), generator=random).tolist()
+    ids, shown = drawn(case, rows, context - 4)
     hot = SamplingParams(4, temperature=0.7)
-    steps = engine.decode([Request(tuple(row), hot, ("plan", i)) for i, row in enumerate(ids)])
+    mine = [tuple(p for row, p in shown if row == i) for i in range(rows)]
+    asked = zip(ids.tolist(), mine, strict=True)
+    steps = engine.decode(
+        [Request(tuple(row), hot, ("plan", i), seen) for i, (row, seen) in enumerate(asked)]
+    )
     _, reading = watch.peak(lambda: next(steps))
     watch.peak(lambda: next(steps))  # lets go of the masks of reading
     held = {"weights": weights, "held": watch.live}
@@ -203,49 +236,65 @@ def generate(case: Case, device: str) -> tuple[Measured, Measured]:
     return Measured(decoding, held), Measured(reading, held)
 
 
-def train(case: Case, device: str) -> Measured:
-    """Two steps of two micro-batches each, as `pretrain` makes them; the second is measured."""
+def train(case: Case, device: str, rank: int = 0) -> Measured:
+    """A step, and one of two micro-batches, as `pretrain` makes them; the second is measured.
+
+    With a `rank` adapters learn, on frozen weights in the dtype of the activations.
+    """
     config, (rows, tokens) = case.config, case.training
     watch = meter(device)
-    model, _ = watch.peak(lambda: fresh(config, device, torch.float32))
+
+    def made() -> Decoder:
+        model = fresh(config, device, case.dtype if rank else torch.float32)
+        if rank:
+            lora.attach(model, lora.LoraConfig(rank), SEED)
+        return model
+
+    model, _ = watch.peak(made)
     model.compute_dtype = case.dtype
     settings = OptimConfig()
     optimizer = make_optimizer(model, settings)
-    random = torch.Generator().manual_seed(SEED)
-    drawn = torch.randint(0, config.vocab_size, (rows, tokens), generator=random)
+    given, shown = drawn(case, rows, tokens)
     routed = config.num_experts > 0
 
     def forward() -> torch.Tensor:
-        ids = drawn.to(device, copy=True)
+        ids = given.to(device, copy=True)
         places = torch.arange(tokens).repeat(rows, 1).to(device)
-        hidden = model(ids, places, torch.zeros_like(ids), routes=Routes() if routed else None)
+        images = model.look(ids.shape, shown)
+        routes = Routes() if routed else None
+        hidden = model(ids, places, torch.zeros_like(ids), routes=routes, images=images)
         want = ids.clone()
         return cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten()) / want.numel()
 
-    def micro_batch() -> tuple[int, int]:
-        loss, most = watch.peak(forward)
-        held = watch.live
-        _, later = watch.peak(loss.backward)
-        return max(most, later), held
+    def micro_batch() -> None:
+        forward().backward()  # type: ignore[no-untyped-call]
 
-    def step() -> Measured:
+    def first() -> None:
         micro_batch()
-        fixed = watch.live
-        most, held = micro_batch()
-        _, updating = watch.peak(lambda: update(model, optimizer, settings, 1e-3))
-        parts = {"fixed": fixed, "saved": held - fixed, "update": updating}
-        return Measured(max(most, updating), parts)
+        update(model, optimizer, settings, 1e-3)
 
-    step()
-    return step()
+    watch.peak(first)
+    watch.peak(micro_batch)
+    fixed = watch.live
+    loss, most = watch.peak(forward)
+    held = watch.live
+    _, later = watch.peak(loss.backward)
+    _, updating = watch.peak(lambda: update(model, optimizer, settings, 1e-3))
+    parts = {"fixed": fixed, "saved": held - fixed, "update": updating}
+    return Measured(max(most, later, updating), parts)
 
 
 def compare(case: Case, device: str) -> list[tuple[str, int, Measured]]:
-    """(work, planned bytes, measured) of decoding, reading and a training step."""
+    """(work, planned bytes, measured) of decoding, reading, a training step and one of LoRA."""
     config, processor = case.config, device == "cpu"
-    serving = generation(config, *case.serving, case.precision, processor)
+    tiles = case.serving[0] * case.pictures
+    serving = generation(config, *case.serving, case.precision, processor, tiles)
     width = 4 if case.precision == "fp32" else 2
-    step = training(config, *case.training, width, fused_norm=not processor)
+    tiles = case.training[0] * case.pictures
+    step = training(config, *case.training, width, fused_norm=not processor, tiles=tiles)
+    small = lora_training(
+        config, *case.training, width, RANK, fused_norm=not processor, tiles=tiles
+    )
     decoding, reading = generate(case, device)
     if not processor:
         torch.cuda.empty_cache()
@@ -253,6 +302,7 @@ def compare(case: Case, device: str) -> list[tuple[str, int, Measured]]:
         ("decode", serving.decoding, decoding),
         ("prompt", serving.reading, reading),
         ("train", step.total, train(case, device)),
+        ("lora", small.total, train(case, device, RANK)),
     ]
 
 
@@ -262,11 +312,13 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--large", action="store_true", help="on a processor the fifth shape too")
     given = parser.parse_args()
-    cases = GPU if given.device == "cuda" else (*SMALL, *([LARGE] if given.large else []))
+    cases = GPU if given.device == "cuda" else (*SMALL, EYES, *([LARGE] if given.large else []))
     where = torch.cuda.get_device_name(0) if given.device == "cuda" else "processor"
     print(f"torch {torch.__version__}, {where}")
     off = 0
     for case in cases:
+        if case.pictures:
+            print(f"{case.name}: {case.pictures} pictures of a tile in every row")
         for work, planned, measured in compare(case, given.device):
             ratio = planned / measured.peak
             off += abs(ratio - 1) > TOLERANCE

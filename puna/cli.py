@@ -381,6 +381,10 @@ def plan(args: list[str]) -> int:
         """h100, h200, a100 or another name, a number of bytes such as 24GB, or this machine."""
         train: bool = False
         """Plan a training step instead of decoding."""
+        lora: int = 0
+        """Plan the training of adapters of this rank on frozen weights."""
+        tiles: int = 0
+        """Tiles of pictures in the rows together; a picture of 1024 x 768 pixels has 13."""
         stage: str = ""
         """Which stage of a run; the last trained one if not given."""
         json: bool = False
@@ -396,6 +400,8 @@ def plan(args: list[str]) -> int:
         batch=given.batch,
         device=given.device,
         train=given.train,
+        lora=given.lora,
+        tiles=given.tiles,
         stage=given.stage,
     )
     if given.json:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from puna.engine.local import PREFILL
 from puna.engine.step import LARGEST
+from puna.export.eyes import Looking, looking
 from puna.models.config import ModelConfig
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
@@ -80,6 +81,7 @@ class Generation:
     """Bytes of the engine: what stays, and the most that a step or a prompt adds for a while.
 
     `folded` is the second set of weights that small models decode with (`puna.engine.step`).
+    `tiles` are the pixels of pictures, `looking` what the vision encoder adds on its way.
     """
 
     weights: int
@@ -88,16 +90,19 @@ class Generation:
     table: int
     step: int
     prompt: int
+    tiles: int = 0
+    looking: int = 0
 
     @property
     def decoding(self) -> int:
         """The peak while tokens are decoded."""
-        return self.weights + self.folded + self.cache + self.table + self.step
+        return self.weights + self.folded + self.cache + self.table + self.step + self.tiles
 
     @property
     def reading(self) -> int:
         """The peak while a prompt that fills the context is read, its last block."""
-        return self.weights + self.cache + self.table + self.prompt
+        read = max(self.table + self.prompt, self.looking)
+        return self.weights + self.cache + read + self.tiles
 
 
 def generation(
@@ -106,21 +111,28 @@ def generation(
     context: int,
     precision: Precision = "bf16",
     processor: bool = False,
+    tiles: int = 0,
 ) -> Generation:
     """`rows` sequences of at most `context` tokens, decoded together by `puna.engine.local`.
 
-    `processor`: not on a GPU, where small fp32 models decode by a faster step.
+    `processor`: not on a GPU, where small fp32 models decode by a faster step; on a GPU pixels stay
+    in main memory. `tiles` of pictures stand in the prompts.
     """
     width = WIDTH[precision]
     cache = cache_bytes(config, rows, context, width)
     table = rope_bytes(config, context)
+    seen = Looking(0, 0, 0, 0, 0)
+    if config.vision is not None and tiles:
+        seen = looking(config.vision, config.hidden_size, tiles, width)
     return Generation(
         weight_bytes(config, precision),
         _folded(config) if processor and precision == "fp32" else 0,
         cache + sum(2 * width * s for s in _sizes(config, context)),
         table,
         _step(config, rows, context, width),
-        _prompt(config, rows, context, width),
+        _prompt(config, rows, context, width) + seen.features,
+        seen.tiles if processor else 0,
+        seen.passing,
     )
 
 
@@ -223,7 +235,8 @@ class Training:
 
     `saved` is what the backward pass needs of the forward pass, `casts` the weights' copies in the
     compute dtype that it keeps with them, `logits` the loss's log-probabilities, `passing` what
-    comes on top at the peak: most often the gradients of these two.
+    comes on top at the peak: most often the gradients of these two. `adapters` are the fp32 weights
+    of LoRA, `seen` what pictures take: pixels, features, and what the encoder keeps.
     """
 
     weights: int
@@ -233,6 +246,8 @@ class Training:
     casts: int
     logits: int
     passing: int
+    adapters: int = 0
+    seen: int = 0
 
     @property
     def total(self) -> int:
@@ -241,45 +256,76 @@ class Training:
 
 
 def training(
-    config: ModelConfig, rows: int, tokens: int, width: int, fused_norm: bool = False
+    config: ModelConfig,
+    rows: int,
+    tokens: int,
+    width: int,
+    fused_norm: bool = False,
+    tiles: int = 0,
 ) -> Training:
     """A step of AdamW on packed rows [B, T] in which each token is a target, as pretraining has it.
 
     Weights, gradients and both moments are fp32 (`puna.train.optim`); activations have `width`
     bytes. `fused_norm`: on a GPU the norm keeps its input alone, else its normalised values too.
+    `tiles` of pictures stand in the rows; without any a vision encoder has no gradients.
     """
-    many, parameters = rows * tokens, 4 * config.num_parameters()
-    saved = [many * _saved(config, i, tokens, width, fused_norm) for i in range(config.num_layers)]
+    many, vision = rows * tokens, config.vision
+    eyes = 0 if vision is None else vision.num_parameters(config.hidden_size)
+    learned = config.num_parameters() - (0 if tiles else eyes)
+    saved = [
+        many * layer_saved(config, i, tokens, width, fused_norm) for i in range(config.num_layers)
+    ]
     casts = [_cast(_layer_parameters(config, i), width) for i in range(config.num_layers)]
-    shared = _shared(config, rows, tokens, width)
+    seen = looked = eyes_casts = 0
+    if vision is not None and tiles:
+        found = looking(vision, config.hidden_size, tiles, width)
+        eyes_casts = _cast(eyes, width)
+        seen = found.features + found.saved + (0 if fused_norm else found.tiles)
+        looked = found.backward
+    shared = shared_bytes(config, rows, tokens, width) + seen + eyes_casts
     vocabulary = config.vocab_size * config.hidden_size
-    top = many * _norm(config.hidden_size, width, fused_norm) + _cast(vocabulary, width)
+    top = many * norm_bytes(config.hidden_size, width, fused_norm) + _cast(vocabulary, width)
     # Gradients of a tied matrix wait, as the head's part, for the embedding's.
     waiting = 4 * vocabulary if config.tie_embeddings else 0
     peaks = [shared + sum(saved) + sum(casts) + top + _head_backward(config, many, width)]
     for i in range(config.num_layers):
         below = shared + sum(saved[: i + 1]) + sum(casts[: i + 1])
         peaks.append(below + waiting + _layer_backward(config, i, many, width))
-    kept = shared + sum(saved) + many * _norm(config.hidden_size, width, fused_norm)
-    copies, logits = sum(casts) + _cast(vocabulary, width), 4 * many * config.vocab_size
-    passing = max(peaks) - kept - copies - logits
-    return Training(parameters, parameters, 2 * parameters, kept, copies, logits, passing)
+    peaks.append(shared + waiting + looked)
+    kept = shared - seen - eyes_casts + sum(saved)
+    kept += many * norm_bytes(config.hidden_size, width, fused_norm)
+    copies = sum(casts) + _cast(vocabulary, width) + eyes_casts
+    logits = 4 * many * config.vocab_size
+    return Training(
+        weights=4 * config.num_parameters(),
+        gradients=4 * learned,
+        optimizer=8 * learned,
+        saved=kept,
+        casts=copies,
+        logits=logits,
+        passing=max(peaks) - kept - seen - copies - logits,
+        seen=seen,
+    )
 
 
 def _cast(parameters: int, width: int) -> int:
     return parameters * width if width < 4 else 0
 
 
-def _norm(size: int, width: int, fused: bool) -> int:
-    """A norm keeps fp32 input, 1 / rms, the normalised values and what it gives, a token."""
-    normalised = 0 if fused and width == 4 else width * size
+def norm_bytes(size: int, width: int, fused: bool, frozen: bool = False) -> int:
+    """A norm keeps fp32 input, 1 / rms, the normalised values (unless its weight is frozen) and
+    what it gives, a token.
+    """
+    normalised = 0 if frozen or (fused and width == 4) else width * size
     return 4 + 4 * size + normalised + width * size
 
 
-def _saved(config: ModelConfig, layer: int, tokens: int, width: int, fused: bool) -> int:
+def layer_saved(
+    config: ModelConfig, layer: int, tokens: int, width: int, fused: bool, frozen: bool = False
+) -> int:
     """What a layer keeps of a token for its backward pass."""
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    total = 2 * _norm(config.hidden_size, width, fused)
+    total = 2 * norm_bytes(config.hidden_size, width, fused, frozen)
     total += width * (queries + 2 * keys)  # the product whose last part is v
     if not config.is_nope(layer):
         total += width * (queries + keys)
@@ -295,7 +341,7 @@ def _saved(config: ModelConfig, layer: int, tokens: int, width: int, fused: bool
     return total + scores + order + width * (config.hidden_size + 8 * config.expert_size)
 
 
-def _shared(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
+def shared_bytes(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
     """Ids, positions, documents, targets, rotations, temperatures, and one or two masks."""
     rotation = config.head_dim * (4 if config.family == "llama4" else 2 * width)
     chunk = config.attention_chunk
@@ -330,8 +376,14 @@ def _layer_backward(config: ModelConfig, layer: int, many: int, width: int) -> i
     return max(found)
 
 
+def layer_flow(config: ModelConfig, layer: int, many: int, width: int) -> int:
+    """The gradients of activations alone in a layer's feed-forward, at their most."""
+    inner = config.expert_size if config.is_moe(layer) else config.intermediate_size
+    return 2 * width * many * (config.hidden_size + inner)
+
+
 def _layer_parameters(config: ModelConfig, layer: int) -> int:
-    one = replace(config, num_layers=1, moe_every=1, tie_embeddings=True)
+    one = replace(config, num_layers=1, moe_every=1, tie_embeddings=True, vision=None)
     if not config.is_moe(layer):
         one = replace(one, num_experts=0)
     outside = config.hidden_size * (config.vocab_size + 1)

@@ -13,6 +13,7 @@ from typing import Any
 from puna.core.errors import UserError, nearest
 from puna.core.runs import find_model
 from puna.export.device import RESERVED, Device, find_device
+from puna.export.lora import lora_training
 from puna.export.memory import (
     WIDTH,
     Precision,
@@ -22,13 +23,14 @@ from puna.export.memory import (
     training,
     weight_bytes,
 )
-from puna.export.published import Published, published
+from puna.export.published import Published, published, recognise
 from puna.models.config import ModelConfig
 from puna.models.hf import read_config
 from puna.models.presets import preset, preset_names
 
 _CONTEXT = 8192  # what is planned where nobody says
 _MOST_ROWS = 1 << 20
+_MOST_RANK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Plan:
 
     `reading` is the peak while the engine reads a prompt that fills the context, in blocks, and
     `longest_prompt` what fits so; both are 0 in training. `longest_context` and `most_rows` are 0
-    where nothing fits. `naive_cache` is the cache's size if local layers kept every token.
+    where nothing fits. `naive_cache` is the cache's size if local layers kept every token. `lora`
+    is the rank of adapters that learn instead of all weights, `tiles` are those of the rows'
+    pictures. `facts` are about the model named `like`, whose shape it is.
     """
 
     model: str
@@ -63,6 +67,9 @@ class Plan:
     longest_prompt: int
     most_rows: int
     devices_for_weights: int
+    lora: int
+    tiles: int
+    like: str
     facts: Published | None
 
     @property
@@ -89,16 +96,26 @@ class Plan:
         if config.num_experts:
             counts += f", {config.active_parameters():,} of them for a token"
         task = "training on micro-batches of" if self.train else "decoding"
+        if self.lora:
+            task = f"training adapters of rank {self.lora} on micro-batches of"
         rows = f"{self.rows:,} row{'s' * (self.rows > 1)}"
-        lines = [f"{self.model}: {counts}", f"{task} {rows} of {self.context:,} tokens", ""]
+        shown = f", {self.tiles:,} tiles of pictures in them" if self.tiles else ""
+        lines = [f"{self.model}: {counts}", f"{task} {rows} of {self.context:,} tokens{shown}", ""]
         width = max(len(p.name) for p in self.parts) + 2
         lines += [f"  {p.name:<{width}}{_gb(p.bytes):>12}  {p.how}" for p in self.parts]
         lines += [f"  {'total':<{width}}{_gb(self.total):>12}", "", *self._verdict()]
-        facts = self.facts.lines() if self.facts else []
-        if self.facts and self.facts.vision_parameters:
+        return "\n".join([*lines, *self._published()])
+
+    def _published(self) -> list[str]:
+        if self.facts is None:
+            return []
+        lines = [""]
+        if self.model != self.like:
+            lines.append(f"the shape is that of {self.like}, of which is published:")
+        if self.facts.vision_parameters and self.config.vision is None:
             vision = _gb(self.facts.vision_parameters * 2)
-            facts.insert(0, f"the text model alone: its vision part takes {vision} more in bf16")
-        return "\n".join([*lines, *([""] if facts else []), *facts])
+            lines.append(f"the text model alone: its vision part takes {vision} more in bf16")
+        return [*lines, *self.facts.lines(self.config.max_positions)]
 
     def _verdict(self) -> list[str]:
         device = self.device
@@ -133,6 +150,8 @@ def plan(
     batch: int = 1,
     device: str | int = "here",
     train: bool = False,
+    lora: int = 0,
+    tiles: int = 0,
     stage: str = "",
 ) -> Plan:
     """What `model` takes: a preset's name, a config.json, a model's directory, a run or its stage.
@@ -140,6 +159,8 @@ def plan(
     `precision` is fp32, bf16, int8 or int4; training keeps fp32 weights and computes in fp32 or
     bf16. `context` tokens a row (8,192 if not given, or what the model takes), `batch` rows: those
     decoded together, or of a training micro-batch. `device` is a name (h100), bytes or "here".
+    `lora` plans the training of adapters of that rank on frozen weights in `precision`; `tiles` of
+    pictures stand in the rows, a picture of 1024 x 768 pixels having 13.
     Raises UserError for an unknown name and for numbers that make no sense.
 
     >>> import puna
@@ -148,26 +169,35 @@ def plan(
     (True, 16060522496, 52410)
     >>> puna.plan("llama3-8b", device="24GB", train=True).fits
     False
+    >>> puna.plan("llama3-8b", device="24GB", context=512, lora=16).fits
+    True
     """
     config, name = _shape(str(model), stage)
+    if lora != 0:
+        _within("lora", lora, _MOST_RANK, "an adapter's rank is")
+        train = True
     given = _precision(precision, train)
     if context is None:
         context = min(_CONTEXT, config.max_positions)
     _within("context", context, config.max_positions, f"{name} takes")
     _within("batch", batch, _MOST_ROWS, "a plan has")
+    if tiles != 0:
+        _tiles(config, tiles, batch * context, name)
     place = find_device(str(device))
 
     def parts(rows: int, tokens: int) -> tuple[Part, ...]:
-        make = _training_parts if train else _generation_parts
-        return make(config, rows, tokens, given, place)
+        if train:
+            return _training_parts(config, rows, tokens, given, place, lora, tiles)
+        return _generation_parts(config, rows, tokens, given, place, tiles)
 
     def reading(tokens: int) -> int:
-        return generation(config, batch, tokens, given, place.processor).reading
+        return generation(config, batch, tokens, given, place.processor, tiles).reading
 
     def fits(rows: int, tokens: int) -> bool:
         return sum(p.bytes for p in parts(rows, tokens)) <= place.usable
 
-    weights = weight_bytes(config, "fp32" if train else given)
+    weights = weight_bytes(config, "fp32" if train and not lora else given)
+    like = name if model in preset_names() else recognise(config)
     return Plan(
         model=name,
         config=config,
@@ -185,14 +215,17 @@ def plan(
         else _most(lambda n: reading(n) <= place.usable, config.max_positions),
         most_rows=_most(lambda n: fits(n, context), _MOST_ROWS),
         devices_for_weights=-(-weights // max(1, place.usable)),
-        facts=published(name) if model in preset_names() else None,
+        lora=lora,
+        tiles=tiles,
+        like=like,
+        facts=published(like),
     )
 
 
 def _generation_parts(
-    config: ModelConfig, rows: int, tokens: int, precision: Precision, device: Device
+    config: ModelConfig, rows: int, tokens: int, precision: Precision, device: Device, tiles: int
 ) -> tuple[Part, ...]:
-    found = generation(config, rows, tokens, precision, device.processor)
+    found = generation(config, rows, tokens, precision, device.processor, tiles)
     width = WIDTH[precision]
     bounded = cache_bytes(config, rows, tokens, width)
     naive = naive_cache_bytes(config, rows, tokens, width)
@@ -207,31 +240,58 @@ def _generation_parts(
         "int8": "feed-forward int8, a scale a row; the rest bf16",
         "int4": "feed-forward int4, a scale for 128; the rest bf16",
     }.get(precision, precision)
+    eyes = _eyes(config) * width
     parts = [
-        Part("weights", found.weights, held),
+        Part("weights", found.weights - eyes, held),
+        Part(
+            "vision encoder",
+            eyes,
+            f"its weights and projection, {'fp32' if width == 4 else 'bf16'}",
+        ),
         Part("folded weights", found.folded, "small fp32 models decode with a second set"),
         Part("cache", found.cache, cache),
         Part("rotations", found.table, "a table of positions in use"),
+        Part("pictures", found.tiles, "pixels of the tiles, bf16, kept for the next time"),
         Part("one step", found.step, "a layer and its masks, or the sampler's probabilities"),
     ]
     return tuple(p for p in parts if p.bytes)
 
 
 def _training_parts(
-    config: ModelConfig, rows: int, tokens: int, precision: Precision, device: Device
+    config: ModelConfig,
+    rows: int,
+    tokens: int,
+    precision: Precision,
+    device: Device,
+    lora: int,
+    tiles: int,
 ) -> tuple[Part, ...]:
-    width = WIDTH[precision]
-    found = training(config, rows, tokens, width, fused_norm=not device.processor)
+    width, fused = WIDTH[precision], not device.processor
+    if lora:
+        found = lora_training(config, rows, tokens, width, lora, fused, tiles)
+        kept, eyes, learned = f"frozen, {precision}", _eyes(config) * width, "of the adapters, fp32"
+    else:
+        found = training(config, rows, tokens, width, fused, tiles)
+        kept, eyes, learned = "fp32", _eyes(config) * 4, "fp32"
+    blind = "" if tiles or lora or not eyes else "; nothing else without pictures"
     parts = [
-        Part("weights", found.weights, "fp32"),
-        Part("gradients", found.gradients, "fp32"),
+        Part("weights", found.weights - eyes, kept),
+        Part("vision encoder", eyes, f"its weights and projection, {kept}{blind}"),
+        Part("adapters", found.adapters, f"rank {lora}, every projection, fp32"),
+        Part("gradients", found.gradients, learned),
         Part("optimiser", found.optimizer, "AdamW: two moments, fp32"),
         Part("activations", found.saved, f"what the backward pass needs, {precision}"),
+        Part("pictures", found.seen, "pixels, features, and what the encoder's backward needs"),
         Part("cast weights", found.casts, f"copies in {precision}, kept with them"),
         Part("logits", found.logits, "log-probabilities of the loss, fp32"),
         Part("passing", found.passing, "gradients on their way at the peak"),
     ]
     return tuple(p for p in parts if p.bytes)
+
+
+def _eyes(config: ModelConfig) -> int:
+    """Parameters of the vision encoder."""
+    return 0 if config.vision is None else config.vision.num_parameters(config.hidden_size)
 
 
 def _most(fits: Callable[[int], bool], limit: int) -> int:
@@ -253,13 +313,16 @@ def _shape(model: str, stage: str) -> tuple[ModelConfig, str]:
     if not path.exists():
         if "/" in model or path.suffix:
             raise UserError(f"nothing at {model}", "name a preset, a config.json or a directory")
+        known = published(model)
+        if known is not None and known.unreleased:
+            raise UserError(f"{model}: {known.unreleased}", "plan llama4-scout or llama4-maverick")
         raise UserError(f"no model '{model}'", nearest(model, preset_names()))
     if path.is_file():
         file, name = path, path.stem if path.name != "config.json" else path.resolve().parent.name
     else:
         directory, name = find_model(path, stage)
         file = directory / "config.json"
-    return read_config(file, text_only=True), name
+    return read_config(file), name
 
 
 def _precision(given: str, train: bool) -> Precision:
@@ -269,6 +332,16 @@ def _precision(given: str, train: bool) -> Precision:
         hint = "give bf16 or fp32" if train else nearest(given, allowed)
         raise UserError(f"{what} {given!r}" + ("" if given in WIDTH else " is unknown"), hint)
     return given  # type: ignore[return-value]
+
+
+def _tiles(config: ModelConfig, tiles: int, places: int, name: str) -> None:
+    """Raises UserError where so many tiles cannot stand in rows of `places` tokens."""
+    if config.vision is None:
+        fix = "plan the directory of a model with a vision_config"
+        raise UserError(f"tiles is {tiles!r:.40}, and {name} reads no images", fix)
+    each = config.vision.tiling.tokens
+    most = places // each
+    _within("tiles", tiles, most, f"rows of {places:,} tokens, {each} a tile, hold")
 
 
 def _within(name: str, value: object, most: int, who: str) -> None:

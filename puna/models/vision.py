@@ -21,7 +21,7 @@ from puna.models.vision_config import VisionConfig
 from puna.text.images import tiles_of
 
 _ROPE_THETA = 10_000.0  # fixed: no published checkpoint has another
-_TILES_AT_ONCE = 64  # of Scout's size they take 4 GB on their way through a layer
+TILES_AT_ONCE = 64  # of Scout's size they take 4 GB on their way through a layer
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class VisionEncoder(nn.Module):
         spots = sorted(spots, key=lambda spot: spot[1][0])
         parts = {part: tiles_of(tiling, part) for part, _ in spots}
         tiles = torch.cat(list(parts.values())).to(device, dtype)
-        features = torch.cat([self(some) for some in torch.split(tiles, _TILES_AT_ONCE)])
+        features = torch.cat([self(some) for some in torch.split(tiles, TILES_AT_ONCE)])
         pieces = torch.split(features, [len(t) * tiling.tokens for t in parts.values()])
         found = dict(zip(parts, pieces, strict=True))
         where = torch.zeros(shape, dtype=torch.bool)

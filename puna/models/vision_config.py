@@ -1,4 +1,4 @@
-"""The shape of a vision encoder: `VisionConfig().num_parameters(5120)` -> Scout's 871,932,616."""
+"""The shape of a vision encoder: `VisionConfig().num_parameters(5120)` -> Scout's 871,932,416."""
 
 from __future__ import annotations
 

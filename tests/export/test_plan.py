@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,25 +14,70 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import puna
-from benchmarks.plan import SMALL, TOLERANCE, Case, compare
+from benchmarks.plan import EYES, RANK, SMALL, TOLERANCE, Case, ProcessorMeter, compare
 from puna import cli
 from puna.core.errors import UserError
 from puna.engine.cache import KVCache
 from puna.export.device import RESERVED, find_device
+from puna.export.eyes import looking
+from puna.export.lora import adapter_parameters, lora_training
 from puna.export.memory import cache_bytes, naive_cache_bytes, rope_bytes, training, weight_bytes
-from puna.export.published import _tables, published
+from puna.export.published import _shapes, published, published_names, recognise
+from puna.models import lora
 from puna.models.config import ModelConfig
+from puna.models.hf import load, save
 from puna.models.hf_config import config_to_hf
+from puna.models.hf_vision import vision_to_hf
 from puna.models.presets import build, preset, preset_names
 from puna.models.rope import Rope
+from puna.models.vision import TILES_AT_ONCE, VisionEncoder
+from puna.models.vision_config import VisionConfig
 
 SCOUT = preset("llama4-scout")
 
 
-@pytest.mark.parametrize("case", SMALL, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*SMALL, EYES], ids=lambda c: c.name)
 def test_plans_are_within_three_per_cent_of_what_torch_allocates(case: Case) -> None:
     for work, planned, measured in compare(case, "cpu"):
         assert planned == pytest.approx(measured.peak, rel=TOLERANCE), (work, measured)
+
+
+def test_without_pictures_or_adapters_these_plans_would_be_far_off() -> None:
+    rows = EYES.training
+    seeing = training(EYES.config, *rows, 2, tiles=24)
+    blind = training(EYES.config, *rows, 2)
+    assert seeing.total > 1.1 * blind.total
+    assert lora_training(EYES.config, *rows, 2, RANK).total < 0.5 * blind.total
+    eyes = EYES.config.vision
+    assert eyes is not None
+    weights = eyes.num_parameters(EYES.config.hidden_size)
+    assert seeing.gradients - blind.gradients == 4 * weights  # text alone teaches no eyes
+
+
+@pytest.mark.parametrize("tiles", [5, TILES_AT_ONCE + 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_encoder_takes_what_is_planned_for_it(tiles: int, dtype: torch.dtype) -> None:
+    shape, hidden = VisionConfig(128, 2, 8, tile_size=112, adapter_size=64, patch_id=3), 256
+    watch = ProcessorMeter()
+    eyes, _ = watch.peak(lambda: VisionEncoder(shape, hidden).to(dtype))
+    eyes.initialise(torch.Generator().manual_seed(0))
+    eyes.turns(torch.device("cpu"))
+    held = watch.live
+    pixels = torch.zeros(tiles, 3, 112, 112, dtype=torch.bfloat16)
+
+    def look() -> torch.Tensor:  # as `VisionEncoder.look` does it
+        given = torch.cat([pixels]).to(dtype)
+        return torch.cat([torch.cat([eyes(part) for part in given.split(TILES_AT_ONCE)])])
+
+    planned = looking(shape, hidden, tiles, dtype.itemsize)
+    with torch.no_grad():
+        _, peak = watch.peak(look)
+    assert planned.passing == pytest.approx(peak - held, rel=TOLERANCE)
+    assert watch.live - held == planned.features
+    held = watch.live
+    _seen, _ = watch.peak(look)
+    kept = planned.saved + planned.features
+    assert watch.live - held == pytest.approx(kept, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -40,6 +87,29 @@ def test_plain_weights_are_those_of_the_model(name: str, precision: str) -> None
     model = build(preset(name), device="meta", dtype=dtype)
     held = sum(p.numel() * p.element_size() for p in model.parameters())
     assert weight_bytes(preset(name), precision) == held
+
+
+@pytest.mark.parametrize("config", [preset("nano"), preset("nano-vision", moe_every=1),
+                                    preset("llama3-1b", num_layers=2, vocab_size=8, bos_id=None,
+                                           eos_ids=(), pad_id=None)])  # fmt: skip
+def test_adapters_are_as_many_as_lora_attaches(config: ModelConfig) -> None:
+    model = build(config)
+    lora.attach(model, lora.LoraConfig(rank=3), seed=0)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert adapter_parameters(config, 3) == learned > 0
+
+
+def test_lora_on_eight_billion_fits_24_gb_and_all_of_it_does_not() -> None:
+    found = puna.plan("llama3-8b", context=512, device="24GB", lora=16)
+    assert found.fits
+    assert found.train
+    parts = {p.name: p.bytes for p in found.parts}
+    assert parts["weights"] == 2 * 8_030_261_248
+    assert parts["adapters"] == parts["gradients"] == parts["optimiser"] // 2 == 4 * 41_943_040
+    assert not puna.plan("llama3-8b", context=512, device="24GB", train=True).fits
+    wide = puna.plan("llama3-8b", context=512, device="24GB", lora=16, precision="fp32")
+    assert {p.name: p.bytes for p in wide.parts}["weights"] == 4 * 8_030_261_248
+    assert not wide.fits
 
 
 def test_quantised_scout_is_what_its_makers_release() -> None:
@@ -155,8 +225,37 @@ def test_a_config_a_directory_a_stage_and_a_preset_plan_alike(tmp_path: Path) ->
     for path in (file, file.parent, tmp_path / "run" / "sft", tmp_path / "run"):
         found = puna.plan(path, device="h200")
         assert (found.parts, found.longest_context) == (wanted.parts, wanted.longest_context)
-        assert found.facts is None
+        assert (found.like, found.facts) == ("llama4-scout", wanted.facts)
     assert puna.plan(tmp_path / "run", stage="sft", device="h200").parts == wanted.parts
+
+
+def test_a_model_with_eyes_is_planned_with_them(tmp_path: Path) -> None:
+    text = write_config(tmp_path / "text", SCOUT).parent
+    both = tmp_path / "both"
+    both.mkdir()
+    data = vision_to_hf(VisionConfig(), config_to_hf(SCOUT, torch.bfloat16), both)
+    (both / "config.json").write_text(json.dumps(data))
+    plain, seeing = (puna.plan(d, device="h200", precision="int4") for d in (text, both))
+    eyes = 2 * 871_932_416
+    assert {p.name: p.bytes for p in seeing.parts}["vision encoder"] == eyes
+    assert seeing.total - plain.total == eyes
+    shown = puna.plan(both, device="h200", precision="int4", tiles=13)
+    assert shown.total == seeing.total  # on a GPU: pixels stay in main memory
+    assert shown.reading > seeing.reading + 13 * 144 * 5120 * 2 - 1
+    assert "its vision part takes" in plain.text()
+    assert "its vision part takes" not in seeing.text()
+    assert "shape is that of llama4-scout, of which is published:" in seeing.text()
+    with pytest.raises(UserError, match=r"tiles is 57; rows of 8,192 tokens, 144 a tile, hold 1"):
+        puna.plan(both, tiles=57)
+
+
+def test_a_directory_with_eyes_plans_what_loading_it_takes(tmp_path: Path) -> None:
+    model = build(preset("nano-vision"))
+    save(model, tmp_path / "model")
+    held = sum(p.numel() * 4 for p in load(tmp_path / "model")[0].parameters())
+    parts = {p.name: p.bytes for p in puna.plan(tmp_path / "model", precision="fp32").parts}
+    assert parts["weights"] + parts["vision encoder"] == held
+    assert parts["vision encoder"] == sum(p.numel() * 4 for p in model.vision.parameters())
 
 
 def test_the_verb_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +283,10 @@ def test_the_verb_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> 
         (["nano", "--context", "many"], "puna plan:"),
         (["nano", "--batch", "-1"], "batch is -1; a plan has 1 to 1,048,576"),
         (["nano", "--batch", str(10**30)], "batch is 1000"),
+        (["nano", "--lora", "-1"], "lora is -1; an adapter's rank is 1 to 65,536"),
+        (["nano", "--tiles", "1"], "tiles is 1, and nano reads no images"),
+        (["nano-vision", "--tiles", "-1"], "tiles is -1; rows of 1,024 tokens, 16 a tile, hold 1"),
+        (["llama4-behemoth"], "neither layers nor widths nor weights are public"),
         (["nano", "--device", "h1000"], "no device 'h1000'; did you mean 'h100'?"),
         (["nano", "--device", "12"], "device of 12: not a size of memory"),
         (["nano", "--device", "1e99GB"], "device of 1e99GB: not a size of memory"),
@@ -263,18 +366,55 @@ def test_here_is_this_machine() -> None:
     assert found.processor != torch.cuda.is_available()
 
 
-def test_facts_belong_to_presets_and_have_a_source_each() -> None:
-    names = [name for name in _tables() if not name.startswith("_")]
-    assert set(names) <= set(preset_names())
-    assert {n for n in preset_names() if n.startswith("llama")} <= set(names)
-    for name in names:
+def test_every_fact_has_a_source_and_a_date() -> None:
+    assert {n for n in preset_names() if n.startswith("llama")} <= set(published_names())
+    dated = re.compile(r"(card|blog|config|report|memory)\b.*\b20\d\d-\d\d")
+    for name in published_names():
         facts = published(name)
         assert facts is not None
-        assert "Llama" in facts.licence
-        assert all(each["source"] for each in (*facts.results, *facts.offers))
-        assert all(0 < offer["context"] <= preset(name).max_positions for offer in facts.offers)
-        if facts.accepted_context:
-            assert facts.accepted_context == preset(name).max_positions > facts.trained_context
-            assert facts.context_source
+        assert "Llama" in facts.licence or facts.unreleased
+        sources = [each["source"] for each in (*facts.results, *facts.offers, *facts.notes)]
+        sources += [facts.context_source] if facts.accepted_context else []
+        assert all(dated.search(source) for source in sources), name
+        assert facts.accepted_context >= facts.trained_context
+        if name in preset_names():
+            most = preset(name).max_positions
+            assert facts.accepted_context == most
+            assert all(0 < offer["context"] <= most for offer in facts.offers)
     assert published("nano") is None
     assert published("_licences") is None
+
+
+def test_shapes_are_recognised_and_others_are_not() -> None:
+    """By sizes: ids, contexts and eyes may differ, a layer, an expert or a rotation may not."""
+    for name, shape in _shapes().items():
+        assert recognise(shape) == name
+        base = replace(shape, max_positions=4096, bos_id=None, eos_ids=(), pad_id=None)
+        assert recognise(base) == name
+        assert recognise(replace(shape, num_layers=shape.num_layers - 1)) == ""
+    assert recognise(replace(SCOUT, vision=VisionConfig(), rope_scaling=None)) == "llama4-scout"
+    assert recognise(replace(SCOUT, num_experts=8)) == ""
+    assert recognise(replace(SCOUT, attention_chunk=None)) == ""
+    large = preset("llama3-8b")
+    assert recognise(replace(large, rope_scaling=None)) == "llama3.0-8b"
+    stretched = replace(large, rope_scaling=preset("llama3-1b").rope_scaling)
+    assert recognise(stretched) == ""
+    assert recognise(preset("nano")) == ""
+
+
+def test_guard_4_is_scout_without_experts() -> None:
+    shape = replace(_shapes()["llama-guard-4"], vision=VisionConfig())
+    assert shape.num_parameters() == 12_001_097_216
+
+
+def test_what_is_published_says_who_disagrees_and_how_sure_it_is() -> None:
+    scout, takes = published("llama4-scout"), 262_144
+    assert scout is not None
+    said = "\n".join(scout.lines(takes))
+    assert "Amazon Bedrock 3,500,000, but a catalogue says 10M (report" in said
+    assert "the config at hand takes 262,144" in said
+    assert "(memory, independent, about" in said
+    assert "the config at hand" not in "\n".join(scout.lines(10_485_760))
+    small = published("llama3.0-8b")
+    assert small is not None
+    assert small.lines()[0].startswith("8,192 tokens are accepted")
