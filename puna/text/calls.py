@@ -78,6 +78,8 @@ def parse_calls(text: str, names: Collection[str] | None = None) -> tuple[str, l
         inner = marked[marked.lastindex or 1]
         for piece, whole in ((text[at : marked.start()], ""), (inner, marked[0])):
             said, found = final_calls(piece, names)
+            if found and whole and not whole.startswith("<|"):  # a line break is before Qwen's
+                prose[-1] = prose[-1].rstrip()
             prose.append(said if found or not whole else whole)
             calls += found
         at = marked.end()

@@ -111,7 +111,6 @@ def parse_assistant(
         elif bare and names:
             prose, calls = parse_calls(text, names)
         if kind == "text" and form.gap:  # line breaks that the format puts around what is said
-            prose = prose.rstrip("\n") if calls else prose
             prose = prose.removesuffix("\n") if called else prose
             prose = prose.lstrip("\n") if at and runs[at - 1][0] == "think" else prose
         if at == 0 and form.space:
