@@ -9,6 +9,8 @@
 | llama4 | system turn and first user turn with tools trimmed | one text with them | bare JSON |
 | llama4-meta | as given | a new piece | bare JSON, turn ends with eom |
 
+Those of Qwen and of Mistral are in `chatml` and `mistral`.
+
 llama3.1 and llama4 are the templates published with the Hugging Face checkpoints, llama4-meta is
 how Meta's own code encodes (llama-models 0.3.0); it leaves the listing of tools to its caller, so
 that is llama4's. A published template drops what is said beside a call (3.1), and so do these;

@@ -47,10 +47,11 @@ def render(
     """Ids of a conversation, `render(a + b) == render(a) + render(b, first=False)`.
 
     With a Llama format `a` has to hold what the beginning is made of: the system message, and with
-    tools the first user message. Ids are those of transformers' `apply_chat_template`, save that
-    text never becomes a special token, and that a call's arguments keep their spelling. What was
-    sampled stays as it was in a conversation that goes on; rendered anew its white space is
-    trimmed, where the format trims.
+    tools the first user message; with Mistral's the last question (`Format.goes_on`); with Qwen 3's
+    no answer that a question follows. Ids are those of transformers' `apply_chat_template`, save
+    that text never becomes an added token, that a call's arguments keep their spelling, and that
+    ChatML has no line break in the end. What was sampled stays as it was in a conversation that
+    goes on; rendered anew its white space is trimmed, where the format trims.
 
     `tools` are OpenAI function dictionaries. `open_turn` ends with an assistant header to sample
     after. `first=False` renders a continuation: no begin_of_text, system block or tools. The mask

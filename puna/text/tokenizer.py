@@ -317,6 +317,9 @@ def _format(directory: Path, family: Format) -> tuple[Format, str]:
         if name not in FORMATS:
             raise UserError(f"{path}: no chat format {name!r}", nearest(name, FORMATS))
         form = replace(FORMATS[name], date=str(settings.get("date", TODAY)))
+        if (form.gap, form.moves) != (family.gap, family.moves) and form.answer is not None:
+            what = f"{path}: chat format {name!r}, of whose tokens the vocabulary lacks some"
+            raise UserError(what, f"name {family.name!r} or none")
         form = replace(form, bare_calls=family.bare_calls) if form.gap else form
     elif template and family is not NONE and not fits(family, template):
         what = f"the chat template in {directory} is not that of {family.name}"

@@ -212,6 +212,27 @@ def test_no_token_of_the_vocabulary_can_be_spelt(family: str) -> None:
         assert peer.encode(token, add_special_tokens=False).ids == [tokenizer._ids[token]]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_continuation_goes_on_where_the_beginning_ended(family: str) -> None:
+    """As preferences have it, and an episode: prompt and answer, and answers to calls."""
+    tokenizer = family_like(family)
+    chat = [system("s"), user("2+3="), Message("assistant", (CALL,)), result("call00000", "5")]
+    whole = [*chat, says("5")]
+    # Qwen 3's template takes the empty thought of an answer away where another follows.
+    for cut in (2, 4) if family == "qwen3" else (2, 3, 4):
+        tail = render(tokenizer, whole[cut:], first=False)
+        assert (
+            render(tokenizer, whole, tools=[ADD])
+            == render(tokenizer, whole[:cut], tools=[ADD]) + tail
+        )
+    more = [user("and?")]
+    joined = render(tokenizer, chat, tools=[ADD]) + render(tokenizer, more, first=False)
+    moves = joined != render(tokenizer, [*chat, *more], tools=[ADD])
+    assert moves == (family in MISTRALS) == (not tokenizer.format.goes_on(chat, [ADD], more))
+    assert tokenizer.format.goes_on(chat, [ADD], whole[4:])
+    assert tokenizer.format.goes_on(chat[1:], [], more)
+
+
 def sampled(tokenizer: Tokenizer, message: Message) -> list[int]:
     rendered = render(tokenizer, [user("a"), message])
     return [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
@@ -366,7 +387,8 @@ def test_a_template_chooses_within_the_family_and_is_kept(
             assert (
                 transformers.AutoTokenizer.from_pretrained(source).chat_template == TEMPLATES[name]
             )
-        tokenizer.format = CHATML if name == "qwen3" else QWEN3
+        others = {"qwen3": CHATML, "mistral": NEMO, "mistral-nemo": MISTRAL}
+        tokenizer.format = others.get(name, QWEN3)
         tokenizer.save(source)
         assert Tokenizer.load(source).format.name == tokenizer.format.name
         kept = transformers.AutoTokenizer.from_pretrained(source).chat_template
@@ -415,6 +437,12 @@ def test_a_template_of_another_family_is_refused(
         Tokenizer.load(saved(tmp_path, family, template))
     named = saved(tmp_path, family, template, chat_format=family)
     assert Tokenizer.load(named).format.name == family
+    for other in ("chatml", "mistral"):
+        if other != family and not (family == "qwen3" and other == "chatml"):
+            with pytest.raises(
+                UserError, match=f"tokens the vocabulary lacks some; name '{family}'"
+            ):
+                Tokenizer.load(saved(tmp_path, family, template, chat_format=other))
 
 
 def test_a_vocabulary_of_no_family_reads_text_and_is_refused_for_chats(tmp_path: Path) -> None:
