@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file
 from tiny_run import REPOSITORY, Done, puna
 
+from puna.core.messages import Message
 from puna.models.hf import load
+from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -65,7 +68,98 @@ def post_train(where: Path, **changes: Any) -> Done:
     return puna("run", recipe, "--dir", where / "run", *flags, cwd=str(where))
 
 
+# The tokenizers that families have of their own: (added tokens, how a chat begins in a template).
+OWN = {
+    "qwen3": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>",
+              "<think>", "</think>"],
+    "qwen2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"],
+    "mistral": ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]",
+                "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"],
+}  # fmt: skip
+# Each in the few words that its published template has for a question.
+_CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+TEMPLATES = {
+    "qwen3": _CHATML + "{{ '<think>\n\n</think>\n\n' if enable_thinking is false }}",
+    "qwen2": _CHATML,
+    "mistral": "{{ bos_token }}{% for m in messages %}{{ '[INST]' + m.content + '[/INST]' }}"
+    "{% endfor %}",
+}
+
+
+def own_tokenizer(directory: Path, family: str) -> None:
+    """What transformers saves of a byte-level tokenizer with the family's tokens and template."""
+    hf = tokenizers.Tokenizer(tokenizers.models.BPE())
+    hf.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    hf.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280, initial_alphabet=alphabet, show_progress=False
+    )
+    hf.train_from_iterator(["one and one is two\n\n"], trainer)
+    loose = [t for t in OWN[family] if t.startswith(("<t", "</t"))]
+    hf.add_special_tokens([t for t in OWN[family] if t not in loose])
+    hf.add_tokens([tokenizers.AddedToken(t, special=False) for t in loose])
+    ends = {"bos_token": "<s>", "eos_token": "</s>"}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=hf,
+        chat_template=TEMPLATES[family],
+        **(ends if family == "mistral" else {"eos_token": "<|im_end|>"}),
+    ).save_pretrained(directory)
+
+
 SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in ("llama", "qwen2", "mistral")]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("qwen2", "chatml"), ("mistral", "mistral-nemo"),
+     pytest.param("qwen3", "qwen3", marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_a_checkpoint_with_its_own_tokenizer_keeps_its_chat_format(
+    tmp_path: Path, family: str, name: str
+) -> None:
+    """Trained and scored in its own format, and saved so that transformers writes the same."""
+    source = checkpoint(tmp_path / "model", family)
+    own_tokenizer(source, family)
+    given = Tokenizer.load(source)
+    assert given.format.name == name
+    done = post_train(tmp_path)
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "run" / "eval" / "stage.json").read_text())
+    assert [s["stage"] for s in record["result"]["scores"]] == ["init", "sft", "rl"]
+    trained = tmp_path / "run" / "rl" / "model"
+    peer = transformers.AutoTokenizer.from_pretrained(trained)
+    assert peer.chat_template == TEMPLATES[family]
+    text = "2+2= <tool_call>[INST]</s>"
+    asked = [{"role": "user", "content": "2+2="}]
+    ours = render(Tokenizer.load(trained), [Message.user("2+2=")], open_turn=True).ids
+    assert ours == peer.apply_chat_template(
+        asked, add_generation_prompt=True, enable_thinking=False, return_dict=False
+    )
+    guarded = render(Tokenizer.load(trained), [Message.user(text)], open_turn=True).ids
+    added = {given._ids[t] for t in OWN[family]}
+    assert [i for i in guarded if i in added] == [i for i in ours if i in added]
+    # Every prompt that was answered in RL had this format.
+    opening = ours[: ours.index(given.encode("2")[0])]
+    lines = [
+        x for p in (tmp_path / "run" / "rl").glob("*.jsonl") for x in p.read_text().split("\n")
+    ]
+    played = [b["ids"] for x in lines if '"branches"' in x
+              for side in json.loads(x)["branches"].values() for b in side]  # fmt: skip
+    assert played
+    assert all(ids[: len(opening)] == opening for ids in played)
+
+
+def test_a_checkpoint_whose_vocabulary_has_no_chat_format_is_one_line(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", "mistral")
+    own_tokenizer(source, "mistral")
+    text = (source / "tokenizer.json").read_text()
+    (source / "tokenizer.json").write_text(text.replace("[INST]", "[ISNT]"))
+    told = "the tokenizer in model has no turn tokens of a known chat format; take one of"
+    assert told in post_train(tmp_path).error
 
 
 @pytest.mark.parametrize("family", ["llama4", "qwen3", *SLOW])

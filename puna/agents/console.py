@@ -48,10 +48,11 @@ class Chat:
         if label not in self.models:
             machine = home_of(directory).machine  # answers as the run's own scores had them
             set_threads(machine.threads)
+            tokenizer = Tokenizer.load(directory).require_chat(directory)
             model, _ = hf.load(directory)
             model.compute_dtype = getattr(torch, machine.dtype)
             model.to(machine.device)
-            self.models[label] = Engine(model, Tokenizer.load(directory), 0)
+            self.models[label] = Engine(model, tokenizer, 0)
         return label
 
     def reset(self) -> None:

@@ -100,7 +100,7 @@ class Model:
         """
         tokenizer = self.engine.tokenizer
         if isinstance(prompt, str):
-            ids = [tokenizer.special("begin_of_text"), *tokenizer.encode(prompt)]
+            ids = [*tokenizer.opening, *tokenizer.encode(prompt)]
         else:
             ids = list(prompt)
         done = self._draw(ids, _params(max_tokens, temperature), seed)

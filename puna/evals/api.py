@@ -128,7 +128,7 @@ def _local(
     model, _ = hf.load(directory)
     facts["weights"] = weights_hash(directory)
     where = _place(root, label, env.name, facts)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = Tokenizer.load(directory).require_chat(directory)
     sampler, meet = local_policy(place_on(model, machine), tokenizer, facts["seed"])
     with locked(where):
         result = evaluate(

@@ -75,7 +75,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
             ctx.progress.note(f"{ctx.id}: {fewer}")
         earlier: list[tuple[str, EvalResult]] = []
         for parent, directory in models.items():
-            tokenizer = Tokenizer.load(directory)
+            tokenizer = Tokenizer.load(directory).require_chat(directory)
             model, _ = hf.load(directory)
             sampler, meet = local_policy(
                 place_on(model, ctx.machine), tokenizer, ctx.seed, config.slots

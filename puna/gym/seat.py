@@ -54,7 +54,8 @@ class SamplerSeat:
     def _prompt(self, messages: tuple[Message, ...], tools: Sequence[Mapping[str, Any]]) -> Branch:
         tok = self.sampler.tokenizer
         known = len(self.seen)
-        if known and messages[:known] == self.seen and tuple(tools) == self.tools:
+        same = messages[:known] == self.seen and tuple(tools) == self.tools
+        if known and same and tok.format.goes_on(self.seen, tools, messages[known:]):
             branch = self.branches[-1]
             new = list(render(tok, messages[known:], open_turn=True, first=False).ids)
             if self.open_end:

@@ -137,6 +137,8 @@ class Speaker:
         thought = str(message.to_openai().get("reasoning_content", ""))
         if self._bare:
             text = text[: may_begin(text)].rstrip()
+        if self.job.tokenizer.format.gap:
+            text = text.rstrip("\n")  # a break before a call is not said
         held = max((len(s) for s in self.stops), default=1) - 1
         text = text.rstrip("\ufffd")  # first: what is held back is counted in whole characters
         text = text[: max(0, len(text) - held)] if self._cut is None else text

@@ -55,7 +55,7 @@ def serve(
     api_key_env: str = "",
     runs: Path | None = None,
 ) -> None:
-    """Serve until interrupted. Raises UserError for a missing key, model, extra or port."""
+    """Serve until interrupted. Raises UserError for a missing key, model, extra, port or format."""
     try:
         import uvicorn
 
@@ -71,6 +71,10 @@ def serve(
     if host not in LOOPBACK and not key:
         what = f"--host {host} is open to others, and there is no key"
         raise UserError(what, "name one: --api-key-env NAME")
+    from puna.text.tokenizer import Tokenizer
+
+    directory = find_model(target, stage)[0]
+    Tokenizer.load(directory).require_chat(directory)
     models = catalogue(target, stage)
     is_run = (target / "run.json").exists()
     folder = runs or (target.resolve().parent if is_run else Path("runs"))

@@ -79,7 +79,7 @@ class Taste:
     def __call__(self, model: Path, label: str, progress: Progress) -> Tasted:
         """The score of a model's directory. Raises StageError where no task was scored."""
         loaded, _ = hf.load(model)
-        tokenizer = Tokenizer.load(model)
+        tokenizer = Tokenizer.load(model).require_chat(model)
         sampler, meet = local_policy(
             place_on(loaded, self.machine), tokenizer, self.seed, self.slots
         )

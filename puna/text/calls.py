@@ -1,9 +1,10 @@
-"""Tool calls in text, in every form that Llama models write them; nothing is ever evaluated.
+"""Tool calls in text, in every form that models write them; nothing is ever evaluated.
 
 `parse_calls('So: [add(a=1)]', {"add"})` -> `("So:", [ToolCall("", "add", '{"a": 1}')])`.
 
 The forms: `[f(a=1), g()]` · `{"name": "f", "parameters": {"a": 1}}` (or "arguments"), several after
-`;` or white space, or in a list · `<function=f>{"a": 1}</function>`.
+`;` or white space, or in a list · `<function=f>{"a": 1}</function>` · any between the marks of
+Llama, of Qwen (`<tool_call>`, `</tool_call>`) or behind that of Mistral (`[TOOL_CALLS]`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ MAX_DEPTH = 64  # of brackets within one call
 MAX_NUMBER = 400  # characters of a number in the Python form
 _WORK = 8  # how often a character may be looked at: keeps the search for a beginning linear
 
-_MARKED = re.compile(r"<\|python_(?:start|tag)\|>(.*?)(?:<\|python_end\|>|\Z)", re.DOTALL)
+_MARKED = re.compile(
+    r"<\|python_(?:start|tag)\|>(.*?)(?:<\|python_end\|>|\Z)"
+    r"|<tool_call>(.*?)(?:</tool_call>|\Z)|\[TOOL_CALLS\](.*?)(?:</s>|\Z)",
+    re.DOTALL,
+)
 _GAP = re.compile(r"[\s;]*+")
 _SPACE = re.compile(r"\s*+")
 _NAME = re.compile(r"[^\W\d][\w.-]*+")
 _KEYWORD = re.compile(r"([^\W\d]\w*+)\s*+=(?!=)\s*+")
 _OPENING = re.compile(r'\[\s*+(?:[^\W\d][\w.-]*+\s*+\(|\{)|\{\s*+"|<function=')
-_MAY_OPEN = re.compile(r"[\[{]|<(?:f|\Z)")
+_MAY_OPEN = re.compile(r"[\[{]|<(?:[ft]|\Z)")
 _TAG_NAME, _UNFINISHED_TAG = re.compile(r"([^<>\s]++)>"), re.compile(r"[^<>\s]*+\Z")
 _JSON_STEP = re.compile(r'[^"\[\]{}]*+(?:"(?:[^"\\]|\\.)*+"|([\[{])|([\]}]))', re.DOTALL)
 _STRING = r'"(?:[^"\\]|\\.)*+"'
@@ -35,6 +40,8 @@ _NAME_FIRST = re.compile(
     r'\s*+"(?:parameters|arguments)"\s*+:\s*+',
     re.DOTALL,
 )
+_REST = re.compile(r'\s*+(?:,\s*+"id"\s*+:\s*+"[^"\\]*+"\s*+)?+\}')
+_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral names a call
 _TEXT = re.compile(r'"((?:[^"\\\n]|\\.)*+)"|\'((?:[^\'\\\n]|\\.)*+)\'', re.DOTALL)
 _ESCAPE = re.compile(
     r"\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1,3})|(.))", re.DOTALL
@@ -56,7 +63,7 @@ _CONSTANTS |= {"null": None}
 
 
 def parse_calls(text: str, names: Collection[str] | None = None) -> tuple[str, list[ToolCall]]:
-    """What `text` says beside its calls, and the calls, without ids.
+    """What `text` says beside its calls, and the calls, with ids where they are Mistral's.
 
     Calls end a text, after any prose: what merely mentions one goes on. A call that was cut off
     stays in the prose, those before it count. Spelt-out python marks delimit a text of their own.
@@ -68,8 +75,11 @@ def parse_calls(text: str, names: Collection[str] | None = None) -> tuple[str, l
     calls: list[ToolCall] = []
     at = 0
     for marked in _MARKED.finditer(text):
-        for piece, whole in ((text[at : marked.start()], ""), (marked[1], marked[0])):
+        inner = marked[marked.lastindex or 1]
+        for piece, whole in ((text[at : marked.start()], ""), (inner, marked[0])):
             said, found = final_calls(piece, names)
+            if found and whole and not whole.startswith("<|"):  # a line break is before Qwen's
+                prose[-1] = prose[-1].rstrip()
             prose.append(said if found or not whole else whole)
             calls += found
         at = marked.end()
@@ -160,9 +170,12 @@ class _Reader:
         # The usual spelling keeps the arguments to the letter; other orders are written anew.
         if head := _NAME_FIRST.match(self.text, start, end):
             _, stop = json.JSONDecoder().raw_decode(self.text, head.end())
-            if self.text[stop:end].strip() == "}":
+            if _REST.fullmatch(self.text, stop, end):
                 arguments = self.text[head.end() : stop]
-        self._add(name, arguments)
+        given = data.get("id")
+        if not isinstance(given, str) or not _ID.fullmatch(given):
+            given = ""
+        self._add(name, arguments, given)
 
     def _tagged(self) -> None:
         self._spelt("<function=")
@@ -291,10 +304,10 @@ class _Reader:
         self.at = found.end()
         return found
 
-    def _add(self, name: str, arguments: str) -> None:
+    def _add(self, name: str, arguments: str, call_id: str = "") -> None:
         if self.names is not None and name not in self.names:
             raise _NoCallError
-        self.calls.append(ToolCall("", name, arguments))
+        self.calls.append(ToolCall(call_id, name, arguments))
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -9,6 +9,8 @@
 | llama4 | system turn and first user turn with tools trimmed | one text with them | bare JSON |
 | llama4-meta | as given | a new piece | bare JSON, turn ends with eom |
 
+Those of Qwen and of Mistral are in `chatml` and `mistral`.
+
 llama3.1 and llama4 are the templates published with the Hugging Face checkpoints, llama4-meta is
 how Meta's own code encodes (llama-models 0.3.0); it leaves the listing of tools to its caller, so
 that is llama4's. A published template drops what is said beside a call (3.1), and so do these;
@@ -18,13 +20,18 @@ reasoning, which none has a place for, stands between think marks before the tex
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
+from puna.core.errors import UserError
 from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from puna.text import chatml, mistral
+from puna.text.turns import Format, Piece, Special, Tools, Turn, merged, said, trimmed
 
-TODAY = "26 Jul 2024"  # what Llama 3.1's template says where nobody passes a date
+# What a ChatML template says where a conversation has no system message.
+_DEFAULT = re.compile(r"<\|im_start\|>system\\n([^'<]+)<\|im_end\|>")
+REFUSED = "take one of Llama 3 or 4, Qwen 2.5 or 3, Mistral 7B v0.3 or Nemo, or train one here"
 TOOLS = 'Tools, as JSON; call one with {"name": ..., "parameters": {...}}:'
 FUNCTIONS = (
     "Given the following functions, please respond with a JSON for a function call"
@@ -34,66 +41,55 @@ FUNCTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Special:
-    """A special token among text, by the name that `Tokenizer.special` knows."""
-
-    name: str
-
-
-Piece = str | Special | Image
-Tools = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn between its header and the token that ends it."""
-
-    role: str
-    pieces: tuple[Piece, ...]
-    end: str = "eot"
-
-
-@dataclass(frozen=True)
-class Format:
-    """How messages become turns.
-
-    `joined`: the line breaks of a header are tokenised together with the text behind them.
-    `bare_calls`: a call of a known tool counts without marks around it. `date` is what Llama 3.1's
-    system turn calls today: `replace(tokenizer.format, date="01 Jan 2026")` for another. `sign`
-    stands in every Jinja template of the format.
-    """
-
-    name: str
-    write: Callable[[Format, Sequence[Message], Tools, bool], Iterator[Turn]]
-    joined: bool = False
-    bare_calls: bool = False
-    date: str = TODAY
-    sign: str = ""
-
-    def turns(self, messages: Sequence[Message], tools: Tools, first: bool) -> Iterator[Turn]:
-        """The turns of `messages`; where `first` they begin a conversation, with `tools`."""
-        return self.write(self, messages, tools, first)
-
-
 def detect(tokens: Collection[str]) -> Format:
-    """The format of a vocabulary, by its special tokens: of Llama 3.1, of Llama 4, or Puna's."""
-    if {"<|start_header_id|>", "<|eom_id|>", "<|python_tag|>"} <= set(tokens):
+    """The format of a vocabulary, by its special tokens; NONE where it is of no known family."""
+    known = set(tokens)
+    if {"<|start_header_id|>", "<|eom_id|>", "<|python_tag|>"} <= known:
         return LLAMA3_1
-    if {"<|header_start|>", "<|eom|>", "<|python_start|>", "<|fim_prefix|>"} <= set(tokens):
+    if {"<|header_start|>", "<|eom|>", "<|python_start|>", "<|fim_prefix|>"} <= known:
         return LLAMA4
-    return PUNA
+    if {"<|begin_of_text|>"} <= known and known & {"<|header_start|>", "<|start_header_id|>"}:
+        return PUNA
+    if {"<|im_start|>", "<|im_end|>"} <= known:
+        form = chatml.QWEN3 if "<think>" in known else chatml.CHATML
+        form = chatml.QWEN2_5 if "<tool_call>" in known and form is chatml.CHATML else form
+        # Where the mark of a call is no token of its own, text is all that a call has.
+        return replace(form, bare_calls="<tool_call>" not in known)
+    version = {"[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "</s>"}
+    if version <= known and "[SYSTEM_PROMPT]" not in known:
+        return mistral.MISTRAL if "\u2581" in known else mistral.NEMO
+    return NONE
 
 
-def merged(parts: Sequence[Part]) -> list[Part]:
-    """Neighbouring texts as one and none empty: how a text was cut must not change its ids."""
-    out: list[Part] = []
-    for part in parts:
-        if isinstance(part, Text) and out and isinstance(out[-1], Text):
-            out[-1] = Text(out[-1].text + part.text)
-        elif not isinstance(part, Text) or part.text:
-            out.append(part)
-    return out
+def adapted(form: Format, template: str) -> Format:
+    """The format among those of `form`'s vocabulary that a Jinja `template` of its model writes."""
+    if form.answer is None or (form.sign not in template and not _chatml(form)):
+        return form
+    if _chatml(form):
+        found = chatml.QWEN3 if chatml.QWEN3.sign in template else chatml.CHATML
+        default = _DEFAULT.search(template)
+        if default and not found.thinks:
+            said_first = default[1].replace("\\n", "\n").replace("\\\\", "\\")
+            name = "qwen2.5" if said_first == chatml.QWEN else "chatml"
+            found = replace(found, name=name, system=said_first)
+        return replace(found, bare_calls=form.bare_calls)
+    return mistral.MISTRAL if "[INST] " in template else mistral.NEMO
+
+
+def fits(form: Format, template: str) -> bool:
+    """Whether a Jinja template may be that of `form`."""
+    if _chatml(form):  # an opened thought in every prompt is a mode that Puna has not
+        opened = "assistant\\n<think>\\n'" in template and "enable_thinking" not in template
+        return "<|im_start|>" in template and not opened
+    return form.sign in template and "[SYSTEM_PROMPT]" not in template
+
+
+def _chatml(form: Format) -> bool:
+    return form.gap != ""
+
+
+def _refuse(*_: object) -> Iterator[Turn]:
+    raise UserError("this tokenizer has no turn tokens of a known chat format", REFUSED)
 
 
 def _puna(_: Format, messages: Sequence[Message], tools: Tools, __: bool) -> Iterator[Turn]:
@@ -147,7 +143,7 @@ def _llama3_1(
     if first:
         system, messages = _system(messages)
         dates = f"Cutting Knowledge Date: December 2023\nToday Date: {form.date}\n\n"
-        yield Turn("system", (_environment(tools) + dates, *_trimmed(system)))
+        yield Turn("system", (_environment(tools) + dates, *trimmed(system)))
         user, messages = _asked(messages, tools)
         yield from user
     for message in messages:
@@ -157,14 +153,14 @@ def _llama3_1(
         elif message.role == "tool":
             yield from (Turn("ipython", _result(p)) for p in message.parts)
         else:
-            yield Turn(message.role, (*_thoughts(message), *_trimmed(_said(message))))
+            yield Turn(message.role, (*_thoughts(message), *trimmed(_said(message))))
 
 
 def _llama4(form: Format, messages: Sequence[Message], tools: Tools, first: bool) -> Iterator[Turn]:
     if first:
         system, messages = _system(messages)
         if system is not None:
-            yield Turn("system", (_environment(tools), *_trimmed(system)))
+            yield Turn("system", (_environment(tools), *trimmed(system)))
         user, messages = _asked(messages, tools)
         yield from user
     for message in messages:
@@ -219,7 +215,7 @@ def _asked(messages: Sequence[Message], tools: Tools) -> tuple[list[Turn], Seque
     listed = "".join(json.dumps(t, ensure_ascii=False, indent=4) + "\n\n" for t in tools)
     if not messages or messages[0].role != "user":
         return [Turn("user", (FUNCTIONS + listed,))], messages
-    return [Turn("user", (FUNCTIONS + listed, *_trimmed(_said(messages[0]))))], messages[1:]
+    return [Turn("user", (FUNCTIONS + listed, *trimmed(_said(messages[0]))))], messages[1:]
 
 
 def _thoughts(message: Message) -> list[Piece]:
@@ -229,17 +225,7 @@ def _thoughts(message: Message) -> list[Piece]:
 
 def _said(message: Message) -> list[Piece]:
     """Texts and images of a message, in order."""
-    return list(_in_order([p for p in message.parts if isinstance(p, Text | Image)]))
-
-
-def _trimmed(pieces: Sequence[Piece] | None) -> list[Piece]:
-    """Without white space at the beginning and the end."""
-    out = list(pieces or ())
-    if out and isinstance(out[0], str):
-        out[0] = out[0].lstrip()
-    if out and isinstance(out[-1], str):
-        out[-1] = out[-1].rstrip()
-    return out
+    return list(said(message.parts))
 
 
 def _result(part: Part) -> tuple[Piece, ...]:
@@ -254,4 +240,6 @@ PUNA = Format("puna", _puna)
 LLAMA3_1 = Format("llama3.1", _llama3_1, joined=True, bare_calls=True, sign="Today Date: ")
 LLAMA4 = Format("llama4", _llama4, joined=True, bare_calls=True, sign="<|header_start|>")
 LLAMA4_META = Format("llama4-meta", _llama4_meta, bare_calls=True)
-FORMATS = {f.name: f for f in (PUNA, LLAMA3_1, LLAMA4, LLAMA4_META)}
+NONE = Format("none", _refuse)
+_KNOWN = (PUNA, LLAMA3_1, LLAMA4, LLAMA4_META, chatml.CHATML, chatml.QWEN2_5, chatml.QWEN3)
+FORMATS = {f.name: f for f in (*_KNOWN, mistral.MISTRAL, mistral.NEMO)}

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall
 from puna.text.calls import final_calls, parse_calls
-from puna.text.formats import Piece, Special, Turn, merged
+from puna.text.formats import NONE
 from puna.text.images import image_ids
+from puna.text.turns import Fixed, Piece, Special, Turn, merged
 
 if TYPE_CHECKING:
     from puna.text.tokenizer import Tokenizer
@@ -46,10 +47,11 @@ def render(
     """Ids of a conversation, `render(a + b) == render(a) + render(b, first=False)`.
 
     With a Llama format `a` has to hold what the beginning is made of: the system message, and with
-    tools the first user message. Ids are those of transformers' `apply_chat_template`, save that
-    text never becomes a special token, and that a call's arguments keep their spelling. What was
-    sampled stays as it was in a conversation that goes on; rendered anew its white space is
-    trimmed, where the format trims.
+    tools the first user message; with Mistral's the last question (`Format.goes_on`); with Qwen 3's
+    no answer that a question follows. Ids are those of transformers' `apply_chat_template`, save
+    that text never becomes an added token, that a call's arguments keep their spelling, and that
+    ChatML has no line break in the end. What was sampled stays as it was in a conversation that
+    goes on; rendered anew its white space is trimmed, where the format trims.
 
     `tools` are OpenAI function dictionaries. `open_turn` ends with an assistant header to sample
     after. `first=False` renders a continuation: no begin_of_text, system block or tools. The mask
@@ -58,15 +60,18 @@ def render(
     """
     assert first or not tools, "tools belong to the beginning of a conversation"
     out = Rendered([], [])
-    if first:
+    form = tokenizer.format
+    if first and form.begins and form != NONE:
         _extend(out, [tokenizer.special("begin_of_text")], False)
-    for turn in tokenizer.format.turns(messages, tools, first):
-        _extend(out, _header(tokenizer, turn.role), False)
-        breaks, body = _content(tokenizer, turn)
-        _extend(out, breaks, False)
-        _extend(out, [*body, tokenizer.special(turn.end)], turn.role == "assistant")
+    gap, between = tokenizer.encode_fixed(form.gap), not first
+    for turn in form.turns(messages, tools, first):
+        head, body = _content(tokenizer, turn)
+        end = [tokenizer.special(turn.end)] if turn.end else []
+        _extend(out, [*(gap if between else ()), *head], False)
+        _extend(out, [*body, *end], turn.role == "assistant")
+        between = True
     if open_turn:
-        _extend(out, [*_header(tokenizer, "assistant"), *tokenizer.encode_fixed(_BREAKS)], False)
+        _extend(out, [*(gap if between else ()), *_opened(tokenizer)], False)
     return out
 
 
@@ -87,23 +92,33 @@ def parse_assistant(
     "42". Never raises on ids of a vocabulary with turn tokens.
     """
     names = {str(spec.get("function", spec).get("name")) for spec in tools}
-    bare = tokenizer.format.bare_calls
+    form = tokenizer.format
+    bare = form.bare_calls
     parts: list[Part] = []
-    for kind, text in reversed(list(_runs(tokenizer, ids))):
+    runs = list(_runs(tokenizer, ids))
+    called = False  # whether what follows is a call
+    for at, (kind, text) in reversed(list(enumerate(runs))):
         prose, calls = text, list[ToolCall]()
         if kind == "think":
-            parts.append(Reasoning(text))
+            thought = text.strip("\n") if form.gap else text
+            parts += [Reasoning(thought)] if thought or not form.gap else []
             continue
         if kind == "python":
             prose, calls = final_calls(text)
             # Llama 4's published template has the prose in the marks and the calls behind them.
             behind = bare and any(isinstance(p, ToolCall) for p in parts)
             if not calls and not behind:
-                prose = f"<|python_start|>{text}<|python_end|>"
+                prose = f"{form.marks[0]}{text}{form.marks[1]}"
         elif bare and names:
             prose, calls = parse_calls(text, names)
+        if kind == "text" and form.gap:  # line breaks that the format puts around what is said
+            prose = prose.removesuffix("\n") if called else prose
+            prose = prose.lstrip("\n") if at and runs[at - 1][0] == "think" else prose
+        if at == 0 and form.space:
+            prose = prose.removeprefix(form.space)
         parts += [*reversed(calls), Text(prose)]
-    return Message("assistant", _numbered(merged(parts[::-1]), first_call))
+        called = bool(calls)
+    return Message("assistant", _numbered(merged(parts[::-1]), first_call, keep=form.moves))
 
 
 def stop_ids(tokenizer: Tokenizer) -> list[int]:
@@ -116,22 +131,41 @@ def _header(tokenizer: Tokenizer, role: str) -> list[int]:
     return [start, *tokenizer.encode_fixed(role), end]
 
 
+def _opened(tokenizer: Tokenizer) -> list[int]:
+    """What an answer is sampled after."""
+    if (answer := tokenizer.format.answer) is not None:
+        return _joined(tokenizer, answer)
+    return [*_header(tokenizer, "assistant"), *tokenizer.encode_fixed(_BREAKS)]
+
+
 def _content(tokenizer: Tokenizer, turn: Turn) -> tuple[list[int], list[int]]:
-    """Ids of the header's line breaks and of what follows them; merged, they count as breaks."""
-    breaks = tokenizer.encode_fixed(_BREAKS)
+    """Ids of what opens a turn and of what follows; a token of both counts to the first."""
+    if turn.head is not None:
+        head = _joined(tokenizer, turn.head)
+        ids = _joined(tokenizer, (*turn.head, *turn.pieces))
+        return ids[: len(head)], ids[len(head) :]
+    header, breaks = _header(tokenizer, turn.role), tokenizer.encode_fixed(_BREAKS)
     if not tokenizer.format.joined:
-        return breaks, [i for piece in turn.pieces for i in _piece(tokenizer, piece)]
-    together: list[Piece] = [_BREAKS]
-    for piece in turn.pieces:
-        if isinstance(piece, str) and isinstance(together[-1], str):
-            together[-1] += piece
-        else:
-            together.append(piece)
-    ids = [i for piece in together for i in _piece(tokenizer, piece)]
-    return ids[: len(breaks)], ids[len(breaks) :]
+        return header + breaks, [i for piece in turn.pieces for i in _piece(tokenizer, piece)]
+    ids = _joined(tokenizer, (_BREAKS, *turn.pieces))
+    return header + ids[: len(breaks)], ids[len(breaks) :]
+
+
+def _joined(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> list[int]:
+    """Ids of pieces, neighbouring texts tokenised as one."""
+    together: list[Piece | int] = []
+    for piece in pieces:
+        for part in tokenizer.cut(piece.text) if isinstance(piece, Fixed) else [piece]:
+            last = together[-1] if together else None
+            if isinstance(part, str) and isinstance(last, str):
+                together[-1] = last + part
+            else:
+                together.append(part)
+    return [i for p in together for i in ([p] if isinstance(p, int) else _piece(tokenizer, p))]
 
 
 def _piece(tokenizer: Tokenizer, piece: Piece) -> list[int]:
+    assert not isinstance(piece, Fixed), "only a format with heads has them"
     if isinstance(piece, Special):
         return [tokenizer.special(piece.name)]
     return image_ids(tokenizer, piece) if isinstance(piece, Image) else tokenizer.encode(piece)
@@ -166,11 +200,15 @@ def _signs(tokenizer: Tokenizer) -> tuple[frozenset[int], dict[int, str]]:
     return frozenset(stop_ids(tokenizer)), {tokenizer.special(n): k for n, k in known.items()}
 
 
-def _numbered(parts: Sequence[Part], first_call: int) -> tuple[Part, ...]:
+def _numbered(parts: Sequence[Part], first_call: int, keep: bool) -> tuple[Part, ...]:
+    """Calls named by their number; where `keep`, by the name that they were given if it is one."""
     out: list[Part] = []
+    taken: set[str] = set()
     for part in parts:
         if isinstance(part, ToolCall):
-            part = replace(part, id=f"call_{first_call}")
+            named = keep and part.id and part.id not in taken
+            part = replace(part, id=part.id if named else f"call_{first_call}")
+            taken.add(part.id)
             first_call += 1
         out.append(part)
     return tuple(out)

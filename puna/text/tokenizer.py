@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 
 from puna.core.errors import UserError, nearest
-from puna.text.formats import FORMATS, TODAY, Format, detect
+from puna.text.formats import FORMATS, NONE, REFUSED, adapted, detect, fits
 from puna.text.images import read_tiling
-from puna.text.jinja import chat_template
+from puna.text.jinja import chat_template, own
 from puna.text.tiling import Tiling
+from puna.text.turns import TODAY, Format
 
 # The last ids of every vocabulary trained here, in this order.
 SPECIAL_TOKENS = (
@@ -54,18 +56,21 @@ IMAGE_TOKENS = (
 # The roles of turns, as templates write them.
 ROLES = ("system", "user", "assistant", "ipython")
 
-# What Llama 3 and Llama 4 files call the same tokens. Llama 3 has no closing tool token and no
-# thinking tokens, and Llama 4 as converted leaves the latter unnamed: reserved ones stand in.
+# What files of Llama 3 and 4, of Qwen and of Mistral call the same tokens. Llama 3 has no closing
+# tool token and no thinking tokens, and Llama 4 as converted leaves the latter unnamed: reserved
+# ones stand in.
 _ALIASES = {
+    "begin_of_text": ("<s>",),
+    "end_of_text": ("<|endoftext|>", "</s>"),
     "header_start": ("<|start_header_id|>",),
     "header_end": ("<|end_header_id|>",),
-    "eot": ("<|eot_id|>",),
+    "eot": ("<|eot_id|>", "<|im_end|>", "</s>"),
     "eom": ("<|eom_id|>",),
-    "pad": ("<|finetune_right_pad|>", "<|finetune_right_pad_id|>"),
-    "python_start": ("<|python_tag|>",),
-    "python_end": ("<|reserved_special_token_0|>",),
-    "think_start": ("<|reasoning_thinking_start|>", "<|reserved_special_token_1|>"),
-    "think_end": ("<|reasoning_thinking_end|>", "<|reserved_special_token_2|>"),
+    "pad": ("<|finetune_right_pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>"),
+    "python_start": ("<|python_tag|>", "<tool_call>", "[TOOL_CALLS]"),
+    "python_end": ("<|reserved_special_token_0|>", "</tool_call>"),
+    "think_start": ("<|reasoning_thinking_start|>", "<|reserved_special_token_1|>", "<think>"),
+    "think_end": ("<|reasoning_thinking_end|>", "<|reserved_special_token_2|>", "</think>"),
 }
 
 MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
@@ -93,10 +98,12 @@ class Tokenizer:
                 fix="copy the file again, or train a tokenizer",
             ) from None
         self._hf.encode_special_tokens = True
-        # Some files leave a turn token unmarked, and then text could spell it.
+        # Files leave tokens unmarked, <tool_call> for one, and then text could spell them.
         known = self._hf.get_added_tokens_decoder().values()
-        loose = [t.content for t in known if not t.special and t.content.startswith("<|")]
+        loose = [t.content for t in known if not t.special]
         self._hf.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in loose])
+        longest = sorted((re.escape(t.content) for t in known), key=len, reverse=True)
+        self._added = re.compile(f"({'|'.join(longest)})") if longest else None
         self._json = tokenizer_json
         self._ids: dict[str, int] = self._hf.get_vocab(with_added_tokens=True)
         self.format: Format = detect(self._ids)
@@ -104,6 +111,8 @@ class Tokenizer:
         self._special: dict[str, int] = {}
         self.tiling: Tiling | None = None  # how pictures become tokens, where the model has eyes
         self._fixed: dict[str, list[int]] = {}
+        self._cut: dict[str, list[str | int]] = {}
+        self._given = (self.format, "")  # the Jinja template that came with it, for its format
 
     @staticmethod
     def train(
@@ -179,7 +188,8 @@ class Tokenizer:
         except UnicodeDecodeError:
             raise UserError(f"{path} is not UTF-8 text", fix="copy the file again") from None
         tokenizer = Tokenizer(text)
-        tokenizer.format = _format(path.parent, tokenizer.format)
+        tokenizer.format, template = _format(path.parent, tokenizer.format)
+        tokenizer._given = (tokenizer.format, template)
         tokenizer.tiling = read_tiling(Path(directory))
         return tokenizer
 
@@ -197,8 +207,10 @@ class Tokenizer:
         for key, name in (("bos", "begin_of_text"), ("eos", "eot"), ("pad", "pad")):
             if (token := self.token(name)) is not None:
                 config[f"{key}_token"] = token
-        if self.token("header_start") is not None:
-            config["chat_template"] = chat_template(self)
+        template = self._given[1] if self._given[0] == self.format else ""
+        if template or self.format != NONE:
+            config["chat_template"] = template or chat_template(self)
+        if self.format != NONE:
             config["chat_format"] = {"name": self.format.name, "date": self.format.date}
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
@@ -218,6 +230,14 @@ class Tokenizer:
             self._fixed[text] = self.encode(text)
         return self._fixed[text]
 
+    def cut(self, text: str) -> list[str | int]:
+        """Words of a template: those that are tokens as their ids, the others as they are."""
+        if text not in self._cut:
+            parts = self._added.split(text) if self._added else [text]
+            pieces = [self._ids[p] if i % 2 else p for i, p in enumerate(parts) if p]
+            self._cut[text] = pieces
+        return self._cut[text]
+
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
         text: str = self._hf.decode(list(ids), skip_special_tokens=skip_special)
@@ -227,6 +247,18 @@ class Tokenizer:
         """How this vocabulary spells the special token `name` ("eot"), or None if it has none."""
         spellings = (f"<|{name}|>", *_ALIASES.get(name, ()))
         return next((s for s in spellings if s in self._ids), None)
+
+    @property
+    def opening(self) -> list[int]:
+        """The id that a text begins with, where the vocabulary has one."""
+        return [] if self.token("begin_of_text") is None else [self.special("begin_of_text")]
+
+    def require_chat(self, where: Path) -> Tokenizer:
+        """Itself. Raises UserError where the vocabulary in `where` has no known chat format."""
+        if self.format == NONE:
+            what = f"the tokenizer in {where} has no turn tokens of a known chat format"
+            raise UserError(what, REFUSED)
+        return self
 
     def special(self, name: str) -> int:
         """Id of the special token `name`, as "eot". Raises UserError where there is none."""
@@ -260,8 +292,12 @@ def _without_surrogates(text: str) -> str:
     return text
 
 
-def _format(directory: Path, family: Format) -> Format:
-    """What tokenizer_config.json names, or `family` unless a template there contradicts it."""
+def _format(directory: Path, family: Format) -> tuple[Format, str]:
+    """The format and the template to keep with it.
+
+    The format is what tokenizer_config.json names, or `family` as its template has it, unless that
+    contradicts it.
+    """
     path = directory / "tokenizer_config.json"
     try:
         config: Any = json.loads(path.read_bytes()) if path.exists() else {}
@@ -271,13 +307,28 @@ def _format(directory: Path, family: Format) -> Format:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         what = f"the chat format in {directory} cannot be read: {str(error)[:200]}"
         raise UserError(what, "copy tokenizer_config.json and chat_template.jinja again") from None
+    if isinstance(given, list):  # several, each with a name
+        kept = [t for t in given if isinstance(t, dict) and t.get("name") == "default"]
+        given = kept[0].get("template") if kept else ""
+    template = str(given or "")
     if named is not None:
         settings = named if isinstance(named, dict) else {"name": named}
         name = str(settings.get("name"))
         if name not in FORMATS:
             raise UserError(f"{path}: no chat format {name!r}", nearest(name, FORMATS))
-        return replace(FORMATS[name], date=str(settings.get("date", TODAY)))
-    if given and family.sign not in str(given):
+        form = replace(FORMATS[name], date=str(settings.get("date", TODAY)))
+        if (form.gap, form.moves) != (family.gap, family.moves) and form.answer is not None:
+            what = f"{path}: chat format {name!r}, of whose tokens the vocabulary lacks some"
+            raise UserError(what, f"name {family.name!r} or none")
+        form = replace(form, bare_calls=family.bare_calls) if form.gap else form
+    elif template and family is not NONE and not fits(family, template):
         what = f"the chat template in {directory} is not that of {family.name}"
         raise UserError(what, f'add "chat_format": "{family.name}" to {path} to use that')
-    return family
+    else:
+        form = adapted(family, template) if template else family
+    refined = adapted(form, template) if template else form
+    if refined.name == form.name:
+        form = refined
+    keep = bool(form.sign) and fits(form, template) and refined.name == form.name
+    keep = (keep and form.date == TODAY and not own(template)) or form == NONE
+    return form, template if keep else ""

@@ -41,13 +41,18 @@ def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
         tokenizer.save(aside)
 
 
-def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
+def load_model(
+    directory: Path, dtype: torch.dtype = torch.float32, chat: bool = False
+) -> tuple[Decoder, Tokenizer]:
     """Model and tokenizer from a stage's directory, its `model/`, or any Hugging Face directory.
 
-    Raises UserError where there is none, a file is broken, or the two are not of one model.
+    Raises UserError where there is none, a file is broken, the two are not of one model, or the
+    vocabulary has no chat format and `chat` asks for one.
     """
     source = model_directory(directory)
     tokenizer = Tokenizer.load(source)
+    if chat:
+        tokenizer.require_chat(source)
     model, config = hf.load(source, dtype)
     check_vocab(tokenizer, config, source)
     return model, tokenizer

@@ -115,7 +115,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     settings = _text_settings(config, before)
     corpus = _corpus(settings)
     _note_corpus(ctx, corpus, before)
-    parent, tokenizer = starting_model(ctx, source)
+    parent, tokenizer = starting_model(ctx, source, chat=False)
     context = config.context or config.row_length
     model = extended(parent, context, config.rope_theta, config.rope_scaling)
     model.compute_dtype = parent.compute_dtype

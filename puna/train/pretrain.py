@@ -173,11 +173,7 @@ def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Dec
 
 def document(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a text with those of its begin and end."""
-    return [
-        tokenizer.special("begin_of_text"),
-        *tokenizer.encode(text),
-        tokenizer.special("end_of_text"),
-    ]
+    return [*tokenizer.opening, *tokenizer.encode(text), tokenizer.special("end_of_text")]
 
 
 def _size(files: Sequence[TextFile]) -> int:
@@ -269,10 +265,9 @@ class TextLoop:
     def _sample(self, step: int) -> None:
         model, tokenizer = self.trainer.model, self.trainer.tokenizer
         engine = Engine(model.eval(), tokenizer, self.ctx.seed)
-        start = tokenizer.special("begin_of_text")
         params = SamplingParams(48, 0.8)
         requests = [
-            Request((start, *tokenizer.encode(p)), params, ("sample", step, i))
+            Request((*tokenizer.opening, *tokenizer.encode(p)), params, ("sample", step, i))
             for i, p in enumerate(self.config.prompts)
         ]
         for prompt, done in zip(self.config.prompts, engine.generate(requests), strict=True):

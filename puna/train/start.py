@@ -27,15 +27,16 @@ def source_of(ctx: StageContext, init: Path | None, example: str) -> Path:
 
 
 def starting_model(
-    ctx: StageContext, source: Path, lora: LoraConfig | None = None
+    ctx: StageContext, source: Path, lora: LoraConfig | None = None, chat: bool = True
 ) -> tuple[Decoder, Tokenizer]:
     """The model of `source` where the run computes, with fresh adapters if `lora` says so.
 
     Weights that learn are fp32. Those that adapters leave alone are in the run's precision, in
-    which they are used anyway. Raises UserError where a file is missing or broken.
+    which they are used anyway. Raises UserError where a file is missing or broken, and where the
+    stage is to `chat` and the vocabulary has no format for that.
     """
     computed: torch.dtype = getattr(torch, ctx.machine.dtype)
-    model, tokenizer = load_model(source, torch.float32 if lora is None else computed)
+    model, tokenizer = load_model(source, torch.float32 if lora is None else computed, chat)
     model.compute_dtype = computed
     model.to(ctx.machine.device)
     if lora is not None:

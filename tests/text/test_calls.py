@@ -31,6 +31,10 @@ JSON_F, JSON_G = '{"name": "f", "parameters": {"a": 1}}', '{"name": "g", "argume
         '<function=f> {"a": 1} </function>\n[g()]',
         f"<|python_start|>[f(a=1)]<|python_end|><|python_start|>{JSON_G}<|python_end|>",
         f"<|python_tag|>{JSON_F};{JSON_G}",
+        f"<tool_call>\n{JSON_F}\n</tool_call>\n<tool_call>\n{JSON_G}\n</tool_call>",
+        f"<tool_call>{JSON_F}</tool_call><tool_call>{JSON_G}",
+        f"[TOOL_CALLS] [{JSON_F}, {JSON_G}]",
+        f"[TOOL_CALLS][{JSON_F}, {JSON_G}]</s>",
     ],
 )
 @pytest.mark.parametrize("names", [None, {"f", "g"}])
@@ -51,6 +55,7 @@ def test_two_calls_in_any_form(text: str, names: set[str] | None) -> None:
         ("[f(x=-1.5e3, y=[{'k': [None, True, false]}], z={})]",
          '{"x": -1500.0, "y": [{"k": [null, true, false]}], "z": {}}'),
         ('[f(s="\\ud800")]', '{"s": "\\ud800"}'),
+        ('[TOOL_CALLS] [{"name": "f", "arguments": {"a":1 }, "id": "call_0"}]', '{"a":1 }'),
         ("[f(s=')]')]", '{"s": ")]"}'),
     ],
 )  # fmt: skip
@@ -147,6 +152,15 @@ def in_tags(chain: list[tuple[str, dict[str, Any]]]) -> str:
     return "\n".join(f"<function={n}>{json.dumps(a)}</function>" for n, a in chain)
 
 
+def test_an_id_is_kept_where_it_is_one_of_mistrals() -> None:
+    text = '[TOOL_CALLS] [{"name": "f", "arguments": {}, "id": %s}]'
+    for given_id, kept in (('"Ab3456789"', "Ab3456789"), ('"call_0"', ""), ("3", ""), ("[]", "")):
+        assert parse_calls(text % given_id) == ("", [ToolCall(kept, "f", "{}")])
+    mention = "[TOOL_CALLS] and <tool_call> are marks"
+    assert parse_calls(mention) == (mention, [])
+    assert parse_calls(f"<tool_call>{JSON_F}</tool_call>", {"g"})[1] == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(chains, st.sampled_from([in_python, in_json, in_tags]), st.booleans())
 def test_what_a_form_says_parses_back(chain: Any, form: Any, known: bool) -> None:
@@ -160,6 +174,7 @@ bits = st.sampled_from(
         *"[](){}<>=,:;'\\ \n-.e0é",
         *('"', "[f(", "f", "a=", '{"name": "f", "parameters": {', "<function=f>{", "</function>"),
         *("<|python_start|>", "<|python_end|>", "True", '"""', "\ud800", "\0", "\u0663"),
+        *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "</s>", ', "id": "', '"Ab3456789"'),
         *("9" * 5000, "\\x", "\\u12", "\\U00110000"),
     ]
 )
@@ -194,7 +209,8 @@ def test_depth_is_bounded() -> None:
 @pytest.mark.parametrize(
     "bit",
     ["[", "[f(", '{"', '{"a":', '[{"a":', "[f(a=[", '[f(a="', "[f(a='\n", "<function=f>", "{ ",
-     '{"name": "f", "parameters": {}} ', "[f(a=1), ", "[f(a=1)] x ", "<|python_start|>[f("],
+     '{"name": "f", "parameters": {}} ', "[f(a=1), ", "[f(a=1)] x ", "<|python_start|>[f(",
+     "<tool_call>", "[TOOL_CALLS]", "<tool_call>[f(", "[TOOL_CALLS] [f(", " \n"],
 )  # fmt: skip
 def test_time_is_linear(bit: str) -> None:
     def seconds(size: int) -> float:

@@ -324,3 +324,21 @@ def test_another_familys_template_is_refused(tmp_path: Path) -> None:
         config.write_text(broken)
         with pytest.raises(UserError, match=r"chat.format"):
             Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_template_that_came_with_a_checkpoint_is_kept(tmp_path: Path, family: str) -> None:
+    given = published(family)
+    (tmp_path / "tokenizer.json").write_text(llama_json(family))
+    (tmp_path / "chat_template.jinja").write_text(given)
+    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer.save(tmp_path / "b")
+    again = Tokenizer.load(tmp_path / "b")
+    again.save(tmp_path / "c")
+    again.format = replace(again.format, date="01 Jan 2026")
+    again.save(tmp_path / "d")
+    kept = [
+        json.loads((tmp_path / name / "tokenizer_config.json").read_text())["chat_template"]
+        for name in "bcd"
+    ]
+    assert kept == [given, given, chat_template(again)]
