@@ -24,6 +24,7 @@ from puna.export.memory import (
 )
 from puna.export.published import Published, published
 from puna.models.config import ModelConfig
+from puna.models.directory import read_shape
 from puna.models.hf import read_config
 from puna.models.presets import preset, preset_names
 
@@ -255,11 +256,10 @@ def _shape(model: str, stage: str) -> tuple[ModelConfig, str]:
             raise UserError(f"nothing at {model}", "name a preset, a config.json or a directory")
         raise UserError(f"no model '{model}'", nearest(model, preset_names()))
     if path.is_file():
-        file, name = path, path.stem if path.name != "config.json" else path.resolve().parent.name
-    else:
-        directory, name = find_model(path, stage)
-        file = directory / "config.json"
-    return read_config(file, text_only=True), name
+        name = path.stem if path.name != "config.json" else path.resolve().parent.name
+        return read_config(path, text_only=True), name
+    directory, name = find_model(path, stage)
+    return read_shape(directory, text_only=True), name
 
 
 def _precision(given: str, train: bool) -> Precision:

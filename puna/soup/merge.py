@@ -24,6 +24,7 @@ from torch import Tensor
 
 from puna.core.errors import UserError
 from puna.core.files import NewDirectory, crash_point, sha256_file, write_json
+from puna.core.runs import is_meta
 
 SCHEMA = 1
 RECORD = "soup.json"
@@ -92,6 +93,8 @@ def merge(
     for weights that are no shares, for values that are not finite, and where `out` is in use.
     """
     models = [Path(m) for m in models]
+    if meta := next(filter(is_meta, models), None):
+        raise UserError(f"{meta} is in Meta's layout", f"puna export {meta} --out DIR comes first")
     shares = _shares(models, weights)
     require_free(out, models)
     if dtype is not None and dtype not in _NAMES:

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 
 from puna.core.errors import UserError
 from puna.core.files import NewDirectory, sha256_file
-from puna.models import hf, lora
+from puna.core.runs import holds_model
+from puna.models import hf, load, lora
 from puna.models.decoder import Decoder
 from puna.models.vocab import check_vocab
 from puna.text.tokenizer import Tokenizer
@@ -42,13 +43,13 @@ def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
 
 
 def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
-    """Model and tokenizer from a stage's directory, its `model/`, or any Hugging Face directory.
+    """Model and tokenizer from a stage's directory, its `model/`, or any model's directory.
 
     Raises UserError where there is none, a file is broken, or the two are not of one model.
     """
     source = model_directory(directory)
     tokenizer = Tokenizer.load(source)
-    model, config = hf.load(source, dtype)
+    model, config = load(source, dtype)
     check_vocab(tokenizer, config, source)
     return model, tokenizer
 
@@ -56,8 +57,8 @@ def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Dec
 def model_directory(directory: Path) -> Path:
     """Where the files of a stage's model are, or of any. Raises UserError where there are none."""
     inner = directory / "model"
-    source = inner if (inner / "config.json").exists() else directory
-    if not (source / "config.json").exists():
+    source = inner if holds_model(inner) else directory
+    if not holds_model(source):
         fix = "name a finished stage or a checkpoint directory"
         raise UserError(f"no model in {directory}", fix)
     return source
