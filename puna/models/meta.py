@@ -233,8 +233,8 @@ def _fill_qkv(target: Tensor, config: ModelConfig, source: Shards, stem: str) ->
             cut = [torch.split(t, sizes) for t in shards]
         except RuntimeError as error:
             raise UserError(f"{fused} has {shards[0].shape[0]} rows, not {sum(sizes)}") from error
-        for i, part in enumerate(parts.values()):
-            _put(part, [c[i] for c in cut], 0, fused)
+        for i, whole in enumerate(parts.values()):
+            _put(whole, [c[i] for c in cut], 0, fused)
         return
     for part, wanted in parts.items():
         name = f"{stem}w{part}.weight"

@@ -38,7 +38,7 @@ class Shards:
         ]
         numbers = [f"{i:02d}" for i in range(len(self.files))]
         for number, file in zip(numbers, self.files, strict=True):
-            if len(self.files) > 1 and file.name.split(".")[1] != number:
+            if file.name.count(".") > 1 and file.name.split(".")[1] != number:
                 missing = directory / f"consolidated.{number}.pth"
                 raise UserError(f"no file {missing}, but {self.files[-1].name}", "copy it too")
         self.shards = [_mapped(file) for file in self.files]

@@ -26,6 +26,7 @@ _LLAMA4 = (
     rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SHORT}"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+PATTERNS = {"llama3": _LLAMA3, "llama4": _LLAMA4}
 
 
 def special_tokens(llama4: bool) -> list[str]:
@@ -75,9 +76,16 @@ def tokenizer_json(directory: Path) -> str:
         | {"single_word": False, "lstrip": False, "rstrip": False}
         for i, name in enumerate(special)
     ]
-    byte_level: dict[str, Any] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    byte_level: dict[str, Any] = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+    }
     byte_level |= {"use_regex": False}
-    split: dict[str, Any] = {"type": "Split", "pattern": {"Regex": _LLAMA4 if llama4 else _LLAMA3}}
+    split: dict[str, Any] = {
+        "type": "Split",
+        "pattern": {"Regex": PATTERNS["llama4" if llama4 else "llama3"]},
+    }
     split |= {"behavior": "Isolated", "invert": False}
     begin, parts = {"SpecialToken": {"id": special[0], "type_id": 0}}, {}
     for part in "AB":

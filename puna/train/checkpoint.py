@@ -29,7 +29,7 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.optim import load_optimizer_tensors, optimizer_tensors
 
 SCHEMA = 1
-_ADAPTERS = "adapters.safetensors"
+ADAPTERS = "adapters.safetensors"
 
 
 def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
@@ -37,7 +37,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
 
     Raises UserError where the disk is full or the directory may not be written.
     """
-    with NewDirectory(directory, "model") as aside, _disk_errors():
+    with NewDirectory(directory, "model") as aside, disk_errors():
         hf.save(model, aside)
         tokenizer.save(aside)
 
@@ -85,9 +85,9 @@ class Checkpoints:
         The newest one of at most `spare` steps is not dropped. Raises UserError on a full disk.
         """
         path = self.directory / f"step-{step:08d}"
-        with NewDirectory(path, "checkpoint") as aside, _disk_errors():
+        with NewDirectory(path, "checkpoint") as aside, disk_errors():
             if lora.adapters(model):
-                _save(lora.learned(model), aside / _ADAPTERS)
+                _save(lora.learned(model), aside / ADAPTERS)
             else:
                 hf.save(model, aside)
             tokenizer.save(aside)
@@ -129,7 +129,7 @@ class Checkpoints:
     def load(path: Path, model: Decoder) -> None:
         """Load weights and routers' biases, or the adapters of a model that has some."""
         if lora.adapters(model):
-            lora.load_learned(model, safetensors.torch.load_file(path / _ADAPTERS))
+            lora.load_learned(model, safetensors.torch.load_file(path / ADAPTERS))
         else:
             model.load_state_dict(hf.load(path, torch.float32)[0].state_dict())
 
@@ -147,7 +147,7 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
     """safetensors reports a full disk as an error of its own; say it as the system did."""
     try:
         yield
