@@ -152,7 +152,7 @@ def evaluate(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[str] = ""
-        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         model: str = ""
         """Instead of TARGET: the address of an OpenAI-compatible endpoint."""
         env: str = "arithmetic"
@@ -265,7 +265,7 @@ def chat(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[str]
-        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         stage: str = ""
         """Which stage of a run; the last trained one if not given."""
         temperature: float = 0.0
@@ -288,7 +288,7 @@ def serve(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[Path]
-        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         stage: str = ""
         """The stage of a run that answers by default; the last trained one if not given."""
         host: str = "127.0.0.1"

@@ -85,6 +85,8 @@ def export(
     kept = getattr(torch, dtype) if dtype else None
     decoder, missing = open_model(kept)
     check_vocab(tokenizer, decoder.config, source)
+    if any(bool(b.any()) for name, b in decoder.named_buffers() if name.endswith("expert_bias")):
+        missing.append("for other readers the bias that balances experts, which only Puna reads")
     config, count = decoder.config, sum(p.numel() for p in decoder.parameters())
     stored = decoder.dtype
     remove_asides(place)
@@ -99,10 +101,7 @@ def export(
             for file in source.glob(pattern):
                 if file.is_file() and (layout == "hf" or file.suffix != ".json"):
                     shutil.copyfile(file, aside / file.name)
-        size = sum(
-            f.stat().st_size for f in aside.iterdir() if f.suffix in (".safetensors", ".pth")
-        )
-    name = str(stored).removeprefix("torch.")
+    name, size = str(stored).removeprefix("torch."), count * stored.itemsize
     return Exported(place, source, config.family, count, size, name, tuple(missing))
 
 

@@ -22,6 +22,7 @@ from puna.models.meta_files import Shards, read_params
 from puna.models.moe import GatedMLP, MoE
 
 _CONTEXT = {"llama3": 8192, "llama4": 262_144}
+BIAS = "puna_expert_bias"  # ours, of experts that were balanced; not in files by Meta
 _TOKENS: dict[int, dict[str, Any]] = {
     128_256: {"bos_id": 128_000, "eos_ids": (128_001, 128_008, 128_009), "pad_id": 128_004},
     202_048: {"bos_id": 200_000, "eos_ids": (200_001, 200_007, 200_008), "pad_id": 200_018},
@@ -188,6 +189,8 @@ def _fill(block: Block, config: ModelConfig, source: Shards, stem: str) -> None:
     _put(shared.down.weight, source.each(down), 1, down)
     router = mlp + "router_DE"
     _put(feed_forward.router.weight, [source.one(router).t()], 0, router)
+    if source.has(mlp + BIAS):
+        _put(feed_forward.expert_bias, [source.one(mlp + BIAS)], 0, mlp + BIAS)
     mlp += "experts."
     for i, name in enumerate(("moe_w_in_eD_F", "moe_w_swiglu_eD_F")):
         half = experts.gate_up[:, :, i * size : (i + 1) * size]

@@ -18,7 +18,7 @@ from torch import Tensor
 from puna.core.errors import UserError
 from puna.models.config import ModelConfig
 from puna.models.decoder import Block, Decoder
-from puna.models.meta import read_shape
+from puna.models.meta import BIAS, read_shape
 from puna.models.moe import MoE
 
 # Said elsewhere or by custom: nothing that the decoder computes hangs on them.
@@ -36,8 +36,6 @@ def save_meta(model: Decoder, directory: Path) -> list[str]:
     config = model.config
     if config.family not in ("llama3", "llama4"):
         raise UserError(f"Meta's layout has no {config.family}", "leave out --layout")
-    if any(bool(b.any()) for name, b in model.named_buffers() if name.endswith("expert_bias")):
-        raise UserError("Meta's layout has no balancing bias of experts", "leave out --layout")
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in _names(model)}
     torch.save(tensors, directory / "consolidated.00.pth")
@@ -147,6 +145,8 @@ def _experts(mlp: MoE, stem: str) -> Iterator[tuple[str, Tensor]]:
     yield stem + "experts.moe_w_in_eD_F", gate.flatten(0, 1)
     yield stem + "experts.moe_w_swiglu_eD_F", up.flatten(0, 1)
     yield stem + "experts.moe_w_out_eF_D", mlp.experts.down.flatten(0, 1)
+    if bool(mlp.expert_bias.any()):
+        yield stem + BIAS, mlp.expert_bias
 
 
 def _neighbours(weight: Tensor, head_dim: int) -> Tensor:

@@ -116,16 +116,26 @@ def test_what_meta_has_no_word_for_is_refused(tmp_path: Path) -> None:
     shape = preset("nano", vocab_size=290, hidden_size=32, num_layers=2, num_heads=2)
     for low in (1.0, 2.0):
         scaled = replace(shape, rope_scaling=RopeScaling(8.0, low, 4.0, 8192), norm_eps=1e-6)
-        save_model(build(scaled, 0), tokenizer, tmp_path / str(low))
+        model = build(scaled, 0)
+        for name, bias in model.named_buffers():
+            if name.endswith("expert_bias"):
+                bias[1] = 5.0  # every token goes there
+        save_model(model, tokenizer, tmp_path / str(low))
     with pytest.raises(UserError, match=r"Meta's layout cannot say rope_scaling = .*=2\.0"):
         puna.export(tmp_path / "2.0", tmp_path / "out", layout="meta")
     assert not (tmp_path / "out").exists()
     done = puna.export(tmp_path / "1.0", tmp_path / "out", layout="meta")
-    assert "tie_embeddings" in done.left_out[0]  # the head is written out, and so is the same
+    assert "tie_embeddings" in done.left_out[1]  # the head is written out, and so is the same
+    assert "bias that balances experts" in done.left_out[0]
     ids = torch.tensor([tokenizer.encode("one and two is one")])
     with torch.no_grad():
         a, b = (load(tmp_path / d)[0](ids) for d in ("1.0", "out"))
     assert torch.equal(a, b)
+    for name, bias in model.named_buffers():
+        if name.endswith("expert_bias"):
+            bias.zero_()
+    with torch.no_grad():
+        assert not torch.equal(a, model.eval()(ids))
 
 
 def test_every_verb_takes_metas_directory(
