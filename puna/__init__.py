@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from puna.evals.api import eval as eval
     from puna.evals.compare import Comparison as Comparison
     from puna.evals.compare import compare as compare
+    from puna.export.convert import Exported as Exported
+    from puna.export.convert import export as export
     from puna.export.plan import Plan as Plan
     from puna.export.plan import plan as plan
     from puna.gym.audit import Audit as Audit
@@ -65,6 +67,7 @@ _PUBLIC = {
     "Comparison": "puna.evals.compare",
     "Environment": "puna.gym.environment",
     "Evaluation": "puna.evals.api",
+    "Exported": "puna.export.convert",
     "Infra": "puna.core.outcome",
     "Invalid": "puna.core.outcome",
     "Message": "puna.core.messages",
@@ -80,6 +83,7 @@ _PUBLIC = {
     "audit": "puna.gym.audit",
     "compare": "puna.evals.compare",
     "eval": "puna.evals.api",
+    "export": "puna.export.convert",
     "load": "puna.agents.model",
     "load_environment": "puna.gym.registry",
     "plan": "puna.export.plan",
@@ -89,7 +93,7 @@ __all__ = sorted(_PUBLIC)
 
 
 class _Package(ModuleType):
-    """This package: `puna.run` stays the function when the module of that name is imported."""
+    """This package: `puna.run` and `puna.export` stay functions when such modules are imported."""
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -100,6 +104,17 @@ class _Package(ModuleType):
     @run.setter
     def run(self, module: ModuleType) -> None:
         """Where the import system would put the module `puna.run`."""
+
+    @property
+    def export(self) -> Callable[..., Any]:
+        import importlib
+
+        work: Callable[..., Any] = importlib.import_module("puna.export.convert").export
+        return work
+
+    @export.setter
+    def export(self, module: ModuleType) -> None:
+        """Where the import system would put the package `puna.export`."""
 
 
 sys.modules[__name__].__class__ = _Package

@@ -152,7 +152,7 @@ def evaluate(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[str] = ""
-        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         model: str = ""
         """Instead of TARGET: the address of an OpenAI-compatible endpoint."""
         env: str = "arithmetic"
@@ -265,7 +265,7 @@ def chat(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[str]
-        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         stage: str = ""
         """Which stage of a run; the last trained one if not given."""
         temperature: float = 0.0
@@ -288,7 +288,7 @@ def serve(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[Path]
-        """A run's directory, a stage's, or any Hugging Face checkpoint directory."""
+        """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         stage: str = ""
         """The stage of a run that answers by default; the last trained one if not given."""
         host: str = "127.0.0.1"
@@ -308,14 +308,7 @@ def serve(args: list[str]) -> int:
     )
     from puna.serve.main import serve as serve_models
 
-    serve_models(
-        given.target,
-        stage=given.stage,
-        host=given.host,
-        port=given.port,
-        api_key_env=given.api_key_env,
-        runs=given.runs,
-    )
+    serve_models(**vars(given))
     return 0
 
 
@@ -393,23 +386,39 @@ def plan(args: list[str]) -> int:
     given = parse(Options, "plan", args, "What a model takes in memory by its shape; does it fit?")
     from puna.export.plan import plan as plan_memory
 
-    found = plan_memory(
-        given.model,
-        precision=given.precision,
-        context=given.context,
-        batch=given.batch,
-        device=given.device,
-        train=given.train,
-        lora=given.lora,
-        tiles=given.tiles,
-        stage=given.stage,
-    )
+    found = plan_memory(**{k: v for k, v in vars(given).items() if k != "json"})
     if given.json:
         import json
 
         print(json.dumps(found.to_json(), indent=1))
     else:
         print(found.text())
+    return 0
+
+
+def export(args: list[str]) -> int:
+    """Write a model to pass on."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        model: tyro.conf.Positional[Path]
+        """A run's directory, a stage's, a checkpoint, or a model's directory, also Meta's own."""
+        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        """Where it goes: a new directory."""
+        dtype: str = ""
+        """float32, bfloat16 or float16; as the source if not given."""
+        layout: str = "hf"
+        """hf is what transformers loads; meta is params.json and consolidated.00.pth."""
+        stage: str = ""
+        """Which stage of a run; the last trained one if not given."""
+
+    given = parse(
+        Options, "export", args, "Write a model in a layout that others load; adapters are merged."
+    )
+    from puna.export.convert import export as export_model
+
+    print(export_model(**vars(given)).text())
     return 0
 
 
@@ -523,6 +532,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "serve": (serve, "an OpenAI-compatible endpoint, a chat page, a page of runs"),
     "soup": (soup, "average models; a soup worse than its best member is not kept"),
     "plan": (plan, "what a model takes in memory, and whether it fits"),
+    "export": (export, "write a model in the layout of transformers, or of Meta"),
     "audit": (audit, "test an environment's reward before you trust it"),
     "env": (environments, "list, show, try or write environments"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),

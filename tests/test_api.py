@@ -25,7 +25,14 @@ from puna.core.config import parse_set
 from puna.core.stats import Score
 
 SETS = {"rl.steps": 2, "eval.n": 16}
-DOCUMENTED = ("puna", "puna.api", "puna.agents.model", "puna.evals.compare", "puna.export.plan")
+DOCUMENTED = (
+    "puna",
+    "puna.api",
+    "puna.agents.model",
+    "puna.evals.compare",
+    "puna.export.plan",
+    "puna.export.convert",
+)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ class Chat:
         self.reset()
 
     def _load(self, stage: str) -> str:
-        from puna.models import hf
+        from puna.models import load as load_weights
         from puna.text.tokenizer import Tokenizer
 
         directory, label = find_model(self.target, stage)
@@ -49,7 +49,7 @@ class Chat:
             machine = home_of(directory).machine  # answers as the run's own scores had them
             set_threads(machine.threads)
             tokenizer = Tokenizer.load(directory).require_chat(directory)
-            model, _ = hf.load(directory)
+            model, _ = load_weights(directory)
             model.compute_dtype = getattr(torch, machine.dtype)
             model.to(machine.device)
             self.models[label] = Engine(model, tokenizer, 0)

@@ -144,10 +144,10 @@ def load(path: str | Path, stage: str = "") -> Model:
     import torch
 
     from puna.engine.local import Engine
-    from puna.models import hf
+    from puna.models import load as load_weights
     from puna.text.tokenizer import Tokenizer
 
-    model, _ = hf.load(directory)
+    model, _ = load_weights(directory)
     model.compute_dtype = getattr(torch, machine.dtype)
     model.to(machine.device)
     return Model(Engine(model.eval(), Tokenizer.load(directory), 0), label, directory)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -191,6 +192,14 @@ def remove_leftovers(path: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+def remove_asides(out: Path) -> None:
+    """What killed writers of the very directory `out` left beside it."""
+    left = re.compile(rf"\.{re.escape(out.name)}\.\d+(\.old)?\.tmp")
+    for path in out.parent.iterdir() if out.parent.is_dir() else ():
+        if left.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:

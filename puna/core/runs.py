@@ -16,6 +16,18 @@ from puna.core.files import sha256_file, sha256_json
 from puna.core.stage import Machine
 
 
+def is_meta(directory: Path) -> bool:
+    """Whether `directory` holds a model in Meta's layout, and none in Hugging Face's."""
+    if (directory / "config.json").exists():
+        return False
+    return (directory / "params.json").exists() or any(directory.glob("consolidated.*.pth"))
+
+
+def holds_model(directory: Path) -> bool:
+    """Whether `directory` holds a model in either layout."""
+    return (directory / "config.json").exists() or is_meta(directory)
+
+
 def find_model(target: Path, stage: str = "") -> tuple[Path, str]:
     """The model directory a run, a stage or a checkpoint means, and what to call it.
 
@@ -39,7 +51,7 @@ def find_model(target: Path, stage: str = "") -> tuple[Path, str]:
     if stage:
         raise UserError(f"{target} is not a run, so it has no stage '{stage}'", "leave it out")
     for candidate in (target / "model", target):
-        if (candidate / "config.json").exists():
+        if holds_model(candidate):
             return candidate, target.resolve().name
     raise UserError(f"{target} holds neither a run nor a model", "name a directory with run.json")
 
@@ -100,7 +112,13 @@ def require_device(machine: Machine, run: Path) -> None:
         )
 
 
+def weight_files(model: Path) -> list[Path]:
+    """The files of weights in a model directory of either layout, by name."""
+    found = model.glob("consolidated*.pth" if is_meta(model) else "*.safetensors")
+    return sorted(found)
+
+
 def weights_hash(model: Path) -> str:
     """SHA-256 of the weights in a model directory; of the shards' hashes where it has several."""
-    shards = [sha256_file(p) for p in sorted(model.glob("*.safetensors"))]
+    shards = [sha256_file(p) for p in weight_files(model)]
     return shards[0] if len(shards) == 1 else sha256_json(shards)

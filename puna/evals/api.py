@@ -121,11 +121,11 @@ def _local(
 ) -> Evaluation:
     from puna.core.threads import set_threads
     from puna.engine.policy import SamplingParams
-    from puna.models import hf
+    from puna.models import load as load_weights
     from puna.text.tokenizer import Tokenizer
 
     facts |= {"threads": set_threads(machine.threads), "dtype": machine.dtype}
-    model, _ = hf.load(directory)
+    model, _ = load_weights(directory)
     facts["weights"] = weights_hash(directory)
     where = _place(root, label, env.name, facts)
     tokenizer = Tokenizer.load(directory).require_chat(directory)

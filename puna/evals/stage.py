@@ -21,7 +21,7 @@ from puna.evals.evaluate import (
 )
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
-from puna.models import hf
+from puna.models import load as load_weights
 from puna.text.tokenizer import Tokenizer
 
 
@@ -76,7 +76,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         earlier: list[tuple[str, EvalResult]] = []
         for parent, directory in models.items():
             tokenizer = Tokenizer.load(directory).require_chat(directory)
-            model, _ = hf.load(directory)
+            model, _ = load_weights(directory)
             sampler, meet = local_policy(
                 place_on(model, ctx.machine), tokenizer, ctx.seed, config.slots
             )

@@ -25,6 +25,7 @@ from puna.export.memory import (
 )
 from puna.export.published import Published, published, recognise
 from puna.models.config import ModelConfig
+from puna.models.directory import read_shape
 from puna.models.hf import read_config
 from puna.models.presets import preset, preset_names
 
@@ -318,11 +319,10 @@ def _shape(model: str, stage: str) -> tuple[ModelConfig, str]:
             raise UserError(f"{model}: {known.unreleased}", "plan llama4-scout or llama4-maverick")
         raise UserError(f"no model '{model}'", nearest(model, preset_names()))
     if path.is_file():
-        file, name = path, path.stem if path.name != "config.json" else path.resolve().parent.name
-    else:
-        directory, name = find_model(path, stage)
-        file = directory / "config.json"
-    return read_config(file), name
+        name = path.stem if path.name != "config.json" else path.resolve().parent.name
+        return read_config(path), name
+    directory, name = find_model(path, stage)
+    return read_shape(directory), name
 
 
 def _precision(given: str, train: bool) -> Precision:

@@ -173,6 +173,20 @@ def read_config(path: Path, text_only: bool = False) -> ModelConfig:
         raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
 
 
+def left_out(directory: Path) -> list[str]:
+    """What `load` passes over in the files of `directory`, in words; tables are not mentioned."""
+    if read_config(directory / "config.json").vision is not None:
+        return []
+    index, single = directory / f"{_WEIGHTS}.index.json", directory / _WEIGHTS
+    if index.exists():
+        found = list(_read_json(index).get("weight_map") or ())
+    else:
+        with _open(single) as source:
+            found = list(source.keys())
+    eyes = [name for name in found if _OTHERS.match(name) and not name.endswith("inv_freq")]
+    return [f"image weights ({len(eyes)} tensors)"] if eyes else []
+
+
 def _files(directory: Path, wanted: Mapping[str, Any], tied: bool) -> dict[Path, list[str]]:
     """The files of a directory and the tensors to take from each, by their names there.
 

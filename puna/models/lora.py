@@ -179,6 +179,25 @@ def reset(model: Decoder) -> None:
             b.zero_()
 
 
+def pairs(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the adapters by peft's name; of experts [E, ...], not yet in its form."""
+    found = {place: place.adapter for place in _places(model) if place.adapter is not None}
+    experts = [place for place in found if isinstance(place.owner, Experts)]
+    for place, adapter in found.items():
+        stem = f"base_model.model.{place.stem}"
+        if isinstance(adapter, Adapter):
+            for name in adapter.a:
+                yield f"{stem}{name}.lora_A.weight", adapter.a[name]
+                yield f"{stem}{name}.lora_B.weight", adapter.b[name]
+        else:
+            # peft wraps the module once for each of its parameters, the first one innermost.
+            outer = any(p.stem == place.stem for p in experts[experts.index(place) + 1 :])
+            stem += "base_layer." if outer else ""
+            # It takes [E, D, O] for out x in, so that its A is our B.
+            yield f"{stem}lora_A.weight", adapter.b
+            yield f"{stem}lora_B.weight", adapter.a
+
+
 def save_adapter(model: Decoder, directory: Path, base: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors for `peft`, to put on `base`.
 
@@ -186,28 +205,19 @@ def save_adapter(model: Decoder, directory: Path, base: str) -> None:
     the directory or name of the model that the adapters were attached to, in its text form.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
-    found = {place: place.adapter for place in _places(model) if place.adapter is not None}
-    experts = [place for place in found if isinstance(place.owner, Experts)]
-    names: set[str] = set()
-    for place, adapter in found.items():
-        stem = f"base_model.model.{place.stem}"
-        if isinstance(adapter, Adapter):
-            for name in adapter.a:
-                tensors[f"{stem}{name}.lora_A.weight"] = adapter.a[name]
-                tensors[f"{stem}{name}.lora_B.weight"] = adapter.b[name]
-                names.add(name)
-        else:
-            # peft wraps the module once for each of its parameters, the first one innermost.
-            outer = any(p.stem == place.stem for p in experts[experts.index(place) + 1 :])
-            stem += "base_layer." if outer else ""
-            # It takes [E, D, O] for out x in, so that its A is our B; its B has experts last.
-            tensors[f"{stem}lora_A.weight"] = adapter.b.flatten(0, 1)
-            tensors[f"{stem}lora_B.weight"] = adapter.a.permute(1, 2, 0).flatten(1)
-            names.update(place.rows)
-    files = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    files: dict[str, Tensor] = {}
+    for name, tensor in pairs(model):
+        if tensor.dim() == 3:  # its A has experts first, its B has them last
+            first = name.endswith("lora_A.weight")
+            tensor = tensor.flatten(0, 1) if first else tensor.permute(1, 2, 0).flatten(1)
+        files[name] = tensor.detach().cpu().contiguous()
     save_file(files, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    rank, scale = _rank(next(iter(found.values()))), next(iter(found.values())).scale
+    names: set[str] = set()
+    for place in _places(model):
+        adapter = place.adapter
+        names.update(adapter.a if isinstance(adapter, Adapter) else place.rows if adapter else ())
+    first_one = adapters(model)[0]
+    rank, scale = _rank(first_one), first_one.scale
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

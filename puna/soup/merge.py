@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from puna.core.errors import UserError
-from puna.core.files import NewDirectory, crash_point, sha256_file, write_json
+from puna.core.files import NewDirectory, crash_point, remove_asides, sha256_file, write_json
+from puna.core.runs import is_meta
 
 SCHEMA = 1
 RECORD = "soup.json"
@@ -92,6 +92,8 @@ def merge(
     for weights that are no shares, for values that are not finite, and where `out` is in use.
     """
     models = [Path(m) for m in models]
+    if meta := next(filter(is_meta, models), None):
+        raise UserError(f"{meta} is in Meta's layout", f"puna export {meta} --out DIR comes first")
     shares = _shares(models, weights)
     require_free(out, models)
     if dtype is not None and dtype not in _NAMES:
@@ -101,7 +103,7 @@ def merge(
         _require_alike(models[0], members[0], model, places)
     notes = [*_repeated(models), *_other_settings(models)]
     layout = _layout(members, dtype)
-    _remove_leftovers(out)
+    remove_asides(out)
     with NewDirectory(out, "soup") as aside:
         _copy_files(models[0], aside, dtype)
         record = {"schema": SCHEMA, "members": [str(m) for m in models], "weights": shares}
@@ -394,11 +396,3 @@ def _copy_files(model: Path, aside: Path, dtype: torch.dtype | None) -> None:
         written = str(dtype).removeprefix("torch.")
         config |= {key: written for key in ("dtype", "torch_dtype") if key in config}
         write_json(aside / "config.json", config, "soup.config")
-
-
-def _remove_leftovers(out: Path) -> None:
-    """What killed writers of this very directory left beside it."""
-    left = re.compile(rf"\.{re.escape(out.name)}\.\d+(\.old)?\.tmp")
-    for path in out.parent.iterdir() if out.parent.is_dir() else ():
-        if left.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)

@@ -18,6 +18,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 
 from puna.core.errors import UserError, nearest
+from puna.text import tiktoken
 from puna.text.formats import FORMATS, NONE, REFUSED, adapted, detect, fits
 from puna.text.images import read_tiling
 from puna.text.jinja import chat_template, own
@@ -174,15 +175,19 @@ class Tokenizer:
     def load(directory: Path) -> Tokenizer:
         """The tokenizer.json in `directory`, ours or Llama's, with its chat format.
 
-        That is named by `chat_format` in tokenizer_config.json, or else the family's. Raises
-        UserError where a file is absent or broken, and where the chat template is another family's.
+        Where only Meta's tokenizer.model is there, that is read. The format is named by
+        `chat_format` in tokenizer_config.json, or else the family's. Raises UserError where a file
+        is absent or broken, and where the chat template is another family's.
         """
         path = Path(directory) / "tokenizer.json"
+        if not path.exists() and (path.parent / tiktoken.NAME).exists():
+            return Tokenizer(tiktoken.tokenizer_json(path.parent))
         try:
             text = path.read_bytes().decode("utf-8")
         except OSError:
+            meta = (path.parent / "params.json").exists()
             raise UserError(
-                f"no tokenizer.json in {directory}",
+                f"no {tiktoken.NAME if meta else path.name} in {directory}",
                 fix="name the directory of a model or of a tokenizer",
             ) from None
         except UnicodeDecodeError:

@@ -21,14 +21,15 @@ from safetensors import SafetensorError
 
 from puna.core.errors import UserError
 from puna.core.files import NewDirectory, sha256_file
-from puna.models import hf, lora
+from puna.core.runs import holds_model
+from puna.models import hf, load, lora
 from puna.models.decoder import Decoder
 from puna.models.vocab import check_vocab
 from puna.text.tokenizer import Tokenizer
 from puna.train.optim import load_optimizer_tensors, optimizer_tensors
 
 SCHEMA = 1
-_ADAPTERS = "adapters.safetensors"
+ADAPTERS = "adapters.safetensors"
 
 
 def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
@@ -36,7 +37,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
 
     Raises UserError where the disk is full or the directory may not be written.
     """
-    with NewDirectory(directory, "model") as aside, _disk_errors():
+    with NewDirectory(directory, "model") as aside, disk_errors():
         hf.save(model, aside)
         tokenizer.save(aside)
 
@@ -44,7 +45,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, directory: Path) -> None:
 def load_model(
     directory: Path, dtype: torch.dtype = torch.float32, chat: bool = False
 ) -> tuple[Decoder, Tokenizer]:
-    """Model and tokenizer from a stage's directory, its `model/`, or any Hugging Face directory.
+    """Model and tokenizer from a stage's directory, its `model/`, or any model's directory.
 
     Raises UserError where there is none, a file is broken, the two are not of one model, or the
     vocabulary has no chat format and `chat` asks for one.
@@ -53,7 +54,7 @@ def load_model(
     tokenizer = Tokenizer.load(source)
     if chat:
         tokenizer.require_chat(source)
-    model, config = hf.load(source, dtype)
+    model, config = load(source, dtype)
     check_vocab(tokenizer, config, source)
     return model, tokenizer
 
@@ -61,8 +62,8 @@ def load_model(
 def model_directory(directory: Path) -> Path:
     """Where the files of a stage's model are, or of any. Raises UserError where there are none."""
     inner = directory / "model"
-    source = inner if (inner / "config.json").exists() else directory
-    if not (source / "config.json").exists():
+    source = inner if holds_model(inner) else directory
+    if not holds_model(source):
         fix = "name a finished stage or a checkpoint directory"
         raise UserError(f"no model in {directory}", fix)
     return source
@@ -89,9 +90,9 @@ class Checkpoints:
         The newest one of at most `spare` steps is not dropped. Raises UserError on a full disk.
         """
         path = self.directory / f"step-{step:08d}"
-        with NewDirectory(path, "checkpoint") as aside, _disk_errors():
+        with NewDirectory(path, "checkpoint") as aside, disk_errors():
             if lora.adapters(model):
-                _save(lora.learned(model), aside / _ADAPTERS)
+                _save(lora.learned(model), aside / ADAPTERS)
             else:
                 hf.save(model, aside)
             tokenizer.save(aside)
@@ -133,7 +134,7 @@ class Checkpoints:
     def load(path: Path, model: Decoder) -> None:
         """Load weights and routers' biases, or the adapters of a model that has some."""
         if lora.adapters(model):
-            lora.load_learned(model, safetensors.torch.load_file(path / _ADAPTERS))
+            lora.load_learned(model, safetensors.torch.load_file(path / ADAPTERS))
         else:
             model.load_state_dict(hf.load(path, torch.float32)[0].state_dict())
 
@@ -151,7 +152,7 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
     """safetensors reports a full disk as an error of its own; say it as the system did."""
     try:
         yield

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from puna.core.errors import UserError
 from puna.core.files import sha256_file, sha256_json
+from puna.core.runs import weight_files
 from puna.core.stage import StageContext, StageError, Stopwatch
 from puna.engine.policy import SamplingParams
 from puna.gym.environment import Environment
@@ -159,7 +160,7 @@ def _pairs(
 
 def _key(ctx: StageContext, config: Config, env: Environment, source: Path) -> str:
     """Names all that the episodes are a function of, the sampler's weights among it."""
-    files = sorted(model_directory(source).glob("*.safetensors"))
+    files = weight_files(model_directory(source))
     sampling = (config.prompts, config.samples, config.temperature, config.max_tokens)
     weights = [sha256_file(f) for f in files]
     return sha256_json([weights, identity(env), config.env, ctx.seed, sampling])
