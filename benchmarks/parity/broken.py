@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puna.models import Decoder, ModelConfig, RopeScaling
-from puna.models.decoder import Attention, Block, Pass, RMSNorm, query_temperature
+from puna.models.decoder import Attention, AttentionFn, Block, Pass, RMSNorm, query_temperature
 from puna.models.moe import MoE, Routes
+from puna.models.rope import Rope
 
 
 def without(model: Decoder, feature: str) -> Decoder:
@@ -68,6 +69,32 @@ def _other_pairs(model: Decoder) -> Decoder:
     return other
 
 
+def _other_rounding(model: Decoder) -> Decoder:
+    """The rotation in bf16 where it belongs in fp32, and the other way round."""
+    other = copy.deepcopy(model)
+    other.rope.__class__ = _OtherRounding
+    return other
+
+
+def _unrounded_scores(model: Decoder) -> Decoder:
+    """Scores in fp32 up to the softmax. (The softmax's own dtype shows nowhere: PyTorch computes a
+    bf16 one in fp32 and rounds once.)
+    """
+    other = copy.deepcopy(model)
+    for layer in other.layers:
+        attention = cast(Block, layer).attention
+        attention.attention = _unrounded(attention.attention)
+    return other
+
+
+def _unrounded(rounded: AttentionFn) -> AttentionFn:
+    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        wide = None if mask is None else mask.float()
+        return rounded(q.float(), k.float(), v.float(), wide, scale).type_as(q)
+
+    return attention
+
+
 def _tied(model: Decoder) -> Decoder:
     """The embedding in place of the head."""
     other = copy.deepcopy(model)
@@ -109,6 +136,26 @@ class _NormFirst(Attention):
         return q, k
 
 
+class _NormEverywhere(Attention):
+    """The norm of q and k in layers without rotary positions too."""
+
+    def _place(self, qk: Tensor, plan: Pass) -> tuple[Tensor, Tensor]:
+        if self.nope and self.qk_norm:
+            qk = F.rms_norm(qk.float(), (self.head_dim,), None, self.eps).type_as(qk)
+        return super()._place(qk, plan)
+
+
+class _OtherRounding(Rope):
+    """Rotations multiplied in the other family's dtype."""
+
+    def apply(self, x_BTHD: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
+        if not self.interleaved:
+            return super().apply(x_BTHD.float(), factors).type_as(x_BTHD)
+        cos, sin = (part.type_as(x_BTHD) for part in (factors[0].real, factors[0].imag))
+        a, b = x_BTHD.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+
+
 class _FixedEpsilon(Attention):
     """1e-6 in the norm of q and k, whatever the configuration says."""
 
@@ -126,6 +173,42 @@ class _ScoreOnOutput(MoE):
         score, choice = logits_NE.float().sigmoid().max(-1, keepdim=True)
         routed = self.experts(x_ND, choice[:, 0]) * score.type_as(x_ND)
         out: Tensor = self.shared(x_ND) + routed
+        return out.view(x_BTD.shape)
+
+
+class _SoftmaxScore(MoE):
+    """The score by a softmax over all experts, not by the sigmoid of the one."""
+
+    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        score, choice = self.router(x_ND).float().softmax(-1).max(-1, keepdim=True)
+        routed = self.experts(x_ND * score.type_as(x_ND), choice[:, 0])
+        out: Tensor = self.shared(x_ND) + routed
+        return out.view(x_BTD.shape)
+
+
+class _ScaledShared(MoE):
+    """The score on the shared expert's input too."""
+
+    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        score, choice = self.router(x_ND).float().sigmoid().max(-1, keepdim=True)
+        scaled = x_ND * score.type_as(x_ND)
+        out: Tensor = self.shared(scaled) + self.experts(scaled, choice[:, 0])
+        return out.view(x_BTD.shape)
+
+
+class _AllOfEquals(MoE):
+    """Every expert whose logit is the highest, not one of them."""
+
+    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        logits_NE = self.router(x_ND)
+        best = logits_NE.amax(-1, keepdim=True)
+        out: Tensor = self.shared(x_ND)
+        for expert in range(logits_NE.shape[1]):
+            score = best.sigmoid() * (logits_NE[:, expert : expert + 1] == best)
+            out = out + self.experts(x_ND * score, torch.full((len(x_ND),), expert))
         return out.view(x_BTD.shape)
 
 
@@ -158,6 +241,15 @@ class _IndexTemperature(Decoder):
         return replace(found, temperature=heat[..., None, None])
 
 
+class _CastTemperature(Decoder):
+    """The temperature rounded to the activations' dtype before it multiplies."""
+
+    def plan(self, ids_BT: Tensor, *rest: Any) -> Pass:
+        found = super().plan(ids_BT, *rest)
+        assert found.temperature is not None
+        return replace(found, temperature=found.temperature.to(self.dtype))
+
+
 BROKEN: dict[str, Callable[[Decoder], Decoder]] = {
     "chunks": _set(attention_chunk=None),
     "no chunk": _set(attention_chunk=8),
@@ -167,10 +259,14 @@ BROKEN: dict[str, Callable[[Decoder], Decoder]] = {
     "no QK norm": _set(qk_norm=True),
     "QK norm per head": _modules(Attention, _JointNorm),
     "QK norm's epsilon": _modules(Attention, _FixedEpsilon),
+    "no QK norm in NoPE layers": _modules(Attention, _NormEverywhere),
     "QK norm after rotation": _modules(Attention, _NormFirst),
     "temperature": _set(temperature_tuning=False),
     "temperature by position": _modules(Decoder, _IndexTemperature),
+    "fp32 temperature": _modules(Decoder, _CastTemperature),
     "rotated pairs": _other_pairs,
+    "rotation's dtype": _other_rounding,
+    "rounded scores": _unrounded_scores,
     "own head": _tied,
     "rope scaling": _set(rope_scaling=None),
     "factor 16": _scaled(factor=8.0),
@@ -178,6 +274,9 @@ BROKEN: dict[str, Callable[[Decoder], Decoder]] = {
     "factor 32": _scaled(factor=8.0),
     "blend": _scaled(high_freq_factor=1.0),
     "score on the input": _modules(MoE, _ScoreOnOutput),
+    "sigmoid": _modules(MoE, _SoftmaxScore),
+    "shared expert unscaled": _modules(MoE, _ScaledShared),
+    "one of equals": _modules(MoE, _AllOfEquals),
     "no dropped tokens": _modules(MoE, _Capped),
     "cast before the weight": _modules(RMSNorm, _WeightBeforeCast),
 }
