@@ -24,13 +24,17 @@ ROW = "{:<42} {:<22} {:<5} {:>9} {:>10} {:>7}  {:<4} {}"
 def row(case: Case, found: Found) -> str:
     """One line of the table; power is the weakest of the features left out."""
     tolerance = f"{case.allowed:.0e}" if case.allowed else "bitwise"
-    weakest = min(found.off.values(), default=float("nan")) / case.needed * 100
+    difference, weakest = f"{found.difference:.1e}", min(found.off.values(), default=float("nan"))
+    power = f"{weakest / case.needed * 100:.0f} x"
+    if case.unit:
+        tolerance, difference = f"0 {case.unit}", f"{found.difference:.0f}"
+        power = f"{weakest:.0f}"
     verdict = "ok" if case.passes(found) else "FAIL"
     notes = [found.note, *(f"blind to: {name}" for name in case.blind(found))]
     notes += [] if found.off else ["leaves nothing out: proves nothing"]
     return ROW.format(
         case.name, f"{case.peer} {version(case.peer)}", case.dtype, tolerance,
-        f"{found.difference:.1e}", f"{weakest:.0f} x", verdict, "; ".join(n for n in notes if n),
+        difference, power, verdict, "; ".join(n for n in notes if n),
     ).rstrip()  # fmt: skip
 
 

@@ -102,6 +102,33 @@ def _tied(model: Decoder) -> Decoder:
     return other
 
 
+def _no_bias(model: Decoder) -> Decoder:
+    """Without the biases of q, k and v."""
+    other = copy.deepcopy(model)
+    for name, parameter in other.named_parameters():
+        if name.endswith("qkv.bias"):
+            parameter.data.zero_()
+    return other
+
+
+def _no_head_norms(model: Decoder) -> Decoder:
+    """Queries and keys as they are projected."""
+    other = copy.deepcopy(model)
+    for layer in other.layers:
+        attention = cast(Block, layer).attention
+        attention.q_norm = attention.k_norm = None
+    return configured(other, replace(model.config, family="llama3"))
+
+
+def _plain_head_norms(model: Decoder) -> Decoder:
+    """The norms of queries and keys without their weights."""
+    other = copy.deepcopy(model)
+    for name, parameter in other.named_parameters():
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            parameter.data.fill_(1.0)
+    return other
+
+
 class _WrongPhase(ModelConfig):
     """NoPE in layers 0, 4, ... in place of 3, 7, ..."""
 
@@ -164,64 +191,71 @@ class _FixedEpsilon(Attention):
         return super()._place(qk, plan)
 
 
-class _ScoreOnOutput(MoE):
+class _Mixed(MoE):
+    """The layer with another sum of its experts."""
+
+    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        logits_NE = self.router(x_ND)
+        choice = self._choose(logits_NE, routes, x_BTD.shape[:-1])
+        return self.mix(x_ND, logits_NE, choice).view(x_BTD.shape)
+
+    def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def score(self, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
+        """The sigmoid of each token's logit, [N, 1]."""
+        return logits_NE.float().sigmoid().gather(1, choice_N[:, None]).type_as(logits_NE)
+
+
+class _ScoreOnOutput(_Mixed):
     """The router's score multiplies what the expert gives, not what it is given."""
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        logits_NE = self.router(x_ND)
-        score, choice = logits_NE.float().sigmoid().max(-1, keepdim=True)
-        routed = self.experts(x_ND, choice[:, 0]) * score.type_as(x_ND)
+    def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
+        routed = self.experts(x_ND, choice_N) * self.score(logits_NE, choice_N)
         out: Tensor = self.shared(x_ND) + routed
-        return out.view(x_BTD.shape)
+        return out
 
 
-class _SoftmaxScore(MoE):
+class _SoftmaxScore(_Mixed):
     """The score by a softmax over all experts, not by the sigmoid of the one."""
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        score, choice = self.router(x_ND).float().softmax(-1).max(-1, keepdim=True)
-        routed = self.experts(x_ND * score.type_as(x_ND), choice[:, 0])
-        out: Tensor = self.shared(x_ND) + routed
-        return out.view(x_BTD.shape)
+    def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
+        score = logits_NE.float().softmax(-1).gather(1, choice_N[:, None]).type_as(x_ND)
+        out: Tensor = self.shared(x_ND) + self.experts(x_ND * score, choice_N)
+        return out
 
 
-class _ScaledShared(MoE):
+class _ScaledShared(_Mixed):
     """The score on the shared expert's input too."""
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        score, choice = self.router(x_ND).float().sigmoid().max(-1, keepdim=True)
-        scaled = x_ND * score.type_as(x_ND)
-        out: Tensor = self.shared(scaled) + self.experts(scaled, choice[:, 0])
-        return out.view(x_BTD.shape)
+    def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
+        scaled = x_ND * self.score(logits_NE, choice_N)
+        out: Tensor = self.shared(scaled) + self.experts(scaled, choice_N)
+        return out
 
 
-class _AllOfEquals(MoE):
+class _AllOfEquals(_Mixed):
     """Every expert whose logit is the highest, not one of them."""
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        logits_NE = self.router(x_ND)
+    def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
         best = logits_NE.amax(-1, keepdim=True)
         out: Tensor = self.shared(x_ND)
         for expert in range(logits_NE.shape[1]):
             score = best.sigmoid() * (logits_NE[:, expert : expert + 1] == best)
-            out = out + self.experts(x_ND * score, torch.full((len(x_ND),), expert))
-        return out.view(x_BTD.shape)
+            out = out + self.experts(x_ND * score, torch.full_like(choice_N, expert))
+        return out
 
 
-class _Capped(MoE):
+class _Capped(_Mixed):
     """Experts that take their even share of the tokens of a call and drop the rest."""
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        score, choice = self.router(x_ND).sigmoid().max(-1, keepdim=True)
-        taken = F.one_hot(choice[:, 0], self.router.weight.shape[0]).cumsum(0)
-        kept = taken.gather(1, choice) <= -(-len(x_ND) // taken.shape[1])
-        out: Tensor = self.shared(x_ND) + self.experts(x_ND * score, choice[:, 0]) * kept
-        return out.view(x_BTD.shape)
+    def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
+        taken = F.one_hot(choice_N, logits_NE.shape[1]).cumsum(0)
+        kept = taken.gather(1, choice_N[:, None]) <= -(-len(x_ND) // taken.shape[1])
+        scaled = x_ND * self.score(logits_NE, choice_N)
+        out: Tensor = self.shared(x_ND) + self.experts(scaled, choice_N) * kept
+        return out
 
 
 class _WeightBeforeCast(RMSNorm):
@@ -268,6 +302,9 @@ BROKEN: dict[str, Callable[[Decoder], Decoder]] = {
     "rotation's dtype": _other_rounding,
     "rounded scores": _unrounded_scores,
     "own head": _tied,
+    "bias": _no_bias,
+    "head norms": _no_head_norms,
+    "head norms' weights": _plain_head_norms,
     "rope scaling": _set(rope_scaling=None),
     "factor 16": _scaled(factor=8.0),
     "factor 8": _scaled(factor=16.0),

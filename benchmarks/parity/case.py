@@ -27,7 +27,8 @@ class Case:
     """One comparison. A tolerance of 0 means equal to the bit, where the processor allows it.
 
     On a processor whose products depend on the number of rows, `loose` stands in for 0; where it
-    is None, nothing smaller than what a missing feature makes is left to ask for there.
+    is None, nothing smaller than what a missing feature makes is left to ask for there. With a
+    `unit` differences are counts of it, and one is enough to be seen.
     """
 
     name: str
@@ -37,11 +38,14 @@ class Case:
     dtype: str
     slow: bool
     loose: float | None
+    unit: str = ""
 
     @property
     def allowed(self) -> float:
         """The largest difference that passes."""
-        return self.tolerance or (self.loose or 0.0 if rows_matter(self.dtype) else 0.0)
+        if self.unit or not rows_matter(self.dtype):
+            return self.tolerance
+        return self.tolerance or self.loose or 0.0
 
     @property
     def incomparable(self) -> str:
@@ -53,7 +57,7 @@ class Case:
     @property
     def needed(self) -> float:
         """The difference that leaving out a feature must make, so that the case can see it."""
-        return MARGIN * (self.allowed or CLOSE)
+        return 1.0 if self.unit else MARGIN * (self.allowed or CLOSE)
 
     def blind(self, found: Found) -> list[str]:
         """The features that could be left out without being noticed."""
@@ -78,12 +82,13 @@ def case(
     dtype: str = "fp32",
     slow: bool = False,
     loose: float | None = CLOSE,
+    unit: str = "",
 ) -> Callable[[Callable[[], Found]], Callable[[], Found]]:
     """Put the function below into the list."""
 
     def keep(measure: Callable[[], Found]) -> Callable[[], Found]:
         assert name not in CASES, name
-        CASES[name] = Case(name, measure, tolerance, peer, dtype, slow, loose)
+        CASES[name] = Case(name, measure, tolerance, peer, dtype, slow, loose, unit)
         return measure
 
     return keep
