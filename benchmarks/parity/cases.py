@@ -8,12 +8,12 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, distributions
 from importlib.metadata import version as installed
 
-from benchmarks.parity import families, fields, full, generate, long, meta, rows
+from benchmarks.parity import families, fields, full, generate, long, meta, rows, vision
 from benchmarks.parity.case import CASES
 
 __all__ = ["CASES", "PARTS", "missing", "version"]
 
-PARTS = (full, rows, fields, families, generate, long, meta)
+PARTS = (full, rows, fields, families, vision, generate, long, meta)
 
 
 def version(peer: str) -> str:
