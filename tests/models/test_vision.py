@@ -1,4 +1,4 @@
-"""The vision encoder as part of the model: counts, files, refusals, sizes (numbers: test_parity)."""
+"""The vision encoder in its model: counts, files, refusals, sizes (numbers: test_parity)."""
 
 from __future__ import annotations
 
