@@ -18,7 +18,7 @@ from benchmarks.parity.case import Case, Found
 from benchmarks.parity.cases import CASES, missing, version
 
 HEAD = ("case", "peer", "dtype", "tolerance", "difference", "power", "", "note")
-ROW = "{:<42} {:<22} {:<5} {:>9} {:>10} {:>7}  {:<4} {}"
+ROW = "{:<45} {:<22} {:<5} {:>9} {:>10} {:>7}  {:<4} {}"
 
 
 def row(case: Case, found: Found) -> str:
@@ -46,11 +46,11 @@ def main(part: str = "") -> int:
         if part not in case.name:
             continue
         if case.incomparable:
-            print(f"{case.name:<42} not comparable here: {case.incomparable}", flush=True)
+            print(f"{case.name:<45} not comparable here: {case.incomparable}", flush=True)
             continue
         lacking = missing(case.peer)
         if lacking:
-            print(f"{case.name:<42} not run: {lacking}", flush=True)
+            print(f"{case.name:<45} not run: {lacking}", flush=True)
             failed.append(case.name)
             continue
         found = case.measure()
