@@ -24,7 +24,7 @@ help:
 	@echo "make test-all     every test, slow ones too; a skipped test is a failure"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measurements against other libraries (see benchmarks/)"
-	@echo "make parity       text models beside transformers' and Meta's code, case by case"
+	@echo "make parity       models and chats beside transformers' and Meta's code, case by case"
 	@echo "make peers        install the libraries that some tests and measurements run beside Puna"
 	@echo "make clean        remove .venv and caches; runs/ stays"
 

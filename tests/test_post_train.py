@@ -51,10 +51,13 @@ def checkpoint(directory: Path, family: str) -> Path:
     """A random model that transformers saved in shards, and a tokenizer beside it."""
     config, cls, changes = FAMILIES[family]
     values = {k: v for k, v in (SHAPE | changes).items() if v is not None or k != "head_dim"}
+    tokenizer = Tokenizer.train(["one and one is two"], 290)
+    values["bos_token_id"] = tokenizer.special("begin_of_text")
+    values["eos_token_id"] = tokenizer.special("end_of_text")
     torch.manual_seed(0)
     model = getattr(transformers, cls)(getattr(transformers, config)(**values))
     model.save_pretrained(directory, max_shard_size="40KB")
-    Tokenizer.train(["one and one is two"], 290).save(directory)
+    tokenizer.save(directory)
     return directory
 
 

@@ -18,18 +18,23 @@ from benchmarks.parity.case import Case, Found
 from benchmarks.parity.cases import CASES, missing, version
 
 HEAD = ("case", "peer", "dtype", "tolerance", "difference", "power", "", "note")
-ROW = "{:<42} {:<22} {:<5} {:>9} {:>10} {:>7}  {:<4} {}"
+ROW = "{:<45} {:<22} {:<5} {:>9} {:>10} {:>7}  {:<4} {}"
 
 
 def row(case: Case, found: Found) -> str:
     """One line of the table; power is the weakest of the features left out."""
     tolerance = f"{case.allowed:.0e}" if case.allowed else "bitwise"
-    weakest = min(found.off.values(), default=float("nan")) / case.needed * 100
+    difference, weakest = f"{found.difference:.1e}", min(found.off.values(), default=float("nan"))
+    power = f"{weakest / case.needed * 100:.0f} x"
+    if case.unit:
+        tolerance, difference = f"0 {case.unit}", f"{found.difference:.0f}"
+        power = f"{weakest:.0f}"
     verdict = "ok" if case.passes(found) else "FAIL"
     notes = [found.note, *(f"blind to: {name}" for name in case.blind(found))]
+    notes += [] if found.off else ["leaves nothing out: proves nothing"]
     return ROW.format(
         case.name, f"{case.peer} {version(case.peer)}", case.dtype, tolerance,
-        f"{found.difference:.1e}", f"{weakest:.0f} x", verdict, "; ".join(n for n in notes if n),
+        difference, power, verdict, "; ".join(n for n in notes if n),
     ).rstrip()  # fmt: skip
 
 
@@ -40,9 +45,12 @@ def main(part: str = "") -> int:
     for case in CASES.values():
         if part not in case.name:
             continue
+        if case.incomparable:
+            print(f"{case.name:<45} not comparable here: {case.incomparable}", flush=True)
+            continue
         lacking = missing(case.peer)
         if lacking:
-            print(f"{case.name:<42} not run: {lacking}", flush=True)
+            print(f"{case.name:<45} not run: {lacking}", flush=True)
             failed.append(case.name)
             continue
         found = case.measure()

@@ -26,7 +26,9 @@ class Found:
 class Case:
     """One comparison. A tolerance of 0 means equal to the bit, where the processor allows it.
 
-    On a processor whose products depend on the number of rows, `loose` stands in for 0.
+    On a processor whose products depend on the number of rows, `loose` stands in for 0; where it
+    is None, nothing smaller than what a missing feature makes is left to ask for there. With a
+    `unit` differences are counts of it, and one is enough to be seen.
     """
 
     name: str
@@ -35,25 +37,39 @@ class Case:
     peer: str
     dtype: str
     slow: bool
-    loose: float
+    loose: float | None
+    unit: str = ""
 
     @property
     def allowed(self) -> float:
         """The largest difference that passes."""
-        return self.tolerance or (self.loose if rows_matter(self.dtype) else 0.0)
+        if self.unit or not rows_matter(self.dtype):
+            return self.tolerance
+        return self.tolerance or self.loose or 0.0
+
+    @property
+    def incomparable(self) -> str:
+        """Why this case says nothing on this processor; empty where it does."""
+        if self.tolerance or self.loose is not None or not rows_matter(self.dtype):
+            return ""
+        return f"{self.dtype} products depend on the number of rows on this processor"
 
     @property
     def needed(self) -> float:
         """The difference that leaving out a feature must make, so that the case can see it."""
-        return MARGIN * max(self.tolerance, CLOSE)
+        return 1.0 if self.unit else MARGIN * (self.allowed or CLOSE)
 
     def blind(self, found: Found) -> list[str]:
         """The features that could be left out without being noticed."""
         return [name for name, seen in found.off.items() if not seen >= self.needed]
 
     def passes(self, found: Found) -> bool:
-        """Whether the numbers agree, and would not have if a feature were missing."""
-        return found.difference <= self.allowed and not self.blind(found)
+        """Whether the numbers agree, and would not have if a feature were missing.
+
+        A case that leaves no feature out proves nothing, and does not pass.
+        """
+        agrees = found.difference <= self.allowed
+        return agrees and bool(found.off) and not self.blind(found)
 
 
 CASES: dict[str, Case] = {}
@@ -65,13 +81,14 @@ def case(
     peer: str = "transformers",
     dtype: str = "fp32",
     slow: bool = False,
-    loose: float = CLOSE,
+    loose: float | None = CLOSE,
+    unit: str = "",
 ) -> Callable[[Callable[[], Found]], Callable[[], Found]]:
     """Put the function below into the list."""
 
     def keep(measure: Callable[[], Found]) -> Callable[[], Found]:
         assert name not in CASES, name
-        CASES[name] = Case(name, measure, tolerance, peer, dtype, slow, loose)
+        CASES[name] = Case(name, measure, tolerance, peer, dtype, slow, loose, unit)
         return measure
 
     return keep

@@ -16,10 +16,30 @@ import torch
 from torch import Tensor
 
 from puna.engine.cache import KVCache
-from puna.models import Decoder, load
+from puna.models import Decoder, ModelConfig, load
 from puna.models.decoder import Block, additive
 
 CLOSE = 2e-6
+# Every feature of Llama 4 in eight layers; chunk 8, temperature from token 4 on.
+TINY = ModelConfig(
+    family="llama4",
+    vocab_size=128,
+    hidden_size=64,
+    num_layers=8,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    intermediate_size=128,
+    expert_size=96,
+    num_experts=4,
+    moe_every=2,
+    attention_chunk=8,
+    nope_every=4,
+    qk_norm=True,
+    temperature_tuning=True,
+    floor_scale=4,
+    max_positions=256,
+)
 LENGTHS = (1, 7, 8, 9, 29)  # chunk - 1, chunk, chunk + 1, 3 chunks + 5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -101,12 +121,18 @@ def peer_config(shape: str, **changes: Any) -> Any:
     return family(**(SHAPES[shape] | changes))
 
 
-def peer(config: Any, std: float = 0.08) -> Any:
-    """transformers' model with wide weights, evaluating."""
+def library() -> Any:
+    """transformers without its progress bars; torch with one thread."""
     import transformers
 
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
+    return transformers
+
+
+def peer(config: Any, std: float = 0.08) -> Any:
+    """transformers' model with wide weights, evaluating."""
+    transformers = library()
     llama3 = config.model_type == "llama"
     family = transformers.LlamaForCausalLM if llama3 else transformers.Llama4ForCausalLM
     model: Any = family(config)

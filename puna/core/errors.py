@@ -18,6 +18,14 @@ class UserError(Exception):
         super().__init__(" ".join(line.split()))
 
 
+class FieldError(UserError):
+    """A value that a field of ours does not take; a reader of files says it in their names."""
+
+    def __init__(self, owner: str, field: str, value: object, wanted: str) -> None:
+        self.field, self.wanted = field, wanted
+        super().__init__(f"{owner}: {field} = {value!r}", f"give {field} {wanted}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint naming the nearest known word, or the whole list where nothing is near."""
     words = sorted(known)

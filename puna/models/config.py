@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from puna.core.errors import UserError
+from puna.core.errors import FieldError
 from puna.models.vision_config import VisionConfig
 
 Family = Literal["llama3", "llama4", "qwen2", "qwen3", "mistral"]
@@ -80,7 +80,7 @@ class ModelConfig:
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "head_dim", self.head_dim % 2 == 0, "even")
         divides = self.num_heads % self.num_kv_heads == 0
-        _require(self, "num_kv_heads", divides, f"a divisor of num_heads = {self.num_heads}")
+        _require(self, "num_kv_heads", divides, f"a divisor of the {self.num_heads} heads")
         chunk = self.attention_chunk
         _require(self, "attention_chunk", chunk is None or chunk > 0, "above 0, or none")
         if self.num_experts:
@@ -163,5 +163,4 @@ _LLAMA4_ONLY = {
 
 def _require(owner: object, name: str, holds: bool, wanted: str) -> None:
     if not holds:
-        value = getattr(owner, name)
-        raise UserError(f"model: {name} = {value!r}", f"give {name} {wanted}")
+        raise FieldError("model", name, getattr(owner, name), wanted)

@@ -168,8 +168,9 @@ def read_config(path: Path, text_only: bool = False) -> ModelConfig:
     data = _read_json(path)
     try:
         config = config_from_hf(data, path)
-        return config if text_only else replace(config, vision=vision_from_hf(data, path.parent))
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        eyes = None if text_only else vision_from_hf(data, path.parent, config.vocab_size)
+        return replace(config, vision=eyes)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
 
 

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from puna.core.errors import UserError
+from puna.core.errors import FieldError
+from puna.core.foreign import LIMIT, Table
 from puna.models.config import Family, ModelConfig, RopeScaling
 
 # Fields that must have this value if they are there at all: nothing else is implemented.
@@ -33,14 +35,19 @@ _WHOLE = {
     "intermediate_size_mlp", "num_key_value_heads", "head_dim", "max_position_embeddings",
     "num_local_experts", "interleave_moe_layer_step", "no_rope_layer_interval", "floor_scale",
     "attention_chunk_size", "bos_token_id", "pad_token_id", "original_max_position_embeddings",
+    "sliding_window", "max_window_layers",
 }  # fmt: skip
 _LIMITS = {"num_hidden_layers": 4096}
-_LIMIT = 1 << 31
 _NUMBERS = {
     "rms_norm_eps", "attn_scale", "initializer_range", "rope_theta", "factor", "low_freq_factor",
     "high_freq_factor",
 }  # fmt: skip
-_KINDS = {"use_qk_norm": bool, "attn_temperature_tuning": int, "tie_word_embeddings": bool}
+_KINDS = {
+    "use_qk_norm": bool,
+    "attn_temperature_tuning": int,
+    "tie_word_embeddings": bool,
+    "use_sliding_window": bool,
+}
 _LISTS = {"moe_layers": int, "no_rope_layers": int, "layer_types": str}
 # Our family of each `model_type`, and the class that transformers has for it.
 _FAMILIES: dict[str, tuple[Family, str]] = {
@@ -58,6 +65,7 @@ _SAME = {
     "rms_norm_eps": "norm_eps",
     "max_position_embeddings": "max_positions",
 }
+_DENSE = {"intermediate_size": "intermediate_size"}
 _LLAMA4 = {
     "intermediate_size": "expert_size",
     "intermediate_size_mlp": "intermediate_size",
@@ -66,6 +74,15 @@ _LLAMA4 = {
     "use_qk_norm": "qk_norm",
     "floor_scale": "floor_scale",
     "attn_scale": "attn_scale",
+}
+# Where our field comes from, if it is not one of those above.
+_OTHER = {
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_dim",
+    "initializer_range": "initializer_range",
+    "bos_token_id": "bos_id",
+    "eos_token_id": "eos_ids",
+    "pad_token_id": "pad_id",
 }
 # Fields whose default in transformers is not what the others imply.
 _NEEDED: dict[Family, tuple[str, ...]] = {
@@ -83,27 +100,31 @@ _SCALING = {
 
 def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
     """The shape that a config.json describes. Raises UserError naming path, field and value."""
+    table = Table(data, path)
+    if data.get("model_type") == "llama4":
+        table.need("text_config")
+        table = table.inner("text_config")
+        data = {"model_type": "llama4_text"} | dict(table.data)
+        table = replace(table, data=data)
     kind = data.get("model_type")
-    if kind == "llama4":
-        data = _field(data, "text_config", path)
-        kind = data.get("model_type", "llama4_text")
     if not isinstance(kind, str) or kind not in _FAMILIES:
-        raise refusal(path, "model_type", kind, "one of llama4, " + ", ".join(_FAMILIES))
+        raise table.refusal("model_type", "one of llama4, " + ", ".join(_FAMILIES))
     family, _ = _FAMILIES[kind]
-    _check_kinds(data, path)
+    _check_kinds(table)
     for name, only in _FIXED.items():
         if data.get(name, only) not in (only, None):
-            raise refusal(path, name, data[name], repr(only))
-    values = {ours: _field(data, theirs, path) for theirs, ours in _SAME.items()}
+            raise table.refusal(name, repr(only))
+    sizes = _SAME | (_LLAMA4 if family == "llama4" else _DENSE)
+    values = {ours: _value(table, theirs) for theirs, ours in sizes.items()}
     for name in _NEEDED.get(family, ()):
-        _field(data, name, path)
-    _refuse_windows(data, family, path)
-    heads, width = values["num_heads"], values["hidden_size"]
-    theta, scaling = _rope(data, 500_000.0 if family == "llama4" else 10_000.0, path)
+        table.need(name)
+    _refuse_windows(table, family)
+    heads, keys, width = values["num_heads"], data.get("num_key_value_heads"), data.get("head_dim")
+    theta, scaling = _rope(table, 500_000.0 if family == "llama4" else 10_000.0)
     eos, spread = data.get("eos_token_id"), data.get("initializer_range")
     values |= {
-        "num_kv_heads": data.get("num_key_value_heads") or heads,
-        "head_dim": data.get("head_dim") or width // heads,
+        "num_kv_heads": heads if keys is None else keys,
+        "head_dim": values["hidden_size"] // max(1, heads) if width is None else width,
         "rope_theta": theta,
         "rope_scaling": scaling,
         "tie_embeddings": bool(data.get("tie_word_embeddings", False)),
@@ -112,15 +133,19 @@ def config_from_hf(data: Mapping[str, Any], path: Path) -> ModelConfig:
         "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
         "pad_id": data.get("pad_token_id"),
     }
-    if family != "llama4":
-        values["intermediate_size"] = _field(data, "intermediate_size", path)
+    if family == "llama4":
+        values["temperature_tuning"] = bool(table.need("attn_temperature_tuning"))
+        values |= _layer_kinds(table)
+        if not values.get("moe_every"):
+            values |= {"num_experts": 0, "moe_every": 1, "expert_size": 0}
+    try:
         return ModelConfig(family=family, **values)
-    values |= {ours: _field(data, theirs, path) for theirs, ours in _LLAMA4.items()}
-    values["temperature_tuning"] = bool(_field(data, "attn_temperature_tuning", path))
-    values |= _layer_kinds(data, values["num_layers"], path)
-    if not values.get("moe_every"):
-        values |= {"num_experts": 0, "moe_every": 1, "expert_size": 0}
-    return ModelConfig(family="llama4", **values)
+    except FieldError as error:
+        names = {ours: theirs for theirs, ours in (sizes | _OTHER).items()}
+        if error.field == "head_dim" and width is None:
+            wanted = f"an even multiple of num_attention_heads = {heads}, or a head_dim"
+            raise table.refusal("hidden_size", wanted) from None
+        raise table.refusal(names[error.field], error.wanted) from None
 
 
 def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -165,91 +190,102 @@ def config_to_hf(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _layer_kinds(data: Mapping[str, Any], layers: int, path: Path) -> dict[str, int]:
+def _layer_kinds(table: Table) -> dict[str, int]:
     """`moe_every` (0: none) and `nope_every` from steps or from explicit lists of layers."""
-    moe_every = data.get("interleave_moe_layer_step", 1)
-    moe = data.get("moe_layers")
+    data, layers = table.data, table.whole("num_hidden_layers", 1)
+    moe, rope, kinds = (data.get(n) for n in ("moe_layers", "no_rope_layers", "layer_types"))
     if moe is not None:
         moe_every = moe[0] + 1 if moe else 0
-        regular = list(range(moe_every - 1, layers, moe_every)) if moe else []
+        regular = list(range(moe_every - 1, layers, moe_every)) if moe_every > 0 else []
         if list(moe) != regular:
-            raise refusal(path, "moe_layers", moe, "every n-th layer")
-    nope_every = data.get("no_rope_layer_interval", 4)
-    rope = data.get("no_rope_layers")
+            raise table.refusal("moe_layers", "every n-th layer")
+    else:
+        moe_every = table.whole("interleave_moe_layer_step", 1, 1)
+    if 0 < moe_every <= layers:
+        table.whole("num_local_experts", 1)
     if rope:
         # 1 marks a layer with rotary positions, whatever the field's name suggests
         nope_every = rope.index(0) + 1 if 0 in rope else 0
+    else:
+        nope_every = table.whole("no_rope_layer_interval", 0, 4)
     rotary = [int(not (nope_every and (i + 1) % nope_every == 0)) for i in range(layers)]
     if rope and rope[:layers] != rotary:
-        raise refusal(path, "no_rope_layers", rope, "a NoPE layer every n-th layer")
-    kinds = data.get("layer_types")
+        raise table.refusal("no_rope_layers", "a NoPE layer every n-th layer")
     if kinds is not None and data.get("attention_chunk_size") is not None:
         expected = ["chunked_attention" if r else "full_attention" for r in rotary]
         if list(kinds) != expected:
-            raise refusal(path, "layer_types", kinds, "chunked exactly where rotary")
+            raise table.refusal("layer_types", "chunked exactly where rotary")
     return {"moe_every": moe_every, "nope_every": nope_every}
 
 
-def _refuse_windows(data: Mapping[str, Any], family: Family, path: Path) -> None:
+def _refuse_windows(table: Table, family: Family) -> None:
     """Raises UserError where some layer would see less than everything before a token."""
+    data = table.data
     layers, longest = data["num_hidden_layers"], data["max_position_embeddings"]
     kinds = data.get("layer_types") if family != "llama4" else None
     if kinds is not None and any(kind != "full_attention" for kind in kinds):
-        raise refusal(path, "layer_types", kinds, "full_attention in every layer")
-    used = data.get("use_sliding_window") and data.get("max_window_layers", 0) < layers
+        raise table.refusal("layer_types", "full_attention in every layer")
+    used = data.get("use_sliding_window") and (data.get("max_window_layers") or 0) < layers
     if family in ("qwen2", "qwen3") and used and kinds is None:
-        raise refusal(path, "use_sliding_window", True, "false")
+        raise table.refusal("use_sliding_window", "false")
     window = data.get("sliding_window", 4096)  # transformers' own default
     if family == "mistral" and window is not None and window < longest:
-        raise refusal(path, "sliding_window", window, f"null, or {longest} and more")
+        held = replace(table, data={"sliding_window": window})
+        raise held.refusal("sliding_window", f"null, or {longest} and more")
 
 
-def _rope(data: Mapping[str, Any], default: float, path: Path) -> tuple[float, RopeScaling | None]:
+def _rope(table: Table, default: float) -> tuple[float, RopeScaling | None]:
     """Theta and scaling, from `rope_parameters` (since 5.0) or from the two older fields.
 
     Where both generations are there, transformers lets the older `rope_scaling` decide.
     """
-    table = data.get("rope_scaling") or data.get("rope_parameters") or {}
-    if not isinstance(table, Mapping):
-        raise refusal(path, "rope_parameters", table, "a table")
-    _check_kinds(table, path)
-    if table.get("partial_rotary_factor", 1.0) != 1.0:
-        raise refusal(path, "partial_rotary_factor", table["partial_rotary_factor"], "1.0")
-    theta = table.get("rope_theta", data.get("rope_theta"))
+    name = "rope_scaling" if table.data.get("rope_scaling") else "rope_parameters"
+    inner = table.inner(name)
+    data = inner.data
+    _check_kinds(inner)
+    if data.get("partial_rotary_factor", 1.0) != 1.0:
+        raise inner.refusal("partial_rotary_factor", "1.0")
+    holder = inner if "rope_theta" in data else table
+    theta = holder.data.get("rope_theta")
     if theta is None:
         theta = default
-    rope_type = table.get("rope_type", table.get("type", "default"))
-    if rope_type == "default":
+    if theta <= 0:
+        raise holder.refusal("rope_theta", "a number above 0")
+    kind = "rope_type" if "rope_type" in data else "type"
+    if data.get(kind, "default") == "default":
         return theta, None
-    if rope_type != "llama3":
-        raise refusal(path, "rope_type", rope_type, "default or llama3")
+    if data[kind] != "llama3":
+        raise inner.refusal(kind, "default or llama3")
     # Beside the table it outweighs what is in the table.
-    known = {name: data[name] for name in _SCALING if name in data}
-    return theta, RopeScaling(
-        **{ours: _field({**table, **known}, theirs, path) for theirs, ours in _SCALING.items()}
-    )
+    holders = {name: table if name in table.data else inner for name in _SCALING}
+    values = {ours: holders[theirs].need(theirs) for theirs, ours in _SCALING.items()}
+    try:
+        return theta, RopeScaling(**values)
+    except FieldError as error:
+        theirs = next(name for name, ours in _SCALING.items() if ours == error.field)
+        raise holders[theirs].refusal(theirs, error.wanted) from None
 
 
-def _check_kinds(data: Mapping[str, Any], path: Path) -> None:
+def _check_kinds(table: Table) -> None:
     """Refuse a field that holds another kind of value than it must."""
-    for name, value in data.items():
+    for name, value in table.data.items():
         if value is None:
             continue
-        limit = _LIMITS.get(name, _LIMIT)
+        limit = _LIMITS.get(name, LIMIT)
         if name in _WHOLE and not (type(value) is int and abs(value) < limit):
-            raise refusal(path, name, value, f"a whole number below {limit}")
+            raise table.refusal(name, f"a whole number below {limit}")
         if name in _NUMBERS and not (type(value) in (int, float) and abs(value) < 1e18):
-            raise refusal(path, name, value, "a number")
+            raise table.refusal(name, "a number")
         if name in _KINDS and not isinstance(value, _KINDS[name]):
-            raise refusal(path, name, value, "true or false")
+            raise table.refusal(name, "true or false")
         if name in _LISTS:
             kind = _LISTS[name]
             if not (isinstance(value, list) and all(isinstance(x, kind) for x in value)):
-                raise refusal(path, name, value, f"a list of {kind.__name__}")
+                raise table.refusal(name, f"a list of {kind.__name__}")
         if name == "eos_token_id":
             ids = value if isinstance(value, list) else [value]
             if not all(type(x) is int for x in ids):
-                raise refusal(path, name, value, "a token id, or a list of them")
+                raise table.refusal(name, "a token id, or a list of them")
 
 
 def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
@@ -258,12 +294,7 @@ def _scaling_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
     return {"rope_type": "llama3"} | {t: getattr(scaling, ours) for t, ours in _SCALING.items()}
 
 
-def _field(data: Mapping[str, Any], name: str, path: Path) -> Any:
-    if data.get(name) is None and not (name in data and name == "attention_chunk_size"):
-        raise UserError(f"{path} has no field {name}", "copy config.json from the model's source")
-    return data[name]
-
-
-def refusal(path: Path, name: str, value: object, wanted: str) -> UserError:
-    """The complaint about a field of the file `path` that the model does not compute."""
-    return UserError(f"{path}: {name} = {value!r} is not supported", f"needs {wanted}")
+def _value(table: Table, name: str) -> Any:
+    """A field that must be there; only a chunk may be null, which is none."""
+    free = name == "attention_chunk_size" and name in table.data
+    return table.data[name] if free else table.need(name)

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from puna.models.hf_config import refusal
+from puna.core.errors import FieldError
+from puna.core.foreign import Table
 from puna.models.vision import VisionEncoder
 from puna.models.vision_config import VisionConfig
 from puna.text.images import read_tiling
@@ -51,31 +52,35 @@ _LAYER = {
 }
 
 
-def vision_from_hf(data: Mapping[str, Any], directory: Path) -> VisionConfig | None:
+def vision_from_hf(data: Mapping[str, Any], directory: Path, vocab: int) -> VisionConfig | None:
     """The encoder that `directory`'s config.json describes; None where it describes none.
 
-    Raises UserError naming path, field and value for what the encoder does not compute.
+    `vocab` is the decoder's vocabulary. Raises UserError naming path, field and value for what the
+    encoder does not compute.
     """
-    path, given = directory / "config.json", data.get("vision_config")
-    if data.get("model_type") != "llama4" or not given:
+    table = Table(data, directory / "config.json")
+    given = table.inner("vision_config")
+    if data.get("model_type") != "llama4" or not given.data:
         return None
-    if not isinstance(given, Mapping):
-        raise refusal(path, "vision_config", given, "an object")
-    values = {ours: given.get(theirs, plain) for theirs, (ours, plain) in _SIZES.items()}
-    ratio = given.get("pixel_shuffle_ratio", 0.5)
-    whole = isinstance(ratio, int | float) and 0 < ratio <= 1 and (1 / ratio).is_integer()
-    if not whole:
-        raise refusal(path, "pixel_shuffle_ratio", ratio, "1 / a whole number")
-    values["shuffle"] = int(1 / ratio)
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise refusal(path, name, value, "a whole number")
+    values = {ours: given.whole(theirs, 1, plain) for theirs, (ours, plain) in _SIZES.items()}
+    ratio = given.data.get("pixel_shuffle_ratio", 0.5)
+    known = type(ratio) in (int, float) and 1e-3 < ratio <= 1 and (1 / ratio).is_integer()
+    if not known:
+        raise given.refusal("pixel_shuffle_ratio", "1 / a whole number")
     tiling = read_tiling(directory)
-    values["max_tiles"] = 16 if tiling is None else tiling.most
-    config = VisionConfig(**values, patch_id=data.get("image_token_index", 200092))
-    theta = (given.get("rope_parameters") or {}).get("rope_theta", given.get("rope_theta", 10_000))
-    if theta != 10_000:
-        raise refusal(path, "rope_theta", theta, "10000")
+    values |= {"shuffle": int(1 / ratio), "max_tiles": 16 if tiling is None else tiling.most}
+    patch = table.whole("image_token_index", 0, 200092)
+    if patch >= vocab:
+        raise table.refusal("image_token_index", f"an id inside the vocabulary of {vocab}")
+    try:
+        config = VisionConfig(**values, patch_id=patch)
+    except FieldError as error:
+        theirs = next(name for name, (ours, _) in _SIZES.items() if ours == error.field)
+        raise given.refusal(theirs, error.wanted) from None
+    rope = given.inner("rope_parameters")
+    holder = rope if "rope_theta" in rope.data else given
+    if holder.data.get("rope_theta", 10_000) != 10_000:
+        raise holder.refusal("rope_theta", "10000")
     # One width each in transformers too, under several names.
     wide, adapter = config.intermediate_size, config.adapter_size
     for name, plain, only in (
@@ -83,8 +88,8 @@ def vision_from_hf(data: Mapping[str, Any], directory: Path) -> VisionConfig | N
         ("projector_input_dim", 4096, adapter),
         ("vision_output_dim", 7680, adapter),
     ):
-        if given.get(name, plain) != only:
-            raise refusal(path, name, given.get(name, plain), str(only))
+        if given.data.get(name, plain) != only:
+            raise given.refusal(name, str(only))
     return config
 
 

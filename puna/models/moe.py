@@ -158,7 +158,9 @@ def _product(x: Tensor, expert: _Expert) -> Tensor:
 class MoE(nn.Module):
     """shared(x) + expert(sigmoid(logit) * x) for the one expert with the highest router logit.
 
-    The score scales the expert's input, not its output. `expert_bias` is added to the logits for
+    The score scales the expert's input, not its output. Of equal logits the first is taken, in any
+    batch; a token that is not a number comes out as NaN and leaves the others as they are.
+    `expert_bias` is added to the logits for
     the choice alone (balancing without an auxiliary loss, arXiv 2408.15664, there on the scores);
     it is zero unless `balance` moves it.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from puna.core.errors import UserError
+from puna.core.errors import FieldError
 from puna.text.tiling import Tiling
 
 
@@ -41,8 +41,7 @@ class VisionConfig:
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            what = f"vision: {name} = {getattr(self, name)!r}"
-            raise UserError(what, f"give {name} {wanted}")
+            raise FieldError("vision", name, getattr(self, name), wanted)
 
     @property
     def intermediate_size(self) -> int:

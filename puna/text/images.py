@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.core.errors import UserError
+from puna.core.foreign import Table
 from puna.core.messages import Image, Message, ToolResult
 from puna.text.tiling import Grid, Tiling
 
@@ -146,17 +147,17 @@ def read_tiling(directory: Path) -> Tiling | None:
 
     Raises UserError for sizes that are not numbers or do not divide.
     """
-    vision = _read(directory / "config.json").get("vision_config")
-    if not vision:
+    path, beside = directory / "config.json", directory / "preprocessor_config.json"
+    vision = Table(_read(path), path).inner("vision_config")
+    if not vision.data:
         return None
-    most = _read(directory / "preprocessor_config.json").get("max_patches", 16)
-    try:
-        side, patch = int(vision["image_size"]), int(vision["patch_size"])
-        across = int(side // patch * float(vision.get("pixel_shuffle_ratio", 0.5)))
-        return Tiling(side, across * across, int(most))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        what = f"{directory / 'config.json'}: vision_config: {error!r}"
-        raise UserError(what, "copy config.json from the model's source") from error
+    most = Table(_read(beside), beside).whole("max_patches", 1, 16)
+    side, patch = vision.whole("image_size", 1, 448), vision.whole("patch_size", 1, 14)
+    ratio = vision.data.get("pixel_shuffle_ratio", 0.5)
+    if type(ratio) not in (int, float) or not 0 < ratio <= 1:
+        raise vision.refusal("pixel_shuffle_ratio", "1 / a whole number")
+    across = int(side // patch * ratio)
+    return Tiling(side, across * across, most)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,30 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.parity.models import rows_matter, spread, tokens
+from benchmarks.parity.models import TINY, rows_matter, spread, tokens
 from puna.models import Decoder, ModelConfig, build
 
 __all__ = ["TINY", "assert_same_bits", "spread", "tokens", "wide"]
-
-TINY = ModelConfig(
-    family="llama4",
-    vocab_size=128,
-    hidden_size=64,
-    num_layers=8,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    intermediate_size=128,
-    expert_size=96,
-    num_experts=4,
-    moe_every=2,
-    attention_chunk=8,
-    nope_every=4,
-    qk_norm=True,
-    temperature_tuning=True,
-    floor_scale=4,
-    max_positions=256,
-)
 
 
 @pytest.fixture(autouse=True)

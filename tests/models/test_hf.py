@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from puna.core.errors import UserError
-from puna.models import Decoder, ModelConfig, RopeScaling, load, preset, save
+from puna.models import ModelConfig, RopeScaling, load, preset, save
 from puna.models.hf_config import config_from_hf, config_to_hf
 from puna.models.presets import preset_names
 
@@ -137,28 +137,6 @@ def test_what_is_not_computed_is_refused_by_name(
     name = "rope_type" if field == "rope_scaling" else field
     with pytest.raises(UserError, match=f"{name} = "):
         load(tmp_path)
-
-
-@pytest.mark.parametrize("family", ["llama3", "llama4"])
-def test_any_value_in_any_field_gets_an_answer(tiny: ModelConfig, family: str) -> None:
-    data = config_to_hf(DENSE if family == "llama3" else tiny, torch.float32)
-    data["rope_parameters"] = data["rope_scaling"]
-    junk: tuple[object, ...] = (
-        None, "x", "", [], {}, [None], ["x"], [[]], {"a": 1}, -1, 0, 1.5, -0.5, True, 10**30, 1e300,
-        float("inf"), float("nan"),
-    )  # fmt: skip
-    answers = {"read": 0, "refused": 0}
-    for name in data:
-        for value in junk:
-            for table in (data | {name: value}, data | {"rope_scaling": {"rope_type": value}}):
-                try:
-                    config = config_from_hf(table, Path("config.json"))
-                    with torch.device("meta"):
-                        Decoder(config)
-                    answers["read"] += 1
-                except UserError:
-                    answers["refused"] += 1
-    assert min(answers.values()) > 80
 
 
 def test_a_head_that_is_not_the_embedding_is_not_tied(tmp_path: Path) -> None:

@@ -105,3 +105,38 @@ def test_balance_moves_choice_but_not_scores(tiny: ModelConfig) -> None:
     moe.expert_bias.zero_()
     moe.balance(torch.tensor([0.75, 0.25, 0.0, 0.0]), 0.5)
     assert moe.expert_bias.tolist() == [-0.5, 0.0, 0.5, 0.5]
+
+
+def test_of_equal_logits_the_first_expert_is_taken(tiny: ModelConfig) -> None:
+    """In any batch; transformers' top-k promises no order, so there another may be taken."""
+    moe = layer(tiny)
+    with torch.no_grad():
+        moe.router.weight[1:] = moe.router.weight[1]  # experts 1, 2, 3 tie above or below 0
+        x = torch.randn(40, 64, generator=torch.Generator().manual_seed(3))
+        taken = Routes()
+        together = moe(x[None], taken)[0]
+        chosen = taken.recorded.flatten()
+        first = moe.router(x)[:, 0] > moe.router(x)[:, 1]
+        assert torch.equal(chosen, (~first).to(torch.int16))
+        assert 0 < int(first.sum()) < 40
+        for i in (0, 7, 39):
+            alone = moe(x[i : i + 1][None])[0, 0]
+            torch.testing.assert_close(alone, together[i], rtol=0, atol=2e-6)
+        last = Routes(replay=torch.where(chosen == 1, 3, chosen)[None, :, None])
+        assert float((moe(x[None], last)[0] - together).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e38])
+def test_what_is_not_a_number_stays_with_its_token(tiny: ModelConfig, bad: float) -> None:
+    """Such a token's output is NaN, as in transformers; its neighbours keep every bit."""
+    moe, taken = layer(tiny), Routes()
+    x = torch.randn(6, 64, generator=torch.Generator().manual_seed(4))
+    broken = x.clone()
+    broken[2, 3] = bad
+    with torch.no_grad():
+        whole, out = moe(x[None])[0], moe(broken[None], taken)[0]
+        assert torch.equal(out.isnan().all(-1), dense(moe, broken).isnan().any(-1))
+    assert bool(out[2].isnan().all())
+    assert 0 <= int(taken.recorded.min()) <= int(taken.recorded.max()) < 4
+    others = [0, 1, 3, 4, 5]
+    assert torch.equal(out[others], whole[others])

@@ -22,10 +22,17 @@ def test_parity(name: str) -> None:
     case = CASES[name]
     if lacking := missing(case.peer):
         pytest.skip(lacking)
+    if case.incomparable:  # not a skip: no installation would make this processor compare
+        return
     found = case.measure()
     assert found.difference <= case.allowed, found.note
     assert found.off, "a case without a feature to leave out proves nothing"
     assert case.blind(found) == []
+    assert case.passes(found)
+
+
+def made(tolerance: float, loose: float | None = 2e-6, dtype: str = "fp32") -> Case:
+    return Case("case", lambda: Found(0.0), tolerance, "transformers", dtype, False, loose)
 
 
 @pytest.mark.parametrize(
@@ -35,9 +42,32 @@ def test_parity(name: str) -> None:
 def test_a_case_fails_for_a_difference_and_for_blindness(
     difference: float, seen: float, passes: bool
 ) -> None:
-    case = Case("case", lambda: Found(0.0), 2e-6, "transformers", "fp32", False, 2e-6)
+    case = made(2e-6)
     assert case.passes(Found(difference, {"feature": seen})) is passes
     assert not case.passes(Found(0.0, {"feature": float("nan")}))
+    assert not case.passes(Found(0.0, {"feature": 1.0, "other": seen / 10}))
+
+
+def test_a_case_that_leaves_nothing_out_fails() -> None:
+    assert not made(2e-6).passes(Found(0.0))
+    assert not made(0.0).passes(Found(0.0, {}))
+
+
+@pytest.mark.parametrize("depends", [False, True])
+def test_power_is_a_multiple_of_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, depends: bool
+) -> None:
+    """On a processor whose products depend on the number of rows, and on others."""
+    monkeypatch.setattr("benchmarks.parity.case.rows_matter", lambda dtype: depends)
+    for case in (made(2e-6), made(3e-5), made(0.0, 2e-6), made(0.0, 0.3, "bf16")):
+        assert case.needed == pytest.approx(100 * (case.allowed or 2e-6))
+        assert not case.incomparable
+        assert not case.passes(Found(0.0, {"feature": case.needed * 0.99}))
+        assert case.passes(Found(case.allowed, {"feature": case.needed * 1.01}))
+    assert made(0.0, 0.3, "bf16").allowed == (0.3 if depends else 0.0)
+    rounded = made(0.0, None, "bf16")
+    assert bool(rounded.incomparable) is depends
+    assert rounded.allowed == 0.0
 
 
 LONG = """

@@ -163,8 +163,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         "model_type = 'gpt2' is not supported; needs one of",
     ),
     "text for a number": (_config(hidden_size="64"), "hidden_size = '64' is not supported"),
-    "no heads": (_config(num_attention_heads=0, head_dim=None), r"config\.json is broken: ZeroDiv"),
-    "text for a table": (_config(rope_scaling="yarn"), "rope_parameters = 'yarn' is not supported"),
+    "no heads": (
+        _config(num_attention_heads=0, head_dim=None),
+        r"config\.json: num_attention_heads = 0 is not supported; needs above 0",
+    ),
+    "text for a table": (_config(rope_scaling="yarn"), "rope_scaling = 'yarn' is not supported"),
     "family": (_config(model_type="qwen2"), r"has no tensor model.layers.0.self_attn.k_proj.bias"),
 }
 

@@ -1,22 +1,20 @@
-"""Llama's chat formats, token by token against the published templates; special tokens in text."""
+"""Llama's chat formats by hand and anew (published templates: test_parity); specials in text."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llama_like import SPECIALS, llama_json, llama_like
 
+from benchmarks.parity.formats import ACT, ADD, CALL, CHATS, FAMILIES, peer_ids
+from benchmarks.parity.llama_like import SPECIALS, llama_json, llama_like
 from puna.core.errors import UserError
 from puna.core.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
 from puna.engine.policy import Completion, SamplingParams
@@ -26,93 +24,19 @@ from puna.text.jinja import chat_template
 from puna.text.template import parse_assistant, render
 from puna.text.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parents[2]
-FAMILIES = ("llama3.1", "llama4")
-ADD = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "description": "é adds <two> 'numbers'",
-        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
-    },
-}
-CALL = ToolCall("call_0", "add", '{"a": [1, "é\\n"], "b": {"c": null}}')
-PLAIN = [Message.user("  Hi, is 2 < 3?\n\nYes 'or' \"no\" \n"), Message.assistant("  Yes.\n")]
-ACT = [
-    *(Message.user("2+3="), Message("assistant", (CALL,))),
-    Message("tool", (ToolResult("call_0", (Text('{"sum": "5é"}\n'),)),)),
-    *(Message.assistant("5"), Message.user(" and? ")),
-]
-BREAKS = [Message.user("\nb"), Message.assistant("\n\n c"), Message.system(" late ")]
-CHATS = [PLAIN, ACT, BREAKS, [Message.system(" Be kind. \n"), *PLAIN, *ACT], [*PLAIN, *BREAKS]]
-CHATS += [[Message.system(""), *c] for c in (PLAIN, ACT)]
-
-
-def published(family: str) -> str:
-    """The template of the published checkpoints, from a library that carries it."""
-    if family == "llama4":
-        if (spec := find_spec("transformers")) is None:
-            pytest.skip("no transformers")
-        assert spec.origin
-        source = Path(spec.origin).parent / "models" / "llama4" / "processing_llama4.py"
-        for node in ast.parse(source.read_text()).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "chat_template":
-                return str(ast.literal_eval(node.value))
-        raise AssertionError(f"{source} no longer carries the template")
-    found = sorted(ROOT.glob(".peers/trl/lib/python3*/site-packages/trl/chat_templates"))
-    if not found:
-        pytest.skip("no .peers/trl: `make peers` installs TRL there, which carries the template")
-    return (found[0] / "llama3_1.jinja").read_text()
-
-
-def theirs(
-    family: str, template: str, chat: Sequence[Message], tools: list[Any], more: bool
-) -> Any:
-    """What `apply_chat_template` makes of a chat, with arguments as objects, as it wants them."""
-    transformers = pytest.importorskip("transformers")
-    data = [m.to_openai() for m in chat]
-    for message in data:
-        for call in message.get("tool_calls", ()):
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    peer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer.from_str(llama_json(family)),
-        bos_token="<|begin_of_text|>",
-        chat_template=template,
-    )
-    return peer.apply_chat_template(
-        data, tools=tools or None, add_generation_prompt=more, return_dict=False
-    )
-
 
 def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids, skip_special=False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_ids_are_those_of_the_published_template(family: str) -> None:
-    tokenizer, template = llama_like(family), published(family)
-    assert len(tokenizer.encode("\n\n\n")) == 1
-    for chat in CHATS:
-        for tools in ([], [ADD, ADD]):
-            for more in (False, True):
-                ours = render(tokenizer, chat, tools=tools, open_turn=more).ids
-                assert ours == theirs(family, template, chat, tools, more)
-    # Each of the differences is one that these chats would show.
-    tokenizer = Tokenizer(llama_json(family))
-    for form, chat in ((PUNA, ACT), (replace(tokenizer.format, joined=False), BREAKS)):
-        same = family == "llama3.1" and not form.joined and form != PUNA  # it trims breaks away
-        tokenizer.format = form
-        ours = render(tokenizer, chat, tools=[]).ids
-        assert (ours == theirs(family, template, chat, [], False)) == same
-
-
-@pytest.mark.parametrize("family", FAMILIES)
 def test_the_template_that_is_saved_renders_the_same(family: str) -> None:
+    pytest.importorskip("transformers")
     tokenizer = llama_like(family)
     for chat in CHATS:
         for tools in ([], [ADD]):
             ours = render(tokenizer, chat, tools=tools, open_turn=True).ids
-            assert ours == theirs(family, chat_template(tokenizer), chat, tools, True)
+            assert ours == peer_ids(family, chat_template(tokenizer), chat, tools, True)
 
 
 def test_llama_3_1_by_hand() -> None:
