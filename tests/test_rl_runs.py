@@ -24,13 +24,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 # Few answers end within four tokens, and one that is cut off would earn 0 whatever it says.
-ALL_COUNT = '''
+ALL_COUNT = """
     def judge(self, episodes, hidden, ctx):
         from puna.core.outcome import Scored
 
         values = [self.score(e.said(), hidden["problem"]) for e in episodes]
         return [{"agent": Scored(v, False)} for v in values]
-'''
+"""
 
 
 def stage(directory: Path, start: Path, **settings: Any) -> Path:
@@ -150,7 +150,7 @@ def test_an_environment_that_changed_on_the_way(start, tmp_path):
     finish(recipe, tmp_path / "run")
 
 
-DULL = '''
+DULL = """
 from puna import Problem, SingleTurn
 
 
@@ -163,7 +163,7 @@ class Dull(SingleTurn):
 
     def score(self, answer, problem):
         return 0.25
-'''
+"""
 
 
 def test_no_signal_teaches_nothing_and_ends_well(start, tmp_path):

@@ -437,7 +437,7 @@ def test_weights_that_blow_up_stop_the_stage_and_keep_the_last_good_checkpoint(s
     assert "going on from step" in done.err
 
 
-RAISES = '''
+RAISES = """
 from puna import Problem, SingleTurn
 
 
@@ -455,7 +455,7 @@ class Broken(SingleTurn):
 
         values = [self.score(e.said(), hidden["problem"]) for e in episodes]
         return [{"agent": Scored(v, False)} for v in values]
-'''
+"""
 
 
 def test_a_verifier_that_raises_stops_rl_and_says_why(start, tmp_path):

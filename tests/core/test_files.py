@@ -101,11 +101,10 @@ def test_a_new_directory_replaces_the_whole_old_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt()])
-def test_an_exception_inside_leaves_the_old_directory(
-    tmp_path: Path, error: BaseException
-) -> None:
+def test_an_exception_inside_leaves_the_old_directory(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a").write_text("old")
+
     def half() -> None:
         with NewDirectory(tmp_path / "d") as aside:
             (aside / "a").write_text("half")

@@ -58,9 +58,7 @@ def test_a_browser_logs_in_once(locked: str) -> None:
         assert browser.get("/v1/models").status_code == 200
 
 
-def test_keys_and_cookies_as_they_come(
-    clerk: Path, runs: Path, start: Callable[..., Any]
-) -> None:
+def test_keys_and_cookies_as_they_come(clerk: Path, runs: Path, start: Callable[..., Any]) -> None:
     key = "Zm9v+YmFy/cXV4=="
     with start(clerk, runs, key=key) as address:
         assert httpx.get(f"{address}/?key={key}").status_code == 303

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.parity.formats import ACT, ADD, CALL, CHATS, FAMILIES, peer_ids
+from benchmarks.parity.formats import ACT, ADD, CALL, CHATS, FAMILIES, peer_ids, published
 from benchmarks.parity.llama_like import SPECIALS, llama_json, llama_like
 from puna.core.errors import UserError
 from puna.core.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
@@ -253,6 +253,8 @@ def test_another_familys_template_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_template_that_came_with_a_checkpoint_is_kept(tmp_path: Path, family: str) -> None:
     given = published(family)
+    if not given:
+        pytest.skip("no library here carries this template: make peers")
     (tmp_path / "tokenizer.json").write_text(llama_json(family))
     (tmp_path / "chat_template.jinja").write_text(given)
     tokenizer = Tokenizer.load(tmp_path)
