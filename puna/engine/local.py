@@ -28,7 +28,7 @@ from puna.core.rng import Key, stream
 from puna.engine.cache import KVCache
 from puna.engine.policy import Completion, SamplingParams
 from puna.engine.step import Step, suits
-from puna.engine.turns import Conversation, Held, Turns, fill, worth
+from puna.engine.conversations import Conversation, Held, Conversations, fill, worth
 from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
 from puna.models.moe import Routes
@@ -74,7 +74,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.T
 class Engine:
     """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
 
-    Requests of a conversation read only what is new (not with experts or images): see `turns`.
+    Requests of a conversation read only what is new (not with experts or images): see `conversations`.
     `version` is the number of weight updates behind the parameters it samples from. Raises
     UserError where the tokenizer is not the model's.
     """
@@ -88,7 +88,7 @@ class Engine:
         self.max_context = model.config.max_positions
         self.generated_tokens = 0
         self.prefilled_tokens = 0
-        self.turns = Turns()
+        self.conversations = Conversations()
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
         self.executor = ThreadPoolExecutor(
             1,
@@ -105,7 +105,7 @@ class Engine:
         """Replace what is learned (cast to the engine's dtype) and name its version."""
         load_learned(self.model, weights)
         self.version = version
-        self.turns.forget()
+        self.conversations.forget()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in the order given."""
@@ -144,7 +144,7 @@ class Engine:
         found: list[Held | None] = [None] * len(prompts)
         for request in requests if keeps else []:
             i = row_of[request.prompt]
-            found[i] = found[i] or self.turns.find(request.conversation, request.prompt_ids)
+            found[i] = found[i] or self.conversations.find(request.conversation, request.prompt_ids)
         held = fill(cache, worth([len(ids) for ids, _ in prompts], found))
         logits, prompt_routes = self._prefill(prompts, held, cache, moe)
         rows = torch.tensor([row_of[r.prompt] for r in requests], device=device)
@@ -160,7 +160,7 @@ class Engine:
             if run.sparse:
                 keep, gone = (rows.nonzero()[:, 0] for rows in (run.alive, ~run.alive))
                 if keeps:
-                    self.turns.keep(cache, run.held(gone))
+                    self.conversations.keep(cache, run.held(gone))
                 run.compact(keep)
                 cache.select(keep)
             routes = Routes() if moe else None
@@ -169,7 +169,7 @@ class Engine:
             if routes is not None:
                 step_routes.append(run.spread(routes.recorded[:, 0].cpu().numpy()))
         if keeps:
-            self.turns.keep(cache, run.held(torch.arange(len(run.rows))))
+            self.conversations.keep(cache, run.held(torch.arange(len(run.rows))))
         done = run.finish(self.version, prompt_routes, step_routes)
         self.generated_tokens += sum(len(c.ids) for c in done)
         return done
@@ -410,7 +410,7 @@ class Rendezvous:
         finally:
             self.live.pop(name, None)
             for engine in self.engines:
-                engine.turns.forget(name)
+                engine.conversations.forget(name)
             self._maybe_run()
 
     def expect(self, names: Iterable[str]) -> None:

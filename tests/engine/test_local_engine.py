@@ -277,8 +277,8 @@ def test_what_an_episode_holds_is_forgotten_with_it() -> None:
                 read = made.prefilled_tokens - before
                 assert (read < 10) if turn else (read == len(ids))
                 ids += [*done.ids, *prompt(turn, 5)]
-            assert made.turns.bytes > 0
-        assert made.turns.bytes == 0
+            assert made.conversations.bytes > 0
+        assert made.conversations.bytes == 0
 
     asyncio.run(play(3))
     # The same names and beginnings under weights changed in place, as training changes them.
@@ -291,16 +291,16 @@ def test_weights_that_are_loaded_forget_all_and_a_batch_too_large_is_not_kept() 
     made = engine("chunked")
     told: list[list[int]] = [list(prompt(i, 20)) for i in range(4)]
     made.generate(turns(4, 6, told, 0))
-    held = made.turns.bytes
-    assert 0 < held <= made.turns.limit
-    made.turns.limit = held - 1
+    held = made.conversations.bytes
+    assert 0 < held <= made.conversations.limit
+    made.conversations.limit = held - 1
     made.generate(turns(4, 6, told, 1))
-    assert made.turns.bytes == 0
-    made.turns.limit = 10 * held
+    assert made.conversations.bytes == 0
+    made.conversations.limit = 10 * held
     made.generate(turns(4, 6, told, 2))
-    assert made.turns.bytes > 0
+    assert made.conversations.bytes > 0
     made.load_weights(made.model.state_dict(), 7)
-    assert made.turns.bytes == 0
+    assert made.conversations.bytes == 0
 
 
 def test_dropping_finished_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
-"""What live conversations hold in the cache between their turns, so that a turn reads only what is
-new.
+"""What conversations hold in the cache between their turns, so that a turn reads only what is new.
 
-`held = turns.find(("episode", "agent"), ids)` -> a row of an earlier batch that holds their
+`held = conversations.find(("episode", "agent"), ids)` -> a row of an earlier batch that holds their
 beginning. Whoever keeps a conversation forgets it at its end, or when the weights change.
 """
 
@@ -29,8 +28,8 @@ class Held:
     row: int
 
 
-class Turns:
-    """The last turn of every conversation that goes on; a batch that does not fit is not kept."""
+class Conversations:
+    """What each conversation that goes on held last; a batch that does not fit is not kept."""
 
     def __init__(self, limit: int = KEPT) -> None:
         self.limit = limit
