@@ -26,9 +26,9 @@ import torch
 
 from puna.core.rng import Key, stream
 from puna.engine.cache import KVCache
+from puna.engine.conversations import Conversation, Conversations, Held, fill, worth
 from puna.engine.policy import Completion, SamplingParams
 from puna.engine.step import Step, suits
-from puna.engine.conversations import Conversation, Held, Conversations, fill, worth
 from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
 from puna.models.moe import Routes
@@ -74,7 +74,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor, KVCache, Routes | None], torch.T
 class Engine:
     """Decodes up to `slots` rows at a time with a KV cache bounded to one chunk on local layers.
 
-    Requests of a conversation read only what is new (not with experts or images): see `conversations`.
+    Requests of a conversation read only what is new (not with experts or images).
     `version` is the number of weight updates behind the parameters it samples from. Raises
     UserError where the tokenizer is not the model's.
     """
