@@ -111,6 +111,11 @@ def own_tokenizer(directory: Path, family: str) -> None:
         chat_template=TEMPLATES[family],
         **(ends if family == "mistral" else {"eos_token": "<|im_end|>"}),
     ).save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    mistral = family == "mistral"
+    config["bos_token_id"] = hf.token_to_id("<s>" if mistral else "<|endoftext|>")
+    config["eos_token_id"] = hf.token_to_id("</s>" if mistral else "<|im_end|>")
+    (directory / "config.json").write_text(json.dumps(config))
 
 
 SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in ("llama", "qwen2", "mistral")]
