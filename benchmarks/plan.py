@@ -310,7 +310,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--large", action="store_true", help="on a processor the fifth shape too")
+    parser.add_argument("--large", action="store_true", help="on a processor one more shape")
     given = parser.parse_args()
     cases = GPU if given.device == "cuda" else (*SMALL, EYES, *([LARGE] if given.large else []))
     where = torch.cuda.get_device_name(0) if given.device == "cuda" else "processor"

@@ -32,7 +32,6 @@ from types import ModuleType
 
 TYPE_CHECKING = False  # as typing's own, which would be half the cost of `import puna`
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from puna.agents.model import Model as Model
@@ -92,29 +91,21 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 
+def _kept(name: str) -> property:
+    """`puna.NAME` is always the function, though the import system sets the module there."""
+
+    def function(self: ModuleType) -> Any:
+        import importlib
+
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+    return property(function, lambda self, module: None)
+
+
 class _Package(ModuleType):
     """This package: `puna.run` and `puna.export` stay functions when such modules are imported."""
 
-    @property
-    def run(self) -> Callable[..., Any]:
-        import puna.api
-
-        return puna.api.run
-
-    @run.setter
-    def run(self, module: ModuleType) -> None:
-        """Where the import system would put the module `puna.run`."""
-
-    @property
-    def export(self) -> Callable[..., Any]:
-        import importlib
-
-        work: Callable[..., Any] = importlib.import_module("puna.export.convert").export
-        return work
-
-    @export.setter
-    def export(self, module: ModuleType) -> None:
-        """Where the import system would put the package `puna.export`."""
+    run, export = _kept("run"), _kept("export")
 
 
 sys.modules[__name__].__class__ = _Package

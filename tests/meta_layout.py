@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
 from benchmarks.parity.models import spread
@@ -64,6 +63,8 @@ LLAMA4_PARAMS = PARAMS | {
 
 def released(directory: Path, family: str, **changes: Any) -> dict[str, Tensor]:
     """A directory as transformers writes it; its tensors by their names there."""
+    import transformers
+
     shape = LLAMA3 if family == "llama3" else LLAMA4
     config = transformers.LlamaConfig if family == "llama3" else transformers.Llama4TextConfig
     cls = transformers.LlamaForCausalLM if family == "llama3" else transformers.Llama4ForCausalLM
@@ -182,3 +183,16 @@ def write_ranks(directory: Path) -> None:
     """tokenizer.model as Meta has it."""
     lines = [f"{base64.b64encode(token).decode()} {i}" for i, token in enumerate(ranks())]
     (directory / "tokenizer.model").write_text("\n".join(lines) + "\n")
+
+
+class Evil:
+    """Pickled, it asks for a call."""
+
+    def __reduce__(self) -> Any:
+        return print, ("unpickled",)
+
+
+def cut(directory: Path) -> None:
+    """The second shard ends early."""
+    file = directory / "consolidated.01.pth"
+    file.write_bytes(file.read_bytes()[:-5000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import REPOSITORY, Done, puna
 
+from puna.agents.console import Chat
+from puna.core.errors import UserError
 from puna.core.messages import Message
+from puna.engine.policy import SamplingParams
+from puna.evals.api import eval as evaluate
 from puna.models.hf import load
+from puna.serve.main import serve
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 
@@ -161,13 +167,51 @@ def test_a_checkpoint_with_its_own_tokenizer_keeps_its_chat_format(
     assert all(ids[: len(opening)] == opening for ids in played)
 
 
-def test_a_checkpoint_whose_vocabulary_has_no_chat_format_is_one_line(tmp_path: Path) -> None:
-    source = checkpoint(tmp_path / "model", "mistral")
+def without_format(directory: Path) -> Path:
+    """A checkpoint whose vocabulary has the turns of no chat format."""
+    source = checkpoint(directory, "mistral")
     own_tokenizer(source, "mistral")
     text = (source / "tokenizer.json").read_text()
     (source / "tokenizer.json").write_text(text.replace("[INST]", "[ISNT]"))
+    return source
+
+
+def test_a_checkpoint_whose_vocabulary_has_no_chat_format_is_one_line(tmp_path: Path) -> None:
+    source = without_format(tmp_path / "model")
     told = "the tokenizer in model has no turn tokens of a known chat format; take one of"
     assert told in post_train(tmp_path).error
+    told = f"the tokenizer in {source} has no turn tokens"
+    for use in (
+        lambda: evaluate(source, "arithmetic", n=1),
+        lambda: Chat(source, "", SamplingParams(8)),
+        lambda: serve(source, port=0),
+    ):
+        with pytest.raises(UserError, match=re.escape(told)):
+            use()
+
+
+def test_that_checkpoint_is_trained_on_text(tmp_path: Path) -> None:
+    source = without_format(tmp_path / "model")
+    (tmp_path / "words").mkdir()
+    for i in range(40):
+        (tmp_path / "words" / f"{i}.txt").write_text(f"{i} and one is {i + 1}. " * 40)
+    recipe = tmp_path / "text.toml"
+    recipe.write_text(f"""
+name = "text"
+[[stage]]
+id = "mid"
+kind = "midtrain"
+init = "{source}"
+data = "{tmp_path / "words"}"
+held_out = 20.0
+steps = 1
+batch_tokens = 256
+row_length = 128
+""")
+    done = puna("run", recipe, "--dir", tmp_path / "run", cwd=str(tmp_path))
+    assert done.code == 0, done.err
+    trained = load(tmp_path / "run" / "mid" / "model")[0]
+    assert not torch.equal(trained.embed, load(source)[0].embed)
 
 
 @pytest.mark.parametrize("family", ["llama4", "qwen3", *SLOW])

@@ -17,7 +17,7 @@ import tokenizers
 
 from benchmarks.parity.case import Found, case
 from benchmarks.parity.llama_like import llama_json, llama_like
-from benchmarks.parity.models import library
+from benchmarks.parity.models import library, unlike
 from puna.core.messages import Message, Text, ToolCall, ToolResult
 from puna.text.formats import LLAMA4, PUNA, Format
 from puna.text.template import render
@@ -63,28 +63,33 @@ def published(family: str) -> str:
 
 
 def peer_ids(
-    family: str, template: str, chat: Sequence[Message], tools: list[Any], more: bool
+    text: str,
+    template: str,
+    chat: Sequence[Message],
+    tools: list[Any],
+    more: bool,
+    bos: str | None = "<|begin_of_text|>",
+    eos: str | None = None,
+    **variables: Any,
 ) -> list[int]:
-    """What `apply_chat_template` makes of a chat, with arguments as objects, as it wants them."""
+    """What `apply_chat_template` makes of a chat, with arguments as objects, as it wants them.
+
+    `text` is the tokenizer.json; `variables` go to the template.
+    """
     data = [m.to_openai() for m in chat]
     for message in data:
         for call in message.get("tool_calls", ()):
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     peer = library().PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer.from_str(llama_json(family)),
-        bos_token="<|begin_of_text|>",
+        tokenizer_object=tokenizers.Tokenizer.from_str(text),
+        bos_token=bos,
+        eos_token=eos,
         chat_template=template,
     )
     ids: list[int] = peer.apply_chat_template(
-        data, tools=tools or None, add_generation_prompt=more, return_dict=False
+        data, tools=tools or None, add_generation_prompt=more, return_dict=False, **variables
     )
     return ids
-
-
-def unlike(ours: list[int], expected: list[int]) -> int:
-    """In how many places two lists of ids differ."""
-    same = sum(a == b for a, b in zip(ours, expected, strict=False))
-    return max(len(ours), len(expected)) - same
 
 
 def spoilt(form: Format) -> dict[str, Format]:
@@ -102,7 +107,7 @@ def rendered(family: str) -> Found:
     tokenizer, template = llama_like(family), published(family)
     assert len(tokenizer.encode("\n\n\n")) == 1
     asked = [(c, t, more) for c in CHATS for t in ([], [ADD, ADD]) for more in (False, True)]
-    expected = [peer_ids(family, template, *asking) for asking in asked]
+    expected = [peer_ids(llama_json(family), template, *asking) for asking in asked]
 
     def differ(form: Format) -> float:
         mine = Tokenizer(llama_json(family))

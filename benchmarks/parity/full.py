@@ -43,6 +43,9 @@ FEATURES = {
     "llama 3": ("own head", "rotated pairs"),
     "llama 3.1": ("rope scaling", "factor 8", "blend"),
     "llama 3.2, tied": ("rotated pairs", "rope scaling", "factor 32", "blend"),
+    "qwen2": ("bias", "rotated pairs"),
+    "qwen3": ("own head", "head norms", "head norms' weights", "rotated pairs"),
+    "mistral": ("own head", "rotated pairs"),
 }  # fmt: skip
 
 # What shows only where numbers are rounded.

@@ -15,10 +15,19 @@ import torch
 
 from benchmarks.parity.broken import without
 from benchmarks.parity.case import Found, case
-from benchmarks.parity.models import DTYPES, TINY, library, peer_logits, spread, tokens
+from benchmarks.parity.models import (
+    DTYPES,
+    TINY,
+    library,
+    peer_logits,
+    read_back,
+    tokens,
+    unlike,
+    wide,
+)
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
-from puna.models import Decoder, ModelConfig, RopeScaling, build, load, save
+from puna.models import Decoder, ModelConfig, RopeScaling, load, save
 from puna.text.tokenizer import Tokenizer
 
 ROWS = 300  # of the vocabulary; the last few are padding
@@ -67,12 +76,6 @@ def peer_decoded(theirs: Any, prompts: list[tuple[int, ...]]) -> list[int]:
     return [int(i) for row in rows for i in row]
 
 
-def unlike(ours: list[int], expected: list[int]) -> float:
-    """In how many places two lists differ."""
-    same = sum(a == b for a, b in zip(ours, expected, strict=False))
-    return float(max(len(ours), len(expected)) - same)
-
-
 def apart(theirs: Any, prompts: list[tuple[int, ...]], ours: list[int], expected: list[int]) -> int:
     """How many rows part where the peer's two logits are no tie within four roundings of bf16.
 
@@ -89,36 +92,22 @@ def apart(theirs: Any, prompts: list[tuple[int, ...]], ours: list[int], expected
     return out
 
 
-def wide(config: ModelConfig) -> Decoder:
-    """Random weights that leave nothing idle, biases included."""
-    model = build(config)
-    spread(model)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(1))
-    return model
-
-
 def written(shape: str, dtype: str, shard_bytes: int) -> Found:
     """Written by Puna; read by the peer, with nothing missing or too much, and by Puna."""
-    transformers = library()
     rounded = dtype == "bf16"
     prompts = [tuple(tokens(1, n, ROWS, seed=n)[0].tolist()) for n in PROMPTS]
     with TemporaryDirectory() as directory:
         save(wide(SHAPES[shape]), directory, DTYPES[dtype], shard_bytes)
         files = len(list(Path(directory).glob("*.safetensors")))
-        theirs, info = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype=DTYPES[dtype], output_loading_info=True
-        )
+        theirs, complaint = read_back(library().AutoModelForCausalLM, directory, dtype)
         ours = load(directory, DTYPES[dtype])[0]
-    if bad := {name: keys for name, keys in info.items() if keys}:
-        return Found(float("inf"), note=f"the peer complains: {bad}")
-    expected = peer_decoded(theirs.eval(), prompts)
+    if complaint:
+        return Found(float("inf"), note=complaint)
+    expected = peer_decoded(theirs, prompts)
 
     def differ(model: Decoder) -> float:
         said = decoded(model, prompts)
-        return apart(theirs, prompts, said, expected) if rounded else unlike(said, expected)
+        return float(apart(theirs, prompts, said, expected) if rounded else unlike(said, expected))
 
     off = {f: differ(without(ours, f)) for f in FEATURES[shape]}
     return Found(differ(ours), off, f"{len(expected)} tokens, in {files} file{'s' * (files > 1)}")

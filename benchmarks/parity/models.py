@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from puna.engine.cache import KVCache
-from puna.models import Decoder, ModelConfig, load
+from puna.models import Decoder, ModelConfig, build, load
 from puna.models.decoder import Block, additive
 
 CLOSE = 2e-6
@@ -65,14 +65,22 @@ _BOTH = {
     "max_position_embeddings": 256,
     "pad_token_id": 0,
 }
-_LLAMA3 = _BOTH | {"num_hidden_layers": 4, "intermediate_size": 128}
+_LLAMA3 = _BOTH | {"model_type": "llama", "num_hidden_layers": 4, "intermediate_size": 128}
 _LLAMA4 = _BOTH | {
+    "model_type": "llama4_text",
     "num_hidden_layers": 8,
     "intermediate_size": 96,
     "intermediate_size_mlp": 128,
     "num_local_experts": 4,
     "attention_chunk_size": 8,
     "floor_scale": 4,
+}
+_OTHERS = _BOTH | {
+    "num_hidden_layers": 3,
+    "intermediate_size": 96,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "scout": _LLAMA4 | {"rope_parameters": scaling(16.0, 1.0)},
@@ -101,6 +109,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     | {"head_dim": 128, "rope_parameters": scaling(8.0, 4.0, 8192)},
     "llama 3.2, tied": _LLAMA3
     | {"rope_parameters": scaling(32.0, 4.0), "tie_word_embeddings": True},
+    "qwen2": _OTHERS | {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": _OTHERS | {"model_type": "qwen3", "head_dim": 24},
+    "mistral": _OTHERS | {"model_type": "mistral", "head_dim": 24, "sliding_window": None},
 }
 # What is written over config.json before Puna reads it: the peer's detour is not in the file.
 _EDITS: dict[str, dict[str, Any]] = {
@@ -115,10 +126,8 @@ _EDITS: dict[str, dict[str, Any]] = {
 
 def peer_config(shape: str, **changes: Any) -> Any:
     """transformers' configuration of a shape."""
-    import transformers
-
-    family = transformers.LlamaConfig if "llama" in shape else transformers.Llama4TextConfig
-    return family(**(SHAPES[shape] | changes))
+    given = SHAPES[shape] | changes
+    return library().AutoConfig.for_model(**given)
 
 
 def library() -> Any:
@@ -132,10 +141,7 @@ def library() -> Any:
 
 def peer(config: Any, std: float = 0.08) -> Any:
     """transformers' model with wide weights, evaluating."""
-    transformers = library()
-    llama3 = config.model_type == "llama"
-    family = transformers.LlamaForCausalLM if llama3 else transformers.Llama4ForCausalLM
-    model: Any = family(config)
+    model: Any = library().AutoModelForCausalLM.from_config(config)
     spread(model.eval(), std=std)
     return model
 
@@ -166,8 +172,9 @@ def pair(
         theirs = reloaded(theirs, dtype)
     theirs.set_attn_implementation(backend)
     if backend == "eager":
+        llama4 = SHAPES[shape]["model_type"] == "llama4_text"
         for layer in ours.layers:
-            cast(Block, layer).attention.attention = eager_fp32 if "llama" in shape else eager
+            cast(Block, layer).attention.attention = eager if llama4 else eager_fp32
     return theirs, ours
 
 
@@ -201,6 +208,28 @@ def spread(model: torch.nn.Module, seed: int = 0, std: float = 0.08) -> None:
                 parameter.normal_(0.0, std, generator=generator)
             elif "norm" in name:
                 parameter.uniform_(0.5, 1.0, generator=generator)
+            elif name.endswith("bias"):  # begun at 0, which would hide its loss
+                parameter.normal_(0.0, 0.5, generator=generator)
+
+
+def wide(config: ModelConfig, seed: int = 0) -> Decoder:
+    """Puna's model with wide random weights."""
+    model = build(config)
+    spread(model, seed)
+    return model.eval()
+
+
+def read_back(cls: Any, directory: str, dtype: str = "fp32") -> tuple[Any, str]:
+    """The peer's model from files that Puna wrote, and what the peer complains of, or ""."""
+    theirs, info = cls.from_pretrained(directory, dtype=DTYPES[dtype], output_loading_info=True)
+    bad = {name: keys for name, keys in info.items() if keys}
+    return theirs.eval(), f"the peer complains: {bad}" if bad else ""
+
+
+def unlike(ours: list[int], expected: list[int]) -> int:
+    """In how many places two lists of ids differ."""
+    same = sum(a == b for a, b in zip(ours, expected, strict=False))
+    return max(len(ours), len(expected)) - same
 
 
 def tokens(rows: int, count: int, vocab: int = 128, seed: int = 0) -> Tensor:

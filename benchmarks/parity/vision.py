@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.parity.case import Found, case
-from benchmarks.parity.models import TINY, largest, library, logits, ours_of, tokens
+from benchmarks.parity.models import TINY, largest, library, logits, ours_of, read_back, tokens
 from puna.models import Decoder, VisionConfig, build, save
 from puna.models import vision as module
 from puna.models.hf_config import config_to_hf
@@ -210,9 +210,7 @@ def _written() -> Found:
     scatter(ours)
     with TemporaryDirectory() as directory:
         save(ours.eval(), directory)
-        theirs, info = library().Llama4ForConditionalGeneration.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True
-        )
-    if bad := {name: keys for name, keys in info.items() if keys}:
-        return Found(float("inf"), note=f"the peer complains: {bad}")
-    return compared(theirs.eval(), ours, [(2, 1)])
+        theirs, complaint = read_back(library().Llama4ForConditionalGeneration, directory)
+    if complaint:
+        return Found(float("inf"), note=complaint)
+    return compared(theirs, ours, [(2, 1)])

@@ -194,6 +194,18 @@ def remove_leftovers(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+# Files beside weights that whoever passes a model on has to pass on too.
+LICENCES = ("*LICENSE*", "*NOTICE*", "*Notice*", "*USE_POLICY*")
+
+
+def in_use(out: Path) -> bool:
+    """Whether `out` is a file, or a directory with something in it. Raises UserError."""
+    try:
+        return out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise UserError(f"cannot read {out}: {error.strerror}", "choose another one") from error
+
+
 def remove_asides(out: Path) -> None:
     """What killed writers of the very directory `out` left beside it."""
     left = re.compile(rf"\.{re.escape(out.name)}\.\d+(\.old)?\.tmp")

@@ -84,7 +84,6 @@ def _interrupts_held() -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if pressed:
-            pressed.clear()
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))

@@ -114,8 +114,10 @@ def require_device(machine: Machine, run: Path) -> None:
 
 def weight_files(model: Path) -> list[Path]:
     """The files of weights in a model directory of either layout, by name."""
-    found = model.glob("consolidated*.pth" if is_meta(model) else "*.safetensors")
-    return sorted(found)
+    if not is_meta(model):
+        return sorted(model.glob("*.safetensors"))
+    single = model / "consolidated.pth"
+    return sorted(model.glob("consolidated.*.pth")) or [single]
 
 
 def weights_hash(model: Path) -> str:

@@ -505,6 +505,6 @@ class LocalSampler:
     ) -> Completion:
         """See `engine.policy.Sampler`; the caller is inside `meet.episode(key's episode)`."""
         name = "/".join(map(str, key[:-2]))
-        conversation = (name, str(key[-2])) if len(key) > 1 else None
+        conversation = (name, str(key[-2]))
         request = Request(tuple(prompt_ids), params, key, tuple(pictures), conversation)
         return await self.meet.submit(self.engine, request, name)

@@ -1,6 +1,7 @@
 """A model with adapters on disk: what a stage left in `adapter/`, or a checkpoint of adapters.
 
-`model, notes = adapted(Path("runs/mine/sft/adapter"))(torch.bfloat16)` is the sum, merged.
+`open_model, tokenizer, base = adapted(Path("runs/mine/sft/adapter"))`, and the sum is
+`open_model(torch.bfloat16)`, merged.
 """
 
 from __future__ import annotations
@@ -10,64 +11,56 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from puna.core.errors import UserError
 from puna.core.runs import read_machine
 from puna.models import lora, lora_files
 from puna.models.decoder import Decoder
-from puna.models.directory import load, stored_dtype
+from puna.models.directory import load
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import ADAPTERS, model_directory
 
-Open = Callable[[torch.dtype | None], tuple[Decoder, list[str]]]
+Open = Callable[[torch.dtype | None], Decoder]
 
 
 def is_adapted(directory: Path) -> bool:
     """Whether `directory` holds adapters without the model below them."""
-    return any((directory / name).exists() for name in (lora_files.CONFIG, ADAPTERS))
+    return any((directory / name).exists() for name in (lora.CONFIG, ADAPTERS))
 
 
-def adapted(directory: Path) -> tuple[Open, Tokenizer]:
-    """How to open the model that `directory` adapts, as a dtype or the base's, and its tokenizer.
+def adapted(directory: Path) -> tuple[Open, Tokenizer, Path]:
+    """How to open the model that `directory` adapts, as a dtype or the base's; its tokenizer; and
+    the base's directory.
 
-    Raises UserError where the base is not where it was, or the adapters are not for it.
+    A checkpoint is merged in the precision of its run, an adapter in that of the result. Raises
+    UserError where the base is not where it was, or the adapters are not for it.
     """
-    if (directory / lora_files.CONFIG).exists():
+    computed: torch.dtype | None = None
+    if is_adapter := (directory / lora.CONFIG).exists():
         config, base = lora_files.read_config(directory)
-        base = model_directory(_existing(base, directory))
-        return _Adapted(directory, base, config, None), Tokenizer.load(base)
-    config, base, computed = _of_checkpoint(directory)
-    base = model_directory(_existing(base, directory))
-    return _Adapted(directory, base, config, computed), Tokenizer.load(directory)
+    else:
+        config, base, computed = _of_checkpoint(directory)
+    if not base.exists():
+        raise UserError(f"{directory} adapts {base}, which is not there", "put it back there")
+    base = model_directory(base)
 
-
-class _Adapted:
-    """Opens base and adapters; merges in the dtype in which the run would have."""
-
-    def __init__(
-        self, directory: Path, base: Path, config: lora.LoraConfig, dtype: torch.dtype | None
-    ) -> None:
-        self.directory, self.base, self.config, self.dtype = directory, base, config, dtype
-
-    def __call__(self, dtype: torch.dtype | None) -> tuple[Decoder, list[str]]:
-        merged_in = self.dtype or dtype or stored_dtype(self.base)
-        model, _ = load(self.base, merged_in)
-        lora.attach(model, self.config, 0)
-        if self.dtype is None:
-            lora_files.load_adapter(model, self.directory)
+    def open_model(dtype: torch.dtype | None) -> Decoder:
+        model, _ = load(base, computed or dtype)
+        lora.attach(model, config, 0)
+        if is_adapter:
+            lora_files.load_adapter(model, directory)
         else:
-            file = self.directory / ADAPTERS
+            file = directory / ADAPTERS
             try:
-                lora.load_learned(model, _tensors(file))
+                lora.load_learned(model, lora_files.read_tensors(file))
             except RuntimeError as error:
-                what = f"{file} is not for {self.base}"
+                what = f"{file} is not for {base}"
                 raise UserError(what, "restore the model that the stage began with") from error
         lora.merge(model)
-        return model if dtype is None else model.to(dtype), []
+        return model if dtype is None else model.to(dtype)
+
+    return open_model, Tokenizer.load(base if is_adapter else directory), base
 
 
 def _of_checkpoint(step: Path) -> tuple[lora.LoraConfig, Path, torch.dtype]:
@@ -86,16 +79,3 @@ def _of_checkpoint(step: Path) -> tuple[lora.LoraConfig, Path, torch.dtype]:
         what = f"{path} does not say what {step} adapts ({error!r:.80})"
         raise UserError(what, "name a checkpoint inside of its run") from error
     return config, base, dtype
-
-
-def _existing(base: Path, directory: Path) -> Path:
-    if not base.exists():
-        raise UserError(f"{directory} adapts {base}, which is not there", "put it back there")
-    return base
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is not whole: {error}", "copy it again") from error

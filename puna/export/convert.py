@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from puna.core.errors import UserError, nearest
-from puna.core.files import NewDirectory, remove_asides
+from puna.core.files import LICENCES, NewDirectory, in_use, remove_asides
 from puna.core.runs import find_model, is_meta
 from puna.export.adapted import adapted, is_adapted
 from puna.models import hf, meta, meta_save
-from puna.models.decoder import Decoder
-from puna.models.directory import load, stored_dtype
 from puna.models.vocab import check_vocab
 from puna.text.tiktoken import NAME as RANKS
 from puna.text.tokenizer import Tokenizer
@@ -27,7 +24,7 @@ from puna.train.checkpoint import disk_errors
 DTYPES = ("float32", "bfloat16", "float16")
 LAYOUTS = ("hf", "meta")
 # Beside weights and tokenizer; what the licence of a model asks to pass on goes with it.
-_KEPT = ("LICENSE*", "NOTICE*", "Notice*", "USE_POLICY*", "generation_config.json")
+_KEPT = (*LICENCES, "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -75,20 +72,29 @@ def export(
         if value not in known:
             raise UserError(f"no {name} '{value}'", nearest(value, known))
     target, place = Path(model), Path(out)
-    if is_adapted(target):
-        source = target
-        open_model, tokenizer = adapted(target)
-    else:
-        source = find_model(target, stage)[0]
-        open_model, tokenizer = _plain(source), Tokenizer.load(source)
-    _require_free(place)
+    missing: list[str] = []
+    if in_use(place):
+        raise UserError(f"{place} is there already", "choose another --out, or remove it")
     kept = getattr(torch, dtype) if dtype else None
-    decoder, missing = open_model(kept)
+    if is_adapted(target):
+        if stage:
+            what = f"{target} is not a run, so it has no stage '{stage}'"
+            raise UserError(what, "leave it out")
+        open_model, tokenizer, origin = adapted(target)
+        source, decoder = target, open_model(kept)
+    else:
+        source = origin = find_model(target, stage)[0]
+        tokenizer = Tokenizer.load(source)
+        if is_meta(source):
+            decoder, missing = meta.read(source, kept)
+        else:
+            decoder, missing = hf.load(source, kept)[0], hf.left_out(source)
     check_vocab(tokenizer, decoder.config, source)
     if any(bool(b.any()) for name, b in decoder.named_buffers() if name.endswith("expert_bias")):
         missing.append("for other readers the bias that balances experts, which only Puna reads")
-    config, count = decoder.config, sum(p.numel() for p in decoder.parameters())
-    stored = decoder.dtype
+    config, stored = decoder.config, decoder.dtype
+    count = config.num_parameters()
+    count -= config.vision_parameters if layout == "meta" else 0
     remove_asides(place)
     with NewDirectory(place, "export") as aside, disk_errors():
         if layout == "hf":
@@ -98,21 +104,11 @@ def export(
             missing += meta_save.save_meta(decoder, aside)
             missing += _save_ranks(source, tokenizer, aside)
         for pattern in _KEPT:
-            for file in source.glob(pattern):
+            for file in origin.glob(pattern):
                 if file.is_file() and (layout == "hf" or file.suffix != ".json"):
                     shutil.copyfile(file, aside / file.name)
     name, size = str(stored).removeprefix("torch."), count * stored.itemsize
     return Exported(place, source, config.family, count, size, name, tuple(missing))
-
-
-def _plain(source: Path) -> Callable[[torch.dtype | None], tuple[Decoder, list[str]]]:
-    """Opens the model in `source`, and says what of its files is no part of it."""
-
-    def open_model(dtype: torch.dtype | None) -> tuple[Decoder, list[str]]:
-        missing = meta.left_out(source) if is_meta(source) else hf.left_out(source)
-        return load(source, dtype or stored_dtype(source))[0], missing
-
-    return open_model
 
 
 def _save_ranks(source: Path, tokenizer: Tokenizer, directory: Path) -> list[str]:
@@ -122,13 +118,3 @@ def _save_ranks(source: Path, tokenizer: Tokenizer, directory: Path) -> list[str
         return []
     tokenizer.save(directory)
     return [f"{RANKS} (only a source in Meta's layout has it; tokenizer.json is there instead)"]
-
-
-def _require_free(out: Path) -> None:
-    """Raises UserError where `out` holds something."""
-    try:
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise UserError(f"cannot read {out}: {error.strerror}", "choose another one") from error
-    if taken:
-        raise UserError(f"{out} is there already", "choose another --out, or remove it")

@@ -1,4 +1,4 @@
-"""Bytes that a vision encoder takes to look at tiles: `looking(VisionConfig(), 5120, 13, 2)`.
+"""Bytes that a vision encoder takes to look at tiles: `looking(preset("llama4-scout"), 13, 2)`.
 
 Legend: N tiles, P patches of a tile and one CLS, D the encoder's width, T tokens of a tile,
 A the adapter's width; widths are the compute dtype's bytes, 2 or 4.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from puna.models.config import ModelConfig
 from puna.models.vision import TILES_AT_ONCE
 from puna.models.vision_config import VisionConfig
 
@@ -26,17 +27,21 @@ class Looking:
     backward: int
 
 
-def looking(vision: VisionConfig, hidden: int, tiles: int, width: int) -> Looking:
-    """N `tiles` for a decoder of width `hidden`, as `VisionEncoder.look` reads them.
+def looking(config: ModelConfig, tiles: int, width: int) -> Looking:
+    """N `tiles` for the model, as `VisionEncoder.look` reads them; all 0 where it has no eyes.
 
     Pixels are kept in bfloat16 for the next time. Without gradients as many tiles as
     `TILES_AT_ONCE` are encoded together; with them all are kept.
     """
+    vision = config.vision
+    if vision is None or not tiles:
+        return Looking(0, 0, 0, 0, 0)
+    hidden = config.hidden_size
     size, patches, tokens = vision.hidden_size, vision.side**2 + 1, vision.tiling.tokens
     pixels = tiles * vision.channels * vision.tile_size**2
     features = tiles * tokens * hidden * width
     at_once = min(tiles, TILES_AT_ONCE)
-    flat = at_once * (pixels // max(1, tiles)) * width  # the patches as vectors, all along
+    flat = at_once * (pixels // tiles) * width  # the patches as vectors, all along
     # In fp32 the MLP's two wide activations are the most, in bf16 the rotation of the keys.
     layer = at_once * patches * size * (40 if width == 4 else 22)
     adapter = at_once * tokens * width * (8 * size + 2 * vision.adapter_size)

@@ -50,11 +50,9 @@ def lora_training(
         saved.append(many * (kept + width * rank * ranks))
     saved[0] -= many * (4 + 4 * config.hidden_size)  # nothing below the first norm learns
     casts = adapters // 4 * width if width < 4 else 0
-    seen = looked = 0
-    if config.vision is not None and tiles:
-        found = looking(config.vision, config.hidden_size, tiles, width)
-        pixels = 0 if fused_norm else found.tiles
-        seen, looked = found.features + pixels, found.passing + pixels
+    found = looking(config, tiles, width)
+    pixels = 0 if fused_norm else found.tiles
+    seen, looked = found.features + pixels, found.passing + pixels
     shared = shared_bytes(config, rows, tokens, width)
     top = many * norm_bytes(config.hidden_size, width, fused_norm, frozen=True)
     logits = 4 * many * config.vocab_size

@@ -13,7 +13,7 @@ from typing import Literal
 
 from puna.engine.local import PREFILL
 from puna.engine.step import LARGEST
-from puna.export.eyes import Looking, looking
+from puna.export.eyes import looking
 from puna.models.config import ModelConfig
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
@@ -121,9 +121,7 @@ def generation(
     width = WIDTH[precision]
     cache = cache_bytes(config, rows, context, width)
     table = rope_bytes(config, context)
-    seen = Looking(0, 0, 0, 0, 0)
-    if config.vision is not None and tiles:
-        seen = looking(config.vision, config.hidden_size, tiles, width)
+    seen = looking(config, tiles, width)
     return Generation(
         weight_bytes(config, precision),
         _folded(config) if processor and precision == "fp32" else 0,
@@ -269,19 +267,15 @@ def training(
     bytes. `fused_norm`: on a GPU the norm keeps its input alone, else its normalised values too.
     `tiles` of pictures stand in the rows; without any a vision encoder has no gradients.
     """
-    many, vision = rows * tokens, config.vision
-    eyes = 0 if vision is None else vision.num_parameters(config.hidden_size)
+    many, eyes = rows * tokens, config.vision_parameters
     learned = config.num_parameters() - (0 if tiles else eyes)
     saved = [
         many * layer_saved(config, i, tokens, width, fused_norm) for i in range(config.num_layers)
     ]
     casts = [_cast(_layer_parameters(config, i), width) for i in range(config.num_layers)]
-    seen = looked = eyes_casts = 0
-    if vision is not None and tiles:
-        found = looking(vision, config.hidden_size, tiles, width)
-        eyes_casts = _cast(eyes, width)
-        seen = found.features + found.saved + (0 if fused_norm else found.tiles)
-        looked = found.backward
+    found = looking(config, tiles, width)
+    eyes_casts = _cast(eyes, width) if tiles else 0
+    seen = found.features + found.saved + (0 if fused_norm else found.tiles)
     shared = shared_bytes(config, rows, tokens, width) + seen + eyes_casts
     vocabulary = config.vocab_size * config.hidden_size
     top = many * norm_bytes(config.hidden_size, width, fused_norm) + _cast(vocabulary, width)
@@ -291,7 +285,7 @@ def training(
     for i in range(config.num_layers):
         below = shared + sum(saved[: i + 1]) + sum(casts[: i + 1])
         peaks.append(below + waiting + _layer_backward(config, i, many, width))
-    peaks.append(shared + waiting + looked)
+    peaks.append(shared + waiting + found.backward)
     kept = shared - seen - eyes_casts + sum(saved)
     kept += many * norm_bytes(config.hidden_size, width, fused_norm)
     copies = sum(casts) + _cast(vocabulary, width) + eyes_casts
@@ -367,7 +361,7 @@ def _layer_backward(config: ModelConfig, layer: int, many: int, width: int) -> i
     flow, unit = 2 * width * many * size, width * many * inner
     down, gone = inner * size, _cast(inner * size, width)
     found = [
-        flow + 2 * unit,
+        layer_flow(config, layer, many, width),
         flow + unit + 4 * down,
         flow - 2 * unit + max(2 * width * down, 8 * down - gone) - gone,
     ]

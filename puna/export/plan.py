@@ -241,7 +241,7 @@ def _generation_parts(
         "int8": "feed-forward int8, a scale a row; the rest bf16",
         "int4": "feed-forward int4, a scale for 128; the rest bf16",
     }.get(precision, precision)
-    eyes = _eyes(config) * width
+    eyes = config.vision_parameters * width
     parts = [
         Part("weights", found.weights - eyes, held),
         Part(
@@ -270,10 +270,11 @@ def _training_parts(
     width, fused = WIDTH[precision], not device.processor
     if lora:
         found = lora_training(config, rows, tokens, width, lora, fused, tiles)
-        kept, eyes, learned = f"frozen, {precision}", _eyes(config) * width, "of the adapters, fp32"
+        kept, learned = f"frozen, {precision}", "of the adapters, fp32"
+        eyes = config.vision_parameters * width
     else:
         found = training(config, rows, tokens, width, fused, tiles)
-        kept, eyes, learned = "fp32", _eyes(config) * 4, "fp32"
+        kept, eyes, learned = "fp32", config.vision_parameters * 4, "fp32"
     blind = "" if tiles or lora or not eyes else "; nothing else without pictures"
     parts = [
         Part("weights", found.weights - eyes, kept),
@@ -288,11 +289,6 @@ def _training_parts(
         Part("passing", found.passing, "gradients on their way at the peak"),
     ]
     return tuple(p for p in parts if p.bytes)
-
-
-def _eyes(config: ModelConfig) -> int:
-    """Parameters of the vision encoder."""
-    return 0 if config.vision is None else config.vision.num_parameters(config.hidden_size)
 
 
 def _most(fits: Callable[[int], bool], limit: int) -> int:

@@ -111,10 +111,7 @@ def _shapes() -> dict[str, ModelConfig]:
         table = _tables()[name]
         like = table.get("like", name)
         if like in preset_names():
-            changed = dict(table.get("with", {}))
-            if changed.get("rope_scaling") == "none":
-                changed["rope_scaling"] = None
-            out[name] = preset(like, **changed)
+            out[name] = preset(like, **table.get("with", {}))
     return out
 
 

@@ -129,6 +129,11 @@ class ModelConfig:
         """All parameters, the embedding and an untied head included."""
         return self._count(self.num_experts)
 
+    @property
+    def vision_parameters(self) -> int:
+        """Those of the image encoder, 0 without one."""
+        return 0 if self.vision is None else self.vision.num_parameters(self.hidden_size)
+
     def active_parameters(self) -> int:
         """Parameters that one token uses: one routed expert a layer, embedding and head whole."""
         return self._count(1)
@@ -143,8 +148,8 @@ class ModelConfig:
         moe = self.num_moe_layers
         layers = self.num_layers * (attention + 2 * width)
         layers += moe * routed + (self.num_layers - moe) * dense
-        eyes = 0 if self.vision is None else self.vision.num_parameters(width)
-        return eyes + layers + width + self.vocab_size * width * (1 if self.tie_embeddings else 2)
+        ends = self.vocab_size * width * (1 if self.tie_embeddings else 2)
+        return self.vision_parameters + layers + width + ends
 
 
 _POSITIVE = (

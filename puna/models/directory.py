@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
-from puna.core.errors import UserError
 from puna.core.runs import is_meta
 from puna.models import hf, meta
 from puna.models.config import ModelConfig
@@ -18,9 +16,9 @@ from puna.models.decoder import Decoder
 
 
 def load(
-    directory: str | Path, dtype: torch.dtype = torch.float32, text_only: bool = False
+    directory: str | Path, dtype: torch.dtype | None = torch.float32, text_only: bool = False
 ) -> tuple[Decoder, ModelConfig]:
-    """The model in `directory`, its parameters as `dtype`, and its shape.
+    """The model in `directory`, its parameters as `dtype` (None: as stored), and its shape.
 
     With `text_only` a vision encoder is left out; of Meta's layout it always is. Memory peaks at
     the model and what one file, or of Meta's layout one layer, takes. Raises UserError naming file
@@ -32,26 +30,8 @@ def load(
     return hf.load(directory, dtype, text_only)
 
 
-def read_shape(directory: Path, text_only: bool = False) -> ModelConfig:
+def read_shape(directory: Path) -> ModelConfig:
     """The shape of the model in `directory`. Raises UserError as `load` does."""
     if is_meta(directory):
         return meta.read_shape(directory)
-    return hf.read_config(directory / "config.json", text_only)
-
-
-def stored_dtype(directory: Path) -> torch.dtype:
-    """What the weights are stored as, going by `dtype` in config.json or by the shards.
-
-    Raises UserError where that is nothing that can be written again.
-    """
-    if is_meta(directory):
-        return meta.stored_dtype(directory)
-    path = directory / "config.json"
-    try:
-        data = json.loads(path.read_bytes())
-        text = data.get("text_config") or {}
-        names = [d.get(key) for d in (data, text) for key in ("dtype", "torch_dtype")]
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
-    found = getattr(torch, str(next((n for n in names if n), "float32")), None)
-    return found if found in (torch.float16, torch.bfloat16) else torch.float32
+    return hf.read_config(directory / "config.json")

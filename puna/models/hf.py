@@ -41,9 +41,9 @@ _DTYPES = ("F32", "F16", "BF16")
 
 
 def load(
-    directory: str | Path, dtype: torch.dtype = torch.float32, text_only: bool = False
+    directory: str | Path, dtype: torch.dtype | None = torch.float32, text_only: bool = False
 ) -> tuple[Decoder, ModelConfig]:
-    """The model in `directory`, its parameters as `dtype`, and its shape.
+    """The model in `directory`, its parameters as `dtype` (None: as config.json says), its shape.
 
     Memory peaks at the model and one shard's pages. With `text_only` a vision encoder is left out.
     Raises UserError naming file and tensor for what is missing, too much, cut off, of another shape
@@ -51,6 +51,7 @@ def load(
     """
     directory = Path(directory)
     config = read_config(directory / "config.json", text_only)
+    dtype = dtype or _stored(directory / "config.json")
     model = allocated(config, dtype)
     places = {name: (target, part) for name, target, part in _names(model)}
     head: Tensor | None = None
@@ -172,6 +173,16 @@ def read_config(path: Path, text_only: bool = False) -> ModelConfig:
         return replace(config, vision=eyes)
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path} is broken: {error!r}", "copy it again") from error
+
+
+def _stored(path: Path) -> torch.dtype:
+    """What the weights are stored as; anything but float16 and bfloat16 counts as float32."""
+    data = _read_json(path)
+    text = data.get("text_config")
+    tables = (data, text if isinstance(text, dict) else {})
+    named = next((t[k] for t in tables for k in ("dtype", "torch_dtype") if t.get(k)), "float32")
+    found = getattr(torch, str(named), None)
+    return found if found in (torch.float16, torch.bfloat16) else torch.float32
 
 
 def left_out(directory: Path) -> list[str]:

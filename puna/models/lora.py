@@ -21,6 +21,7 @@ from puna.models.adapters import Adapter, ExpertAdapter, initialise
 from puna.models.decoder import Block, Decoder
 from puna.models.moe import Experts, Linear, MoE
 
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as peft names them
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 EXPERTS = {"experts.gate_up_proj": "gate_up", "experts.down_proj": "down"}
 
@@ -211,7 +212,7 @@ def save_adapter(model: Decoder, directory: Path, base: str) -> None:
             first = name.endswith("lora_A.weight")
             tensor = tensor.flatten(0, 1) if first else tensor.permute(1, 2, 0).flatten(1)
         files[name] = tensor.detach().cpu().contiguous()
-    save_file(files, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(files, directory / WEIGHTS, metadata={"format": "pt"})
     names: set[str] = set()
     for place in _places(model):
         adapter = place.adapter
@@ -230,7 +231,7 @@ def save_adapter(model: Decoder, directory: Path, base: str) -> None:
         "target_modules": [name for name in MODULES if name in names],
         "target_parameters": [name for name in EXPERTS if name in names] or None,
     }
-    (directory / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _rank(adapter: Adapter | ExpertAdapter) -> int:

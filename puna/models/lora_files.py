@@ -16,10 +16,8 @@ from torch import Tensor
 
 from puna.core.errors import UserError
 from puna.models.decoder import Decoder
-from puna.models.lora import LoraConfig, pairs
+from puna.models.lora import CONFIG, WEIGHTS, LoraConfig, pairs
 
-CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
 # What changes the sum and is not computed here, with the value that leaves it as it is.
 _PLAIN: dict[str, Any] = {
     "peft_type": "LORA", "use_rslora": False, "use_dora": False, "bias": "none",
@@ -50,17 +48,22 @@ def read_config(directory: Path) -> tuple[LoraConfig, Path]:
         raise UserError(f"{path} is broken: {error!r:.120}", "copy it again") from error
 
 
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises UserError where it is missing or cut off."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is not whole: {error}", "copy it again") from error
+
+
 @torch.no_grad()
 def load_adapter(model: Decoder, directory: Path) -> None:
     """Fill the adapters of `model` (see `attach`) with those in `directory`.
 
     Raises UserError naming the tensor that is missing, too much or of another shape.
     """
-    file = directory / _WEIGHTS
-    try:
-        found = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is not whole: {error}", "copy it again") from error
+    file = directory / WEIGHTS
+    found = read_tensors(file)
     fix = "take the adapters of this model"
     for name, target in pairs(model):
         tensor: Tensor | None = found.pop(name, None)

@@ -30,8 +30,9 @@ _TOKENS: dict[int, dict[str, Any]] = {
 
 
 @torch.no_grad()
-def load_meta(directory: str | Path, dtype: torch.dtype = torch.bfloat16) -> Decoder:
-    """The model in `directory` with parameters as `dtype`.
+def read(directory: Path, dtype: torch.dtype | None) -> tuple[Decoder, list[str]]:
+    """The model in `directory` with parameters as `dtype` (None: as its embedding), and what of
+    the files it does without, one phrase for each kind.
 
     params.json leaves some things out; they are taken as Hugging Face's converters take them: the
     widths from the tensors, 131,072 positions where the rotation is scaled (else 8,192, for Llama 4
@@ -39,9 +40,9 @@ def load_meta(directory: str | Path, dtype: torch.dtype = torch.bfloat16) -> Dec
     Memory peaks at the model and one layer or the largest tensor of the files. Raises UserError
     naming file or tensor for what is missing, too much, cut off, misshapen or not finite.
     """
-    source = Shards(Path(directory))
-    config = _config(Path(directory) / "params.json", source)
-    model = allocated(config, dtype)
+    source = Shards(directory)
+    config = _config(directory / "params.json", source)
+    model = allocated(config, dtype or source.look("tok_embeddings.weight")[0].dtype)
     _put(model.embed, source.each("tok_embeddings.weight"), 0, "tok_embeddings.weight")
     _put(model.norm.weight, [source.one("norm.weight")], 0, "norm.weight")
     source.release()
@@ -52,22 +53,17 @@ def load_meta(directory: str | Path, dtype: torch.dtype = torch.bfloat16) -> Dec
         source.release()
         _fill(block, config, source, f"layers.{i}.")
     source.require_all_used(tied=config.tie_embeddings)
-    return model.eval()
+    return model.eval(), source.left_out()
+
+
+def load_meta(directory: str | Path, dtype: torch.dtype | None = torch.bfloat16) -> Decoder:
+    """The model that `read` gives."""
+    return read(Path(directory), dtype)[0]
 
 
 def read_shape(directory: Path) -> ModelConfig:
     """The shape of the model in `directory`, widths read off its tensors; raises as `load_meta`."""
     return _config(directory / "params.json", Shards(directory))
-
-
-def left_out(directory: Path) -> list[str]:
-    """What `load_meta` does not read of `directory`, one phrase for each kind."""
-    return Shards(directory).left_out()
-
-
-def stored_dtype(directory: Path) -> torch.dtype:
-    """How the weights in `directory` are stored, by their embedding."""
-    return Shards(directory).look("tok_embeddings.weight")[0].dtype
 
 
 def _config(path: Path, source: Shards) -> ModelConfig:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from puna.core.errors import UserError
+from puna.core.runs import weight_files
 
 # What no text model reads, and what to call it; tables and marks of precision can be forgotten.
 _IMAGES = re.compile(r"vision_")
@@ -33,9 +34,7 @@ class Shards:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.files = sorted(directory.glob("consolidated.*.pth")) or [
-            directory / "consolidated.pth"
-        ]
+        self.files = weight_files(directory)
         numbers = [f"{i:02d}" for i in range(len(self.files))]
         for number, file in zip(numbers, self.files, strict=True):
             if file.name.count(".") > 1 and file.name.split(".")[1] != number:
@@ -62,7 +61,7 @@ class Shards:
         return found
 
     def look(self, name: str) -> list[Tensor]:
-        """`each`, for shapes alone: nothing is used by it."""
+        """`each`, but nothing counts as used by it."""
         if not self.has(name):
             raise UserError(f"{self.files[0]} has no tensor {name}", "the checkpoint is incomplete")
         return [shard[name] for shard in self.shards]

@@ -22,7 +22,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from puna.core.errors import UserError
-from puna.core.files import NewDirectory, crash_point, remove_asides, sha256_file, write_json
+from puna.core.files import (
+    LICENCES,
+    NewDirectory,
+    crash_point,
+    in_use,
+    remove_asides,
+    sha256_file,
+    write_json,
+)
 from puna.core.runs import is_meta
 
 SCHEMA = 1
@@ -36,7 +44,7 @@ _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _FLOATS.items()}
 _COPIED = (
     "config.json", "*_config.json", "*token*", "vocab*", "merges.txt", "chat_template*",
-    "*LICENSE*", "*NOTICE*", "*USE_POLICY*",
+    *LICENCES,
 )  # fmt: skip
 # Two models may differ in these and still have tensors of equal shapes: heads, cut otherwise.
 _HEADS = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim")
@@ -138,11 +146,7 @@ def require_free(out: Path, models: Sequence[Path]) -> None:
     for model in models:
         if out.resolve() in (model.resolve(), *model.resolve().parents):
             raise UserError(f"{out} is, or holds, the member {model}", "choose another directory")
-    try:
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise UserError(f"cannot read {out}: {error.strerror}", "choose another one") from error
-    if taken and not is_soup(out):
+    if in_use(out) and not is_soup(out):
         raise UserError(f"{out} is there already and is no soup", "choose another directory")
 
 

@@ -41,7 +41,7 @@ _NAME_FIRST = re.compile(
     re.DOTALL,
 )
 _REST = re.compile(r'\s*+(?:,\s*+"id"\s*+:\s*+"[^"\\]*+"\s*+)?+\}')
-_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral names a call
+CALL_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral names a call
 _TEXT = re.compile(r'"((?:[^"\\\n]|\\.)*+)"|\'((?:[^\'\\\n]|\\.)*+)\'', re.DOTALL)
 _ESCAPE = re.compile(
     r"\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1,3})|(.))", re.DOTALL
@@ -173,7 +173,7 @@ class _Reader:
             if _REST.fullmatch(self.text, stop, end):
                 arguments = self.text[head.end() : stop]
         given = data.get("id")
-        if not isinstance(given, str) or not _ID.fullmatch(given):
+        if not isinstance(given, str) or not CALL_ID.fullmatch(given):
             given = ""
         self._add(name, arguments, given)
 

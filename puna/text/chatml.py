@@ -28,6 +28,7 @@ HOW = (
     ' within <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>,'
     ' "arguments": <args-json-object>}\n</tool_call>'
 )
+_ANSWER = "<|im_start|>assistant\n"
 NO_THOUGHT = "<think>\n\n</think>\n\n"
 
 
@@ -76,7 +77,7 @@ def _turn(role: str, *pieces: Piece) -> Turn:
 
 def _answer(form: Format, message: Message, behind: bool, last: bool) -> Turn:
     """An assistant's turn, `behind` the last question or before it."""
-    head, pieces = "<|im_start|>assistant\n", list[Piece](said(message.parts))
+    head, pieces = _ANSWER, list[Piece](said(message.parts))
     thought = "".join(p.text for p in message.parts if isinstance(p, Reasoning)).strip("\n")
     opened = behind and (last or bool(thought)) if form.thinks else bool(thought)
     if opened and pieces and isinstance(pieces[0], str):
@@ -85,7 +86,7 @@ def _answer(form: Format, message: Message, behind: bool, last: bool) -> Turn:
         pieces = [Fixed("<think>\n"), thought, Fixed("\n</think>\n\n"), *pieces]
     elif opened:
         head += NO_THOUGHT
-    spoken = any(p for p in said(message.parts))
+    spoken = bool(said(message.parts))
     for call in message.tool_calls:
         gap = "\n" if spoken else ""
         pieces += [Fixed(f"{gap}<tool_call>\n"), f'{{"name": "{call.name}", "arguments": ']
@@ -102,9 +103,6 @@ def _results(messages: Sequence[Message]) -> Turn:
             opening = Fixed("\n<tool_response>\n")
             pieces += [opening, *said([part]), Fixed("\n</tool_response>")]
     return Turn("user", tuple(pieces), head=(Fixed("<|im_start|>user"),))
-
-
-_ANSWER = "<|im_start|>assistant\n"
 
 
 def _format(

@@ -145,7 +145,8 @@ def pictures_in(
 def read_tiling(directory: Path) -> Tiling | None:
     """How the model in `directory` has pictures cut; None for a model of text.
 
-    Raises UserError for sizes that are not numbers or do not divide.
+    Raises UserError for fields that are not numbers of their kind; whether they divide, whoever
+    loads the model checks.
     """
     path, beside = directory / "config.json", directory / "preprocessor_config.json"
     vision = Table(_read(path), path).inner("vision_config")

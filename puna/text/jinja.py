@@ -26,10 +26,7 @@ def chat_template(tokenizer: Tokenizer) -> str:
     spells a special token or, in Puna's own format, begins with a line break.
     """
     form = tokenizer.format
-    values: dict[str, object] = {n: tokenizer.token(n) or "" for n in _TOKENS}
-    values |= {"tools_head": formats.TOOLS, "functions": formats.FUNCTIONS}
-    values |= {"old": form.name == "llama3.1", "date": form.date}
-    body = _PUNA if form.name == "puna" else _LLAMA
+    values: dict[str, object]
     if form.gap:
         values = {"begin_of_text": "", "image": "", "default_system": form.system}
         values |= {"thinks": form.thinks, "list_head": chatml.LIST, "how": chatml.HOW}
@@ -39,8 +36,13 @@ def chat_template(tokenizer: Tokenizer) -> str:
         values = {n: tokenizer.token(n) or "" for n in names}
         values |= {"image": "", "space": form.space}
         body = _MISTRAL
+    else:
+        values = {n: tokenizer.token(n) or "" for n in _TOKENS}
+        values |= {"tools_head": formats.TOOLS, "functions": formats.FUNCTIONS}
+        values |= {"old": form.name == "llama3.1", "date": form.date}
+        body = _SHARED + (_PUNA if form.name == "puna" else _LLAMA)
     lines = [f"{{%- set {n} = {json.dumps(v, ensure_ascii=False)} %}}" for n, v in values.items()]
-    return "".join(lines) + _BODY + ("" if form.answer is not None else _SHARED) + body
+    return "".join(lines) + _BODY + body
 
 
 def own(template: str) -> bool:

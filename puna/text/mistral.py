@@ -19,9 +19,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from puna.core.messages import Message, Part, ToolCall, ToolResult
+from puna.text.calls import CALL_ID
 from puna.text.turns import Fixed, Format, Piece, Tools, Turn, said, trimmed
 
-CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
 _NUMBERED = re.compile(r"call_([0-9]{1,5})")
 
 

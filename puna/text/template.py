@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from puna.core.messages import Image, Message, Part, Reasoning, Text, ToolCall
 from puna.text.calls import final_calls, parse_calls
-from puna.text.formats import NONE
 from puna.text.images import image_ids
 from puna.text.turns import Fixed, Piece, Special, Turn, merged
 
@@ -61,8 +60,8 @@ def render(
     assert first or not tools, "tools belong to the beginning of a conversation"
     out = Rendered([], [])
     form = tokenizer.format
-    if first and form.begins and form != NONE:
-        _extend(out, [tokenizer.special("begin_of_text")], False)
+    if first and form.begins:
+        _extend(out, tokenizer.opening, False)
     gap, between = tokenizer.encode_fixed(form.gap), not first
     for turn in form.turns(messages, tools, first):
         head, body = _content(tokenizer, turn)

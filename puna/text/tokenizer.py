@@ -77,10 +77,7 @@ _ALIASES = {
 MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
 
 # Llama 3's split; how many digits stand together is the caller's choice.
-_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_SPLIT = tiktoken.PATTERNS["llama3"].replace("{1,3}", "{1,DIGITS}")
 
 
 class Tokenizer:
@@ -173,7 +170,7 @@ class Tokenizer:
 
     @staticmethod
     def load(directory: Path) -> Tokenizer:
-        """The tokenizer.json in `directory`, ours or Llama's, with its chat format.
+        """The tokenizer.json in `directory`, ours or a known family's, with its chat format.
 
         Where only Meta's tokenizer.model is there, that is read. The format is named by
         `chat_format` in tokenizer_config.json, or else the family's. Raises UserError where a file
@@ -181,7 +178,8 @@ class Tokenizer:
         """
         path = Path(directory) / "tokenizer.json"
         if not path.exists() and (path.parent / tiktoken.NAME).exists():
-            return Tokenizer(tiktoken.tokenizer_json(path.parent))
+            text = tiktoken.tokenizer_json(path.parent)
+            return Tokenizer._with_format(text, path.parent)
         try:
             text = path.read_bytes().decode("utf-8")
         except OSError:
@@ -192,10 +190,15 @@ class Tokenizer:
             ) from None
         except UnicodeDecodeError:
             raise UserError(f"{path} is not UTF-8 text", fix="copy the file again") from None
+        return Tokenizer._with_format(text, path.parent)
+
+    @staticmethod
+    def _with_format(text: str, directory: Path) -> Tokenizer:
+        """From a tokenizer.json and what stands beside it in `directory`."""
         tokenizer = Tokenizer(text)
-        tokenizer.format, template = _format(path.parent, tokenizer.format)
+        tokenizer.format, template = _format(directory, tokenizer.format)
         tokenizer._given = (tokenizer.format, template)
-        tokenizer.tiling = read_tiling(Path(directory))
+        tokenizer.tiling = read_tiling(directory)
         return tokenizer
 
     def save(self, directory: Path) -> None:
@@ -322,7 +325,7 @@ def _format(directory: Path, family: Format) -> tuple[Format, str]:
         if name not in FORMATS:
             raise UserError(f"{path}: no chat format {name!r}", nearest(name, FORMATS))
         form = replace(FORMATS[name], date=str(settings.get("date", TODAY)))
-        if (form.gap, form.moves) != (family.gap, family.moves) and form.answer is not None:
+        if (form.gap, form.moves) != (family.gap, family.moves):
             what = f"{path}: chat format {name!r}, of whose tokens the vocabulary lacks some"
             raise UserError(what, f"name {family.name!r} or none")
         form = replace(form, bare_calls=family.bare_calls) if form.gap else form
@@ -330,9 +333,9 @@ def _format(directory: Path, family: Format) -> tuple[Format, str]:
         what = f"the chat template in {directory} is not that of {family.name}"
         raise UserError(what, f'add "chat_format": "{family.name}" to {path} to use that')
     else:
-        form = adapted(family, template) if template else family
+        form = family
     refined = adapted(form, template) if template else form
-    if refined.name == form.name:
+    if named is None or refined.name == form.name:
         form = refined
     keep = bool(form.sign) and fits(form, template) and refined.name == form.name
     keep = (keep and form.date == TODAY and not own(template)) or form == NONE

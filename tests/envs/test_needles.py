@@ -8,7 +8,7 @@ import pytest
 
 from puna.core.errors import UserError
 from puna.core.messages import Message
-from puna.envs.needles.env import Needles, NeedlesConfig, names
+from puna.envs.needles.env import Needles, NeedlesConfig, names, same
 from puna.gym.registry import load_environment
 from puna.gym.trajectory import Episode
 
@@ -41,13 +41,13 @@ def test_following_the_facts_gives_the_answer(hops: int, words: int) -> None:
             assert len(known) == 8 * hops
             path = follow(known, asked(problem.prompt))
             assert len(path) == hops
-            assert env.score(" ".join(path), problem) == 1
-            assert env.score(" " + "\n ".join(path).upper().removesuffix("."), problem) == 1
+            assert same(" ".join(path), problem.answer)
+            assert same(" " + "\n ".join(path).upper().removesuffix("."), problem.answer)
             for i, fact in enumerate(path):
                 ends = set(known.values()) - {fact.split()[-1].removesuffix(".")}
                 for other in ends:
                     told = [*path[:i], f"{fact.split()[0]} leads to {other}.", *path[i + 1 :]]
-                    assert not env.score(" ".join(told), problem)
+                    assert not same(" ".join(told), problem.answer)
             assert abs(len(problem.prompt.split()) - words - 32 * hops) < 20
 
 
@@ -58,7 +58,7 @@ def test_any_chain_earns_what_is_declared() -> None:
         problem = env.task("test", i).hidden["problem"]
         known = facts(problem.prompt)
         first = next(word for word in known if word not in known.values())
-        hits += env.score(" ".join(follow(known, first)), problem)
+        hits += same(" ".join(follow(known, first)), problem.answer)
     assert hits / 2000 == pytest.approx(env.chance, abs=0.02)
     assert env.chance == 1 / 8
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from meta_layout import VOCAB, released, write, write_ranks
+from meta_layout import VOCAB, Evil, cut, released, write, write_ranks
 from safetensors.torch import load_file
 from test_lora_runs import stage
 from tiny_run import finish, killed, run, write_stage
@@ -26,6 +25,8 @@ from puna.models import RopeScaling, build, load, preset
 from puna.soup.merge import merge
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model, save_model
+
+transformers = pytest.importorskip("transformers")
 
 EYES = {
     "vision_embeddings.vision_encoder.conv1._linear.weight": torch.ones(250, 1000),
@@ -138,6 +139,22 @@ def test_what_meta_has_no_word_for_is_refused(tmp_path: Path) -> None:
         assert not torch.equal(a, model.eval()(ids))
 
 
+def test_what_is_counted_is_what_was_written(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(["one and one is two"], 290)
+    shape = preset("nano-vision", vocab_size=290, hidden_size=32, num_layers=2, num_heads=2)
+    save_model(build(shape, 0), tokenizer, tmp_path / "eyes")
+    whole = puna.export(tmp_path / "eyes", tmp_path / "hf")
+    text = puna.export(tmp_path / "eyes", tmp_path / "meta", layout="meta")
+    found = load_file(tmp_path / "hf" / "model.safetensors")
+    assert whole.parameters == sum(t.numel() for t in found.values())
+    cut = torch.load(tmp_path / "meta" / "consolidated.00.pth")
+    tied = {"output.weight"} if shape.tie_embeddings else set()
+    assert text.parameters == sum(t.numel() for n, t in cut.items() if n not in tied)
+    assert text.parameters < whole.parameters
+    assert text.bytes == 4 * text.parameters
+    assert any("image weights" in left for left in text.left_out), text.left_out
+
+
 def test_every_verb_takes_metas_directory(
     published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,20 +222,8 @@ def test_what_is_there_is_not_touched(published: Any, tmp_path: Path) -> None:
         puna.export(meta, tmp_path / "x", layout="gguf")
 
 
-class Evil:
-    """Pickled, it asks for a call."""
-
-    def __reduce__(self) -> Any:
-        return print, ("unpickled",)
-
-
 def _evil(directory: Path) -> None:
     torch.save({"norm.weight": Evil()}, directory / "consolidated.01.pth")
-
-
-def _cut(directory: Path) -> None:
-    file = directory / "consolidated.01.pth"
-    file.write_bytes(file.read_bytes()[:-5000])
 
 
 def _nan(directory: Path) -> None:
@@ -234,7 +239,7 @@ def _gone(name: str) -> Callable[[Path], None]:
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "params": (lambda d: (d / "params.json").write_text("{") and None, "params.json is broken"),
     "no params": (_gone("params.json"), "no file DIR/params.json"),
-    "cut": (_cut, "consolidated.01.pth is not whole"),
+    "cut": (cut, "consolidated.01.pth is not whole"),
     "the last is missing": (_gone("consolidated.01.pth"), "DIR has 1 of 2 files consolidated"),
     "the first is missing": (_gone("consolidated.00.pth"), "no file DIR/consolidated.00.pth"),
     "code": (_evil, "consolidated.01.pth holds more than tensors"),
@@ -275,7 +280,12 @@ def test_adapters_are_merged(start: Path, tmp_path: Path) -> None:
     step = max((tmp_path / "run" / "sft" / "checkpoints").iterdir())
     assert not (tmp_path / "run" / "sft" / "model").exists()
     puna.export(step, tmp_path / "from-step")
-    puna.export(tmp_path / "run" / "sft" / "adapter", tmp_path / "from-adapter")
+    (start / "LICENSE").write_text("of the base")
+    adapter = tmp_path / "run" / "sft" / "adapter"
+    puna.export(adapter, tmp_path / "from-adapter")
+    assert (tmp_path / "from-adapter" / "LICENSE").read_text() == "of the base"
+    with pytest.raises(UserError, match=r"is not a run, so it has no stage 'rl'; leave it out"):
+        puna.export(adapter, tmp_path / "x", stage="rl")
     finish(recipe, tmp_path / "run")
     puna.export(tmp_path / "run", tmp_path / "from-run")
     final = load_file(tmp_path / "run" / "sft" / "model" / "model.safetensors")
@@ -287,4 +297,4 @@ def test_adapters_are_merged(start: Path, tmp_path: Path) -> None:
     assert sum(not torch.equal(base[n], final[n]) for n in base) > 10
     shutil.move(start, start.with_name("gone"))
     with pytest.raises(UserError, match=r"adapts \S+model, which is not there; put it back"):
-        puna.export(tmp_path / "run" / "sft" / "adapter", tmp_path / "x")
+        puna.export(adapter, tmp_path / "x")

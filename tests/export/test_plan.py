@@ -58,6 +58,7 @@ def test_without_pictures_or_adapters_these_plans_would_be_far_off() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_encoder_takes_what_is_planned_for_it(tiles: int, dtype: torch.dtype) -> None:
     shape, hidden = VisionConfig(128, 2, 8, tile_size=112, adapter_size=64, patch_id=3), 256
+    config = replace(EYES.config, hidden_size=hidden, head_dim=64, vision=shape)
     watch = ProcessorMeter()
     eyes, _ = watch.peak(lambda: VisionEncoder(shape, hidden).to(dtype))
     eyes.initialise(torch.Generator().manual_seed(0))
@@ -69,7 +70,7 @@ def test_an_encoder_takes_what_is_planned_for_it(tiles: int, dtype: torch.dtype)
         given = torch.cat([pixels]).to(dtype)
         return torch.cat([torch.cat([eyes(part) for part in given.split(TILES_AT_ONCE)])])
 
-    planned = looking(shape, hidden, tiles, dtype.itemsize)
+    planned = looking(config, tiles, dtype.itemsize)
     with torch.no_grad():
         _, peak = watch.peak(look)
     assert planned.passing == pytest.approx(peak - held, rel=TOLERANCE)

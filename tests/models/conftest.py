@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.parity.models import TINY, rows_matter, spread, tokens
-from puna.models import Decoder, ModelConfig, build
+from benchmarks.parity.models import TINY, rows_matter, spread, tokens, wide
+from puna.models import ModelConfig
 
 __all__ = ["TINY", "assert_same_bits", "spread", "tokens", "wide"]
 
@@ -21,13 +21,6 @@ def _one_thread() -> None:
 def tiny() -> ModelConfig:
     """Every Llama 4 feature in eight layers; chunk 8, temperature from token 4 on."""
     return TINY
-
-
-def wide(config: ModelConfig, seed: int = 0) -> Decoder:
-    """A model of `config` with wide random weights."""
-    model = build(config)
-    spread(model, seed)
-    return model.eval()
 
 
 def assert_same_bits(ours: Tensor, theirs: Tensor, what: str = "") -> None:

@@ -10,14 +10,15 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from benchmarks.parity.families import FAMILIES, family_pair
+from benchmarks.parity.families import FAMILIES
+from benchmarks.parity.models import pair, peer_config
 from puna.core.errors import UserError
 from puna.models.hf_config import config_from_hf
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_count_of_parameters_is_theirs(family: str) -> None:
-    theirs, ours = family_pair(family)
+    theirs, ours = pair(family)
     count = sum(p.numel() for p in theirs.parameters())
     assert ours.config.num_parameters() == count == sum(p.numel() for p in ours.parameters())
 
@@ -48,7 +49,7 @@ WINDOWED = ["full_attention", "sliding_attention", "full_attention"]
 def test_what_is_not_computed_is_refused(
     tmp_path: Path, family: str, change: dict[str, Any], told: str | None
 ) -> None:
-    family_pair(family)[0].config.save_pretrained(tmp_path)
+    peer_config(family).save_pretrained(tmp_path)
     data = json.loads((tmp_path / "config.json").read_text())
     data.pop("rope_parameters" if "rope_scaling" in change else "", None)
     data.pop("layer_types" if "use_sliding_window" in change else "", None)
@@ -67,7 +68,7 @@ def test_what_is_not_computed_is_refused(
 
 
 def test_mistrals_default_window_counts(tmp_path: Path) -> None:
-    family_pair("mistral")[0].config.save_pretrained(tmp_path)
+    peer_config("mistral").save_pretrained(tmp_path)
     data = json.loads((tmp_path / "config.json").read_text())
     del data["sliding_window"]
     with pytest.raises(UserError, match="sliding_window = 4096"):

@@ -40,6 +40,9 @@ def files(directory: Path) -> dict[str, dict[str, Any]]:
     for family in ("llama3", "qwen2", "qwen3", "mistral"):
         config = replace(DENSE, family=family)  # type: ignore[arg-type]
         out[family] = config_to_hf(config, torch.float32) | BESIDE
+    mistral = out["mistral"]  # as transformers writes it since 5.0
+    rope = mistral.pop("rope_scaling") | {"rope_theta": mistral.pop("rope_theta")}
+    mistral["rope_parameters"] = rope
     out["steps"] = config_to_hf(SCOUT, torch.float32)
     out["lists"] = dict(out["steps"])
     for name in ("moe_layers", "no_rope_layers", "layer_types"):
@@ -101,7 +104,7 @@ def test_a_field_that_is_absent_is_named_or_not_needed(tmp_path: Path, kind: str
 @pytest.mark.parametrize(
     ("kind", "change", "told"),
     [
-        ("llama3", {"num_attention_heads": 0}, r"num_attention_heads = 0 .*whole|above 0"),
+        ("llama3", {"num_attention_heads": 0}, "num_attention_heads = 0 .* above 0"),
         ("llama3", {"num_key_value_heads": 3}, "num_key_value_heads = 3 .* divisor of the 4 heads"),
         ("llama3", {"num_key_value_heads": 0}, "num_key_value_heads = 0 .* above 0"),
         ("llama3", {"head_dim": None, "hidden_size": 60}, "hidden_size = 60 .* multiple of"),

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from meta_layout import PARAMS, released, write
+from meta_layout import PARAMS, Evil, cut, released, write
 from torch import Tensor
 
 from puna.core.errors import UserError
@@ -20,6 +19,8 @@ from puna.models.meta import load_meta
 from puna.models.rope import Rope
 
 from .conftest import tokens
+
+transformers = pytest.importorskip("transformers")
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,6 @@ def test_logits_are_those_of_the_published_form(tmp_path: Path) -> None:
     assert torch.equal(a, b)
 
 
-class Evil:
-    def __reduce__(self) -> Any:
-        return print, ("unpickled",)
-
-
 def _resave(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     def spoil(directory: Path) -> None:
         file = directory / "consolidated.01.pth"
@@ -110,17 +106,12 @@ def _params(**changes: Any) -> Callable[[Path], None]:
     return spoil
 
 
-def _cut(directory: Path) -> None:
-    file = directory / "consolidated.01.pth"
-    file.write_bytes(file.read_bytes()[:-3000])
-
-
 def _pickle(directory: Path) -> None:
     (directory / "consolidated.01.pth").write_bytes(pickle.dumps(Evil()))
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "truncated": (_cut, r"consolidated\.01\.pth is not whole"),
+    "truncated": (cut, r"consolidated\.01\.pth is not whole"),
     "code": (
         _resave(lambda t: t.update(x=Evil())),
         r"consolidated\.01\.pth holds more than tensors",

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import tokenizers
 from family_like import FAMILIES, family_json, family_like, tokens
-from test_formats import ADD
+from scripted import Scripted
 
+pytest.importorskip("transformers")
+
+from benchmarks.parity.formats import ADD, SITES, peer_ids
 from puna.core.errors import UserError
 from puna.core.messages import Message, Reasoning, Text, ToolCall, ToolResult
-from puna.engine.policy import Completion, SamplingParams
+from puna.engine.policy import SamplingParams
 from puna.gym.seat import SamplerSeat
 from puna.text.chatml import CHATML, QWEN, QWEN2_5, QWEN3
 from puna.text.jinja import chat_template
@@ -64,36 +67,18 @@ MISTRAL_CHATS = {
 
 
 def theirs(
-    family: str,
-    template: str,
-    chat: Sequence[Message],
-    tools: list[Any],
-    more: bool,
-    **more_vars: Any,
+    family: str, template: str, chat: Sequence[Message], tools: list[Any], more: bool, **given: Any
 ) -> list[int]:
-    """What `apply_chat_template` makes of a chat, with arguments as objects, as it wants them."""
-    transformers = pytest.importorskip("transformers")
-    data = [m.to_openai() for m in chat]
-    for call in (c for m in data for c in m.get("tool_calls", ())):
-        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    peer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer.from_str(family_json(family)),
-        bos_token="<s>" if family in MISTRALS else None,
-        eos_token="</s>" if family in MISTRALS else "<|im_end|>",
-        chat_template=template,
-    )
-    ids = peer.apply_chat_template(
-        data, tools=tools or None, add_generation_prompt=more, return_dict=False, **more_vars
-    )
-    return list(ids)
+    """What `apply_chat_template` makes of a chat with the family's tokens."""
+    bos, eos = ("<s>", "</s>") if family in MISTRALS else (None, "<|im_end|>")
+    return peer_ids(family_json(family), template, chat, tools, more, bos=bos, eos=eos, **given)
 
 
 def published(family: str) -> str:
     """Qwen's template as its checkpoints have it, from a library that carries it."""
-    found = sorted(ROOT.glob(".peers/trl/lib/python3*/site-packages/trl/chat_templates"))
-    if not found:
+    if not SITES:
         pytest.skip("no .peers/trl: `make peers` installs TRL there, which carries the template")
-    return (found[0] / f"{QWENS[family]}.jinja").read_text()
+    return (SITES[0] / "trl" / "chat_templates" / f"{QWENS[family]}.jinja").read_text()
 
 
 def closed(tokenizer: Tokenizer, ids: list[int], more: bool) -> list[int]:
@@ -285,25 +270,11 @@ def test_stops_are_the_ends_of_turns() -> None:
     assert family_like("mistral").opening == [family_like("mistral").special("begin_of_text")]
 
 
-class Answers:
-    """A sampler that gives what is written."""
-
-    def __init__(self, tokenizer: Tokenizer, *said: list[int]) -> None:
-        self.tokenizer, self.said, self.seen = tokenizer, list(said), list[list[int]]()
-
-    async def sample(
-        self, ids: Sequence[int], params: SamplingParams, key: Any, pictures: Any = ()
-    ) -> Completion:
-        self.seen.append(list(ids))
-        said = [*self.said.pop(0), self.tokenizer.special("eot")]
-        return Completion(tuple(said), (0.0,) * len(said), 0, "stop")
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_episode_of_several_turns_is_one_branch_unless_the_prompt_moves(family: str) -> None:
     tokenizer, own = family_like(family), family in MISTRALS
     call = Message("assistant", (ToolCall("Xy3456789", "add", '{"a": 1}'),))
-    sampler = Answers(
+    sampler = Scripted(
         tokenizer, *(sampled(tokenizer, m)[:-1] for m in (call, says("5"), says("6")))
     )
     seat = SamplerSeat(sampler, SamplingParams(64), ("x",))
@@ -437,7 +408,7 @@ def test_a_template_of_another_family_is_refused(
         Tokenizer.load(saved(tmp_path, family, template))
     named = saved(tmp_path, family, template, chat_format=family)
     assert Tokenizer.load(named).format.name == family
-    for other in ("chatml", "mistral"):
+    for other in ("chatml", "mistral", "llama4", "puna"):
         if other != family and not (family == "qwen3" and other == "chatml"):
             with pytest.raises(
                 UserError, match=f"tokens the vocabulary lacks some; name '{family}'"

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import Scripted
 
 from benchmarks.parity.formats import ACT, ADD, CALL, CHATS, FAMILIES, peer_ids, published
 from benchmarks.parity.llama_like import SPECIALS, llama_json, llama_like
 from puna.core.errors import UserError
 from puna.core.messages import Image, Message, Reasoning, Text, ToolCall, ToolResult
-from puna.engine.policy import Completion, SamplingParams
+from puna.engine.policy import SamplingParams
 from puna.gym.seat import SamplerSeat
 from puna.text.formats import LLAMA3_1, LLAMA4, LLAMA4_META, PUNA
 from puna.text.jinja import chat_template
@@ -36,7 +37,7 @@ def test_the_template_that_is_saved_renders_the_same(family: str) -> None:
     for chat in CHATS:
         for tools in ([], [ADD]):
             ours = render(tokenizer, chat, tools=tools, open_turn=True).ids
-            assert ours == peer_ids(family, chat_template(tokenizer), chat, tools, True)
+            assert ours == peer_ids(llama_json(family), chat_template(tokenizer), chat, tools, True)
 
 
 def test_llama_3_1_by_hand() -> None:
@@ -116,25 +117,13 @@ def test_rendering_is_append_only_behind_its_beginning(
     assert whole == render(tokenizer, head, tools=tools) + tail
 
 
-class Scripted:
-    """A sampler that says what is written."""
-
-    def __init__(self, tokenizer: Tokenizer, *said: str) -> None:
-        self.tokenizer, self.said, self.seen = tokenizer, list(said), list[list[int]]()
-
-    async def sample(
-        self, ids: Sequence[int], params: SamplingParams, key: Any, pictures: Any = ()
-    ) -> Completion:
-        self.seen.append(list(ids))
-        said = [*self.tokenizer.encode(self.said.pop(0)), self.tokenizer.special("eot")]
-        return Completion(tuple(said), (0.0,) * len(said), 0, "stop")
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_episode_of_several_turns_has_the_ids_of_the_published_template(family: str) -> None:
     """One branch, as sampled; and rendered anew by the template, the same ids."""
     tokenizer = llama_like(family)
-    sampler = Scripted(tokenizer, '{"name": "add", "parameters": {"a": 1}}', "5")
+    sampler = Scripted(
+        tokenizer, *map(tokenizer.encode, ('{"name": "add", "parameters": {"a": 1}}', "5"))
+    )
     seat = SamplerSeat(sampler, SamplingParams(64), ("x",))
 
     async def play() -> list[Message]:

@@ -151,6 +151,12 @@ def test_a_broken_file_is_named(tmp_path: Path, change: Any, told: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_format_that_is_named_beside_it_counts(tmp_path: Path) -> None:
+    assert read(tmp_path, "llama4").format.name == "llama4"
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_format": "llama4-meta"}')
+    assert Tokenizer.load(tmp_path).format.name == "llama4-meta"
+
+
 def test_sentencepiece_is_told_apart(tmp_path: Path) -> None:
     """Llama 2's file of the same name."""
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00")

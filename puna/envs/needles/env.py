@@ -140,10 +140,6 @@ class Needles(SingleTurn):
 
         return {"agent": script}
 
-    def score(self, answer: str, problem: Problem) -> float:
-        """1 for the facts in their order; case, white space and the last full stop are forgiven."""
-        return float(same(answer, problem.answer))
-
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
         """The standard ones, all facts, the first and the last word alone, and words that swap."""
         problem: Problem = task.hidden["problem"]
@@ -180,7 +176,7 @@ def asked(problem: Problem) -> Sequence[tuple[str, str]]:
 
 
 def same(answer: str, path: str) -> bool:
-    """Whether `answer` is `path`, but for case, white space and the last full stop."""
+    """Whether `answer` is `path`; case, white space and the last full stop are forgiven."""
     return " ".join(answer.lower().split()).removesuffix(".") == path.removesuffix(".")
 
 
