@@ -18,12 +18,19 @@ from puna.text.images import Picture
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to draw. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing off."""
+    """How to draw. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing off.
+
+    `min_p` drops what is less likely than that share of the likeliest; `top_logprobs` asks for the
+    likeliest tokens beside each; `grammar` says what may be drawn.
+    """
 
     max_tokens: int = 64
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    top_logprobs: int = 0
+    grammar: Any = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for values outside their range."""

@@ -7,76 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import traceback
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from puna.core.errors import UserError
+from puna.serve.tickets import Done, Event, Ticket, Token, hand_over
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
-    from puna.engine.local import Request
 
-QUEUE_S = 60.0
-REQUEST_S = 600.0
 SLOTS = 32
 _STOPPED = "the server is being stopped"
-
-
-class Overloaded(RuntimeError):
-    """The request waited `QUEUE_S` seconds and was not begun: it may be sent again."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """One sampled token of the choice `index`."""
-
-    index: int
-    id: int
-    logprob: float
-
-
-@dataclass(frozen=True)
-class Done:
-    """The choice `index` is complete: "stop" (its last token ends a turn) or "length"."""
-
-    index: int
-    finish: str
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A model's name and the requests to it, one a choice; `cancel()` or `drop(i)` end them."""
-
-    model: str
-    requests: list[Request]
-    loop: asyncio.AbstractEventLoop
-    events: asyncio.Queue[Token | Done | Exception] = field(default_factory=asyncio.Queue)
-    dropped: set[int] = field(default_factory=set)
-    since: float = field(default_factory=time.monotonic)
-    begun: bool = False
-
-    def drop(self, index: int) -> None:
-        """Draw nothing more for one choice."""
-        self.dropped.add(index)
-
-    def cancel(self) -> None:
-        """Draw nothing more at all."""
-        self.dropped.update(range(len(self.requests)))
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for any of it."""
-        return len(self.dropped) == len(self.requests)
-
-    def tell(self, event: Token | Done | Exception) -> None:
-        """Hand an event over to the event loop that waits for it."""
-        try:
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # that loop is closed: nobody waits any more
-            self.cancel()
 
 
 class Worker:
@@ -86,7 +28,7 @@ class Worker:
     meanwhile waits for the batch's end. `names` -> a function that loads the model of that name.
     """
 
-    def __init__(self, models: dict[str, Callable[[], Model]]) -> None:
+    def __init__(self, models: Mapping[str, Callable[[], Model]]) -> None:
         self.models, self.loaded = models, dict[str, Any]()
         self.waiting: list[Ticket] = []
         self.arrived = threading.Condition()
@@ -98,26 +40,18 @@ class Worker:
     async def model(self, name: str) -> Model:
         """The loaded model. Raises UserError where its files are broken."""
         if name not in self.loaded:
-            ticket = Ticket(name, [], asyncio.get_running_loop())
-            self._enqueue(ticket)
-            await self._next(ticket)
+            async for _ in self.submit(Ticket(name, [], asyncio.get_running_loop())):
+                pass
         found: Model = self.loaded[name]
         return found
 
-    async def submit(self, ticket: Ticket) -> AsyncGenerator[Token | Done]:
+    def submit(self, ticket: Ticket) -> AsyncGenerator[list[Token | Done]]:
         """The ticket's events until all its choices are done; leaving early cancels it.
 
         Raises Overloaded where it was not begun in time, TimeoutError where it took too long.
         """
         self._enqueue(ticket)
-        left = len(ticket.requests)
-        try:
-            while left:
-                event = await self._next(ticket)
-                left -= isinstance(event, Done)
-                yield event
-        finally:
-            ticket.cancel()
+        return ticket.listen()
 
     def close(self) -> None:
         """End the thread; what is being decoded is dropped."""
@@ -126,30 +60,12 @@ class Worker:
             self.arrived.notify()
         self.thread.join(timeout=10)
         for ticket in self.waiting:
-            ticket.tell(UserError(_STOPPED))
+            hand_over([(ticket, UserError(_STOPPED))])
 
     def _enqueue(self, ticket: Ticket) -> None:
         with self.arrived:
             self.waiting.append(ticket)
             self.arrived.notify()
-
-    async def _next(self, ticket: Ticket) -> Token | Done:
-        while True:
-            limit = REQUEST_S if ticket.begun else QUEUE_S
-            left = ticket.since + limit - time.monotonic()
-            try:
-                async with asyncio.timeout(max(0.0, left)):
-                    event = await ticket.events.get()
-            except TimeoutError:
-                if ticket.begun and limit == QUEUE_S:
-                    continue  # it was begun while we waited: the other limit holds
-                ticket.cancel()
-                if not ticket.begun:
-                    raise Overloaded(f"not begun within {QUEUE_S:.0f} s") from None
-                raise TimeoutError(f"not done within {REQUEST_S:.0f} s") from None
-            if isinstance(event, Exception):
-                raise event
-            return event
 
     def _work(self) -> None:
         while (wave := self._wave()) is not None:
@@ -157,17 +73,15 @@ class Worker:
                 name = wave[0].model
                 if name not in self.loaded:
                     self.loaded[name] = self.models[name]()
-                for ticket in wave:
-                    if not ticket.requests:  # it asked for the model only
-                        ticket.tell(Done(0, "stop"))
+                asked = [t for t in wave if not t.requests]  # for the model only
+                hand_over([(t, Done(0, "stop")) for t in asked])
                 self._decode(self.loaded[name], [t for t in wave if t.requests])
             except UserError as error:
-                for ticket in wave:
-                    ticket.tell(error)
+                hand_over([(ticket, error) for ticket in wave])
             except Exception as error:
                 traceback.print_exc()
-                for ticket in wave:
-                    ticket.tell(UserError(f"{name} failed: {type(error).__name__}: {error}"))
+                failed = UserError(f"{name} failed: {type(error).__name__}: {error}")
+                hand_over([(ticket, failed) for ticket in wave])
 
     def _wave(self) -> list[Ticket] | None:
         """The oldest ticket and those for the same model that fit beside it; None at the end."""
@@ -197,6 +111,7 @@ class Worker:
         counts, told = [0] * len(rows), [False] * len(rows)
         steps = model.engine.decode([t.requests[i] for t, i in rows])
         for run in steps:
+            events = list[tuple[Ticket, Event]]()
             for row, ((ticket, index), (token, logprob)) in enumerate(
                 zip(rows, run.drawn(), strict=True)
             ):
@@ -204,15 +119,16 @@ class Worker:
                     continue
                 counts[row] += 1
                 self.generated += 1
-                ticket.tell(Token(index, token, logprob))
+                events.append((ticket, Token(index, token, logprob)))
                 ended = token in stops
                 if ended or counts[row] >= ticket.requests[index].params.max_tokens:
-                    ticket.tell(Done(index, "stop" if ended else "length"))
+                    events.append((ticket, Done(index, "stop" if ended else "length")))
                     told[row] = True
             gone = [row for row, (t, i) in enumerate(rows) if i in t.dropped and not told[row]]
             for row in gone:
                 told[row] = True
-                rows[row][0].tell(Done(rows[row][1], "stop"))
+                events.append((rows[row][0], Done(rows[row][1], "stop")))
+            hand_over(events)
             if self.closing:
                 steps.close()
                 raise UserError(_STOPPED)

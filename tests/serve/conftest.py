@@ -19,7 +19,9 @@ from puna.gym.registry import load_environment
 from puna.models import hf
 from puna.models.presets import build, preset
 from puna.serve.app import create_app
+from puna.serve.keyring import Keyring
 from puna.serve.main import _listen, catalogue
+from puna.serve.worker import Worker
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import demonstrations
@@ -57,7 +59,8 @@ def clerk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(target: Path, runs: Path, key: str = "", home: Path | None = None) -> Iterator[str]:
     """The address of a server that ends with the block."""
     listening = _listen("127.0.0.1", 0)
-    app = create_app(catalogue(target), runs, key=key, home=home)
+    keys = Keyring.of(key) if key else None
+    app = create_app(Worker(catalogue(target)), runs, keys=keys, home=home)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
