@@ -43,13 +43,13 @@ class Exchange:
         speakers, ticket, tokens = self.job.speakers, self.job.ticket, 0
         touched = dict[int, None]()
         for event in events:
-            touched[event.index] = None
+            touched[event.choice] = None
             if isinstance(event, Token):
                 tokens += 1
-                if speakers[event.index].hear(event.id, event.logprob, event.top):
-                    ticket.drop(event.index)
+                if speakers[event.choice].hear(event.id, event.logprob, event.top):
+                    ticket.drop(event.choice)
             else:
-                speakers[event.index].end(event.finish)
+                speakers[event.choice].end(event.finish)
         if tokens:
             now, metrics = time.monotonic(), self.metrics
             metrics.said_tokens += tokens

@@ -29,18 +29,18 @@ class Gone(RuntimeError):
 
 
 class Token(NamedTuple):
-    """One sampled token of the choice `index`; `top` are the likeliest with their logprobs."""
+    """One sampled token of a choice; `top` are the likeliest with their logprobs."""
 
-    index: int
+    choice: int
     id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
 
 
 class Done(NamedTuple):
-    """The choice `index` is complete: "stop" (its last token ends a turn) or "length"."""
+    """A choice is complete: "stop" (its last token ends a turn) or "length"."""
 
-    index: int
+    choice: int
     finish: str
 
 
