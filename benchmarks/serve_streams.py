@@ -24,9 +24,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from puna.serve.tickets import Done, Ticket, Token, hand_over
+from puna.text.template import stop_ids
+
 if TYPE_CHECKING:
     from puna.engine.local import Request
-    from puna.serve.tickets import Done, Ticket, Token
 
 PATHS = {
     "chat": "/v1/chat/completions",
@@ -40,8 +42,8 @@ LETTERS = string.ascii_letters + string.digits  # each a token, which says of wh
 class ListWorker:
     """The interface of `puna.serve.worker.Worker`; tokens come from `script`, one every `every` s.
 
-    `script(request)` are the ids of an answer, with the stop token if it ends by itself. `step`
-    yields the time of each step once it was handed over.
+    `script(request)` are the ids of an answer, with the stop token if it ends by itself. `steps`
+    are the times of its steps [ns], `asked` all requests.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class ListWorker:
         self.steps: list[int] = []
         self.arrived = threading.Condition()
         self.waiting: list[Ticket] = []
+        self.rows: list[tuple[Ticket, int, Iterator[int], int]] = []
+        self.stops = stop_ids(tokenizer)
         self.closing = False
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
@@ -83,49 +87,43 @@ class ListWorker:
         self.thread.join(timeout=10)
 
     def _work(self) -> None:
-        from puna.serve.tickets import Done, Token, hand_over
-
-        rows: list[tuple[Ticket, int, Iterator[int], Request]] = []
         while True:
             with self.arrived:
-                self.arrived.wait_for(lambda: self.closing or self.waiting or rows)
+                self.arrived.wait_for(lambda: self.closing or self.waiting or self.rows)
                 if self.closing:
                     return
                 new, self.waiting = self.waiting, []
             for ticket in new:
                 ticket.begun = True
+                self.asked += ticket.requests
                 for i, request in enumerate(ticket.requests):
-                    self.asked.append(request)
                     ids = self.script(request)[: request.params.max_tokens]
-                    rows.append((ticket, i, iter(ids), request))
-            events: list[Any] = []
-            stops = self.stops
-            live = []
-            for row in rows:
-                ticket, i, ids, request = row
-                token = None if i in ticket.dropped else next(ids, None)
-                if token is None:
-                    events.append((ticket, Done(i, "stop" if i in ticket.dropped else "length")))
-                    continue
-                self.generated += 1
-                top = tuple((token + n, -0.5 - n) for n in range(request.params.top_logprobs))
-                events.append((ticket, Token(i, token, -0.5, top)))
-                if token in stops:
-                    events.append((ticket, Done(i, "stop")))
-                else:
-                    live.append(row)
-            rows = live
-            self.steps.append(time.monotonic_ns())
-            hand_over(events)
+                    self.rows.append((ticket, i, iter(ids), request.params.top_logprobs))
+            begun = time.monotonic()
+            self._step()
             if self.every:
-                time.sleep(max(0.0, self.every - (time.monotonic_ns() - self.steps[-1]) / 1e9))
+                time.sleep(max(0.0, begun + self.every - time.monotonic()))
 
-    @property
-    def stops(self) -> Sequence[int]:
-        """Ids that end a turn."""
-        from puna.text.template import stop_ids
-
-        return stop_ids(self.served.engine.tokenizer)
+    def _step(self) -> None:
+        """A token of every row, handed over at once."""
+        events: list[Any] = []
+        live = []
+        for row in self.rows:
+            ticket, i, ids, likeliest = row
+            token = None if i in ticket.dropped else next(ids, None)
+            if token is None:
+                events.append((ticket, Done(i, "stop" if i in ticket.dropped else "length")))
+                continue
+            self.generated += 1
+            top = tuple((token + n, -0.5 - n) for n in range(likeliest))
+            events.append((ticket, Token(i, token, -0.5, top)))
+            if token in self.stops:
+                events.append((ticket, Done(i, "stop")))
+            else:
+                live.append(row)
+        self.rows = live
+        self.steps.append(time.monotonic_ns())
+        hand_over(events)
 
 
 def serve(given: argparse.Namespace) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def serve(given: argparse.Namespace) -> dict[str, Any]:
             for name, share in (("median", 0.5), ("p99", 0.99), ("most", 1.0))
         },
         "peak_rss_mb": after.ru_maxrss // 1024,
-        "loop": type(asyncio.new_event_loop()).__module__,
+        "loop": "uvloop" if "uvloop" in sys.modules else "asyncio",
     }
 
 
@@ -231,7 +229,7 @@ async def clients(given: argparse.Namespace) -> dict[str, Any]:
     body = json.dumps(asked).encode()
     head = (
         f"POST {PATHS[given.protocol]} HTTP/1.1\r\nhost: 127.0.0.1:{given.client}\r\n"
-        f"connection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     loop, arrivals = asyncio.get_running_loop(), list[tuple[str, int]]()
     made = []

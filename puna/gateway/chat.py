@@ -42,7 +42,7 @@ def read(raw: bytes) -> Asked:
         messages=() if prompts else reading.chat_messages(data.get("messages")),
         prompts=prompts,
         tools=tools,
-        choice=_choice(data.get("tool_choice"), tools),
+        choice=reading.tool_choice(data.get("tool_choice"), tools),
         parallel=reading.flag(data, "parallel_tool_calls", True),
         schema=reading.schema_form(form, reading.table(form, "json_schema"), where),
         max_tokens=reading.whole(data, limit, None, 1, reading.TOKENS),
@@ -69,21 +69,6 @@ def common(data: Mapping[str, Any]) -> dict[str, Any]:
         "token_ids": reading.flag(data, "return_token_ids"),
         "given": data,
     }
-
-
-def _choice(given: object, tools: Sequence[Mapping[str, Any]]) -> str:
-    if given is None:
-        return "auto" if tools else "none"
-    if given in ("auto", "none", "required"):
-        if given == "required" and not tools:
-            raise BadRequest("tool_choice is 'required', and there are no tools", "tool_choice")
-        return str(given)
-    function = given.get("function") if isinstance(given, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str):
-        what = "tool_choice is not 'auto', 'none', 'required' or a function"
-        raise BadRequest(what, "tool_choice")
-    return reading.known_choice(name, tools)
 
 
 class Chat:

@@ -197,6 +197,22 @@ def tools(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     return tuple(given)
 
 
+def tool_choice(given: object, tools: Sequence[Mapping[str, Any]]) -> str:
+    """auto, none, required or a tool's name, which chat nests in a function and Responses not."""
+    if given is None:
+        return "auto" if tools else "none"
+    if given in ("auto", "none", "required"):
+        if given == "required" and not tools:
+            raise BadRequest("tool_choice is 'required', and there are no tools", "tool_choice")
+        return str(given)
+    function = given.get("function", given) if isinstance(given, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        what = "tool_choice is not 'auto', 'none', 'required' or a function"
+        raise BadRequest(what, "tool_choice")
+    return known_choice(name, tools)
+
+
 def known_choice(name: str, given: Sequence[Mapping[str, Any]]) -> str:
     """A tool's name. Raises BadRequest where there is no such tool."""
     names = [t["function"]["name"] for t in given]

@@ -51,7 +51,7 @@ def read(raw: bytes) -> Asked:
         model=reading.words(data, "model"),
         messages=messages_of(data.get("input"), reading.words(data, "instructions")),
         tools=tools,
-        choice=_choice(data.get("tool_choice"), tools),
+        choice=reading.tool_choice(data.get("tool_choice"), tools),
         parallel=reading.flag(data, "parallel_tool_calls", True),
         schema=reading.schema_form(form, form, "text.format"),
         max_tokens=reading.whole(data, "max_output_tokens", None, 1, reading.TOKENS),
@@ -74,19 +74,6 @@ def _tools(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
             raise BadRequest(what, f"tools[{i}]")
         out.append({"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}})
     return reading.tools({"tools": out})
-
-
-def _choice(given: object, tools: Sequence[Mapping[str, Any]]) -> str:
-    if given is None:
-        return "auto" if tools else "none"
-    if given in ("auto", "none", "required"):
-        if given == "required" and not tools:
-            raise BadRequest("tool_choice is 'required', and there are no tools", "tool_choice")
-        return str(given)
-    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-        what = "tool_choice is not 'auto', 'none', 'required' or a function"
-        raise BadRequest(what, "tool_choice")
-    return reading.known_choice(given["name"], tools)
 
 
 class Responses:

@@ -20,7 +20,7 @@ from puna.gateway.asked import Asked, Head
 from puna.gateway.reading import BadRequest
 from puna.gateway.speaker import Continuation, Speaker
 from puna.serve.tickets import Ticket
-from puna.text.images import Picture, images_of, pictures_in
+from puna.text.images import FORMATS, Picture, images_of, pictures_in
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
@@ -133,13 +133,13 @@ def _check_images(tokenizer: Any, name: str, asked: Asked) -> None:
 
 def _pixels(url: str) -> int:
     """How many pixels an image's own header states; 0 where it is none, which is told later."""
-    import PIL.Image
-
     try:
+        import PIL.Image
+
         data = base64.b64decode(url.partition(",")[2])
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return int(image.size[0] * image.size[1])
-    except Exception:  # Pillow raises whatever it likes on broken files
+    except Exception:  # no Pillow, or what it raises on broken files
         return 0
 
 

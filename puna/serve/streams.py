@@ -14,6 +14,7 @@ from fastapi.responses import Response
 
 from puna.core.errors import UserError
 from puna.gateway.asked import Writer
+from puna.gateway.reading import BadRequest
 from puna.serve.answers import Job
 from puna.serve.metrics import Metrics
 from puna.serve.tickets import Done, Gone, Ticket, Token
@@ -117,7 +118,7 @@ class Streamed(Response):
             await tell(end, more=False)
         except Gone:
             pass
-        except (TimeoutError, UserError) as error:
+        except (TimeoutError, UserError, BadRequest) as error:
             await tell(writer.failed(str(error)), more=False)
         finally:
             await exchange.close()

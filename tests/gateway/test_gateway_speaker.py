@@ -95,14 +95,15 @@ def test_a_stop_string_is_never_told_and_all_before_it_is(
 ) -> None:
     tok = tokenizer(family)
     ids = data.draw(answers(tok))
-    stops = tuple(data.draw(st.lists(st.sampled_from(["STOP", "o", "本", "\n\n", "T"]), max_size=3)))
+    known = st.sampled_from(["STOP", "o", "本", "\n\n", "T"])
+    stops = tuple(data.draw(st.lists(known, max_size=3)))
     asked = Asked(messages=HELLO, tools=(TOOL,) if with_tools else (), stop=stops)
     speaker = Speaker(tok, asked)
     told = heard(speaker, ids)
     assert text_of(told) == speaker.message.text
     assert not any(s in speaker.message.text for s in stops)
     whole = parse_assistant(tok, speaker.ids, tools=asked.tools).text
-    if told[-1].stop is not None:
+    if told[-1].stop is not None and not speaker.message.tool_calls:
         assert whole.startswith(speaker.message.text + told[-1].stop)
     else:
         assert speaker.message.text == whole

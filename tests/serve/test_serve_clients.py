@@ -192,9 +192,7 @@ def test_a_call_that_must_be_made_is_a_grammar(
 ) -> None:
     pytest.importorskip("llguidance")
     said.parts = ANSWERS["call"]
-    client.chat.completions.create(
-        model="list", messages=HELLO, tools=TOOLS, tool_choice=choice
-    )
+    client.chat.completions.create(model="list", messages=HELLO, tools=TOOLS, tool_choice=choice)
     assert (said.worker.asked[-1].params.grammar is not None) == constrained
 
 
@@ -222,9 +220,7 @@ def test_completions(client: openai.OpenAI, said: Said, stream: bool) -> None:
             texts[c.index] = c.text
         assert [c.finish_reason for c in done.choices] == ["stop"] * 4
         assert done.usage is not None
-        assert done.usage.prompt_tokens == sum(
-            len(r.prompt_ids) for r in said.worker.asked[-4::2]
-        )
+        assert done.usage.prompt_tokens == sum(len(r.prompt_ids) for r in said.worker.asked[-4::2])
     assert texts == ["goIt is 12. ", "goIt is 12. ", "stayIt is 12. ", "stayIt is 12. "]
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from benchmarks.serve_streams import ListWorker
 from puna.gateway.describe import BODIES
@@ -39,9 +38,7 @@ def worker() -> ListWorker:
 
 
 @pytest.fixture(scope="module")
-def address(
-    worker: ListWorker, run_app: Callable[..., Any], runs: Path
-) -> Iterator[str]:
+def address(worker: ListWorker, run_app: Callable[..., Any], runs: Path) -> Iterator[str]:
     app = create_app(worker, runs, home=runs / "tiny")  # type: ignore[arg-type]
     with run_app(app) as found:
         yield found

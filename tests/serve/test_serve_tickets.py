@@ -47,11 +47,12 @@ def test_a_step_for_many_wakes_the_loop_once() -> None:
 
 def test_what_came_before_an_error_is_heard() -> None:
     async def play() -> list[Event]:
-        waiting, out = ticket(), list[Event]()
+        waiting = ticket()
         hand_over([(waiting, Token(0, 1, 0.0)), (waiting, TimeoutError("late"))])
+        listening = waiting.listen()
+        out = [*await anext(listening)]
         with pytest.raises(TimeoutError, match="late"):
-            async for events in waiting.listen():
-                out += events
+            await anext(listening)
         assert waiting.cancelled
         return out
 
