@@ -109,8 +109,8 @@ class Streamed(Response):
         exchange, writer = self.exchange, self.writer
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            text = self._say(self.first)
-            await tell(writer.begin() + text)
+            begun = writer.begin()
+            await tell(begun + self._say(self.first))
             async for some in exchange.events:
                 if text := self._say(some):
                     await tell(text)
