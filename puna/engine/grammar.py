@@ -65,6 +65,7 @@ class Matcher:
     def __init__(self, inner: Any, tokenizer: Tokenizer) -> None:
         self.inner, self.tokenizer = inner, tokenizer
         self.words = -(-tokenizer.vocab_size // 32)
+        self.stops = frozenset(stop_ids(tokenizer))
         self.done = False
 
     def allowed(self, row: torch.Tensor) -> None:
@@ -75,7 +76,7 @@ class Matcher:
         """Goes on behind `token`. Raises ValueError where the grammar does not allow it."""
         if self.done or not self.inner.consume_token(token):
             raise ValueError(f"token {token} does not fit the grammar")
-        self.done = token in stop_ids(self.tokenizer)
+        self.done = token in self.stops
 
     @property
     def failed(self) -> str:
@@ -126,6 +127,7 @@ def json_grammar(tokenizer: Tokenizer, schema: Mapping[str, Any] | bool | None) 
 
 def regex_grammar(tokenizer: Tokenizer, regex: str) -> Grammar:
     """Texts that match `regex` as a whole (Rust's syntax: no look-around, no back-references)."""
+    _bounded(regex, "regex")
     pattern = _llguidance().regex_to_lark(regex)
     lark = f"start: {_gap(tokenizer)}R\nR: /{pattern}/\n{OPTIONS}"
     return Grammar(tokenizer, lark, "regex")
@@ -145,16 +147,20 @@ def json_rule(schema: Mapping[str, Any] | bool, what: str) -> str:
         raise UserError(f"{what}: it is {schema!r}"[:200], "give an object of JSON schema keywords")
     try:
         text = json.dumps({**schema, "x-guidance": {"whitespace_pattern": SPACE}}, allow_nan=False)
+        _bounded(text, what)
+        finite = may_end(schema)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{what}: it is no JSON: {error}"[:200], "give JSON values") from None
-    _bounded(text, what)
-    if not may_end(schema):
+    if not finite:
         what = f"{what}: a value that fits must hold another that fits, without an end"
         raise UserError(what, "leave one of the properties optional")
     return f"%json {text}"
 
 
 def _bounded(text: str, what: str) -> None:
+    """Raises UserError where llguidance could recurse too deep, or not read `text` at all."""
+    if text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass"):
+        raise UserError(f"{what}: it holds half a character", "give Unicode text")
     if sum(map(text.count, ":[(")) > MAX_NODES or len(text) > MAX_SOURCE:
         limits = f"{MAX_NODES:,} brackets and colons or {MAX_SOURCE:,} characters"
         raise UserError(f"{what}: it has more than {limits}", "make it smaller")
