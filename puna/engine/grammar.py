@@ -9,6 +9,7 @@ B rows, V the model's vocabulary, W words of 32 tokens.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ STACK = 256 << 20  # bytes of address space that it may recurse in: an overflow 
 SPACE = r" |\n[ \t]{0,40}"  # white space in JSON: a model that finds no end would write it for ever
 # Every token that fits is allowed, not only those by which this tokenizer would spell a text.
 OPTIONS = '%llguidance {"no_forcing": true}'
+_WHERE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _FIX = "leave that out or write it otherwise"
 
 T = TypeVar("T")
@@ -146,7 +148,8 @@ def json_rule(schema: Mapping[str, Any] | bool, what: str) -> str:
     if not isinstance(schema, Mapping):
         raise UserError(f"{what}: it is {schema!r}"[:200], "give an object of JSON schema keywords")
     try:
-        text = json.dumps({**schema, "x-guidance": {"whitespace_pattern": SPACE}}, allow_nan=False)
+        options = {"x-guidance": {"whitespace_pattern": SPACE}}
+        text = json.dumps({**schema, **options}, ensure_ascii=False, allow_nan=False)
         _bounded(text, what)
         finite = may_end(schema)
     except (TypeError, ValueError, RecursionError) as error:
@@ -214,7 +217,7 @@ def _reason(message: str) -> str:
         return "nothing fits it"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or [message])[0][:200]
+    return _WHERE.sub("", (errors or lines or [message])[0])[:200]
 
 
 @dataclass(frozen=True)
@@ -241,10 +244,12 @@ def _vocabulary(tokenizer: Tokenizer) -> Any:
     stops = stop_ids(tokenizer)
     if not stops:
         raise UserError("this tokenizer has no token that ends a turn", "use a chat model's")
-    spelling = tokenizer.spelling()
-    special = [i for i, text in enumerate(spelling) if text is None]
-    # Two tokens of one spelling would be one to it.
-    tokens = [f"<{i}>".encode() if text is None else text for i, text in enumerate(spelling)]
+    tokens, special = list[bytes](), list[int]()
+    for i, text in enumerate(tokenizer.spelling()):
+        if text is None:
+            special.append(i)
+            text = (tokenizer.decode([i], skip_special=False) or f"<{i}>").encode()
+        tokens.append(text)
     wrapped = llguidance.TokenizerWrapper(_Vocabulary(tokens, special, stops[0], tokenizer.encode))
     return llguidance.LLTokenizer(wrapped, eos_token=stops)
 
