@@ -160,11 +160,12 @@ def _grammar(tokenizer: Any, asked: Asked) -> Any:
             return None
         where = "tools"
     try:
-        from puna.engine import grammar
+        from puna.engine.grammar import json_grammar
+        from puna.engine.tool_grammar import tool_grammar
 
         if asked.schema is not None:
-            return grammar.json_grammar(tokenizer, asked.schema)
-        return grammar.tool_grammar(tokenizer, asked.tools, asked.choice, asked.parallel)
+            return json_grammar(tokenizer, asked.schema)
+        return tool_grammar(tokenizer, asked.tools, asked.choice, asked.parallel)
     except UserError as error:
         raise BadRequest(f"{where}: {error}", where) from None
     except RecursionError:
