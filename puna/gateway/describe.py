@@ -32,7 +32,13 @@ def _many(items: dict[str, Any], least: int = 0, most: int | None = None) -> dic
     return out if most is None else out | {"maxItems": most}
 
 
+def _either(name: str) -> dict[str, Any]:
+    """`name`, or token ids in its place."""
+    return {"anyOf": [{"required": [name]}, {"required": ["prompt_token_ids"]}]}
+
+
 _TEXT, _FLAG, _ANY = {"type": "string"}, {"type": "boolean"}, {"type": "object"}
+_NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _STOP = {"type": "string", "minLength": 1, "maxLength": LONGEST_STOP}
 _IDS = _many(_whole(0, 2**31 - 1), 1)
 _URL = _table(["url"], url=_TEXT)
@@ -49,7 +55,7 @@ _CONTENT = {
         ),
     ]
 }
-_FUNCTION = _table(["name"], name=_TEXT, description=_TEXT, parameters=_ANY, strict=_FLAG)
+_FUNCTION = _table(["name"], name=_NAME, description=_TEXT, parameters=_ANY, strict=_FLAG)
 _TOOL = _table(["type", "function"], type=_one_of("function"), function=_FUNCTION)
 _CALL = _table(
     ["id", "type", "function"],
@@ -68,7 +74,7 @@ _MESSAGE = _table(
 _CHOICE = {
     "anyOf": [
         _one_of("auto", "none", "required"),
-        _table(["type", "function"], function=_table(["name"], name=_TEXT)),
+        _table(["type", "function"], function=_table(["name"], name=_NAME)),
     ]
 }
 _FORMAT = _table(
@@ -91,7 +97,7 @@ _COMMON: dict[str, Any] = {
     "prompt_token_ids": _IDS,
     "return_token_ids": _FLAG,
 }
-_CHAT = _table(
+_CHAT = _either("messages") | _table(
     [],
     **_COMMON,
     messages=_many(_MESSAGE, 1),
@@ -103,7 +109,7 @@ _CHAT = _table(
     logprobs=_FLAG,
     top_logprobs=_whole(0, MAX_TOP),
 )
-_COMPLETIONS = _table(
+_COMPLETIONS = _either("prompt") | _table(
     [],
     **_COMMON,
     prompt={"anyOf": [_TEXT, _IDS, _many(_TEXT, 1), _many(_IDS, 1)]},
@@ -147,7 +153,7 @@ _RESPONSES = _table(
     input={"anyOf": [_TEXT, _many(_ITEM, 1)]},
     instructions=_TEXT,
     tools=_many(_table(["type", "name"], type=_one_of("function"), **_FUNCTION["properties"])),
-    tool_choice={"anyOf": [_one_of("auto", "none", "required"), _table(["name"], name=_TEXT)]},
+    tool_choice={"anyOf": [_one_of("auto", "none", "required"), _table(["name"], name=_NAME)]},
     parallel_tool_calls=_FLAG,
     text=_table(
         [],
@@ -163,47 +169,43 @@ _RESPONSES = _table(
     stream=_FLAG,
 )
 _TEXT_BLOCK = _table(["type", "text"], type=_one_of("text"), text=_TEXT)
-_BLOCK = {
+_IMAGE_BLOCK = _table(
+    ["type", "source"],
+    type=_one_of("image"),
+    source=_table(
+        ["type", "media_type", "data"], type=_one_of("base64"), media_type=_TEXT, data=_TEXT
+    ),
+)
+_RESULT = _table(
+    ["type", "tool_use_id"],
+    type=_one_of("tool_result"),
+    tool_use_id=_TEXT,
+    content={"anyOf": [_TEXT, _many(_TEXT_BLOCK)]},
+    is_error=_FLAG,
+)
+_THOUGHT = _table(["type", "thinking"], type=_one_of("thinking"), thinking=_TEXT)
+_USE = _table(
+    ["type", "id", "name", "input"], type=_one_of("tool_use"), id=_TEXT, name=_NAME, input=_ANY
+)
+
+
+def _turn(role: str, *blocks: dict[str, Any]) -> dict[str, Any]:
+    content = {"anyOf": [_TEXT, _many({"anyOf": list(blocks)})]}
+    return _table(["role", "content"], role=_one_of(role), content=content)
+
+
+_TURN = {
     "anyOf": [
-        _TEXT_BLOCK,
-        _table(["type", "thinking"], type=_one_of("thinking"), thinking=_TEXT),
-        _table(
-            ["type", "id", "name", "input"],
-            type=_one_of("tool_use"),
-            id=_TEXT,
-            name=_TEXT,
-            input=_ANY,
-        ),
-        _table(
-            ["type", "tool_use_id"],
-            type=_one_of("tool_result"),
-            tool_use_id=_TEXT,
-            content={"anyOf": [_TEXT, _many(_TEXT_BLOCK)]},
-            is_error=_FLAG,
-        ),
-        _table(
-            ["type", "source"],
-            type=_one_of("image"),
-            source=_table(
-                ["type", "media_type", "data"],
-                type=_one_of("base64"),
-                media_type=_TEXT,
-                data=_TEXT,
-            ),
-        ),
+        _turn("user", _TEXT_BLOCK, _IMAGE_BLOCK, _RESULT),
+        _turn("assistant", _TEXT_BLOCK, _THOUGHT, _USE),
     ]
 }
-_TURN = _table(
-    ["role", "content"],
-    role=_one_of("user", "assistant"),
-    content={"anyOf": [_TEXT, _many(_BLOCK)]},
-)
 _MESSAGES = _table(
     ["messages", "max_tokens"],
     model=_TEXT,
     messages=_many(_TURN, 1),
     system={"anyOf": [_TEXT, _many(_TEXT_BLOCK)]},
-    tools=_many(_table(["name", "input_schema"], name=_TEXT, description=_TEXT, input_schema=_ANY)),
+    tools=_many(_table(["name", "input_schema"], name=_NAME, description=_TEXT, input_schema=_ANY)),
     tool_choice=_table(
         ["type"],
         type=_one_of("auto", "any", "tool", "none"),

@@ -75,6 +75,8 @@ def number(
     value = data.get(name)
     if value is None:
         return default
+    if whole and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 8.0 is a whole number in JSON
     kind = int if whole else int | float
     if not isinstance(value, kind) or isinstance(value, bool) or value != value:
         wanted = "a whole number" if whole else "a number"
