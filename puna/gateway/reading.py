@@ -82,8 +82,7 @@ def number(
         wanted = "a whole number" if whole else "a number"
         raise BadRequest(f"{name} is not {wanted}", name)
     if not least <= value <= most:
-        shown = str(value) if isinstance(value, float) or abs(value) < 10**30 else "enormous"
-        raise BadRequest(f"{name} is {shown}, must be {least:g} to {most:g}", name)
+        raise BadRequest(f"{name} is {str(value)[:40]}, must be {least:g} to {most:g}", name)
     return value
 
 
