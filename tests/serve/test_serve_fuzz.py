@@ -207,6 +207,32 @@ def test_a_reader_that_takes_nothing_holds_no_memory(address: str, worker: ListW
     assert text == TOKENIZER.decode((WORDS * 400)[:4000])
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
+@pytest.mark.parametrize("stall", [1.0, 60.0])
+def test_a_stalled_reader_is_cut_off(
+    stall: float, run_app: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection ends after a while, and what was open for it; with a minute it stays."""
+    monkeypatch.setattr("puna.serve.main.STALL_S", stall)
+    worker = ListWorker(TOKENIZER, lambda _: WORDS * 2000, max_context=20_000)
+
+    def running(address: str) -> str:
+        lines = httpx.get(f"{address}/metrics").text.splitlines()
+        return next(x for x in lines if x.startswith("puna_requests_running ")).split()[1]
+
+    body = json.loads(LONG) | {"n": 16, "max_tokens": 15_000, "logprobs": True, "top_logprobs": 9}
+    with run_app(create_app(worker, tmp_path)) as address:  # type: ignore[arg-type]
+        worker.every = 0.002
+        with raw(address) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(post(address, json.dumps(body).encode()))
+            deadline = time.monotonic() + 6
+            time.sleep(1)
+            while running(address) == "1" and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert running(address) == ("0" if stall == 1.0 else "1")
+
+
 @pytest.mark.parametrize(
     "broken",
     [
