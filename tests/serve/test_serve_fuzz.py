@@ -304,6 +304,42 @@ def bomb() -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
+def eyes() -> ListWorker:
+    """A model that reads images."""
+    from puna.text.tiling import Tiling
+
+    pytest.importorskip("PIL")
+    tokenizer = Tokenizer.train(["the quick brown fox"], 340, tiling=Tiling(28, 1, 4))
+    return ListWorker(tokenizer, lambda _: tokenizer.encode("a"))
+
+
+def test_images_reach_a_model_with_eyes(run_app: Callable[..., Any], tmp_path: Path) -> None:
+    import base64
+    import io
+
+    import PIL.Image
+
+    worker, out = eyes(), io.BytesIO()
+    PIL.Image.new("RGB", (30, 20), "red").save(out, "PNG")
+    data = base64.b64encode(out.getvalue()).decode()
+    url = f"data:image/png;base64,{data}"
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    bodies: dict[str, Any] = {
+        "chat/completions": {"type": "image_url", "image_url": {"url": url}},
+        "responses": {"type": "input_image", "image_url": url},
+        "messages": {"type": "image", "source": source},
+    }
+    with run_app(create_app(worker, tmp_path)) as found:  # type: ignore[arg-type]
+        for route, part in bodies.items():
+            turn = [{"role": "user", "content": [part]}]
+            body = {"input" if route == "responses" else "messages": turn, "max_tokens": 1}
+            answer = httpx.post(f"{found}/v1/{route}", json=body, timeout=30)
+            assert answer.status_code == 200, answer.text
+            picture = worker.asked[-1].pictures[0]
+            start = worker.served.engine.tokenizer.special("image_start")
+            assert worker.asked[-1].prompt_ids[picture.at] == start
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -318,12 +354,7 @@ def bomb() -> str:
 def test_images_come_with_the_message_or_not_at_all(
     url: str, words: str, run_app: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from puna.text.tiling import Tiling
-
-    pytest.importorskip("PIL")
-    tiling = Tiling(28, 1, 4)
-    tokenizer = Tokenizer.train(["the quick brown fox"], 340, tiling=tiling)
-    worker = ListWorker(tokenizer, lambda _: tokenizer.encode("a"))
+    worker = eyes()
     content = [{"type": "image_url", "image_url": {"url": url}}]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1}
     with run_app(create_app(worker, tmp_path)) as found:  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -239,6 +240,25 @@ def test_too_many_requests_are_told_when_to_come_back(shared: str) -> None:
     assert [a.status_code for a in answers] == [200, 200, 429]
     assert 1 <= int(answers[2].headers["retry-after"]) <= 30
     assert answers[2].json()["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_an_answer_cost_is_charged(
+    clerk: Path, run_app: Callable[..., Any], tmp_path: Path, stream: bool
+) -> None:
+    from puna.serve.main import catalogue
+    from puna.serve.worker import Worker
+
+    digest = Keyring.of(KEY).keys[0].digest
+    key = Key("ann", digest, Limits(tokens_per_minute=1000))
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "temperature": 2}
+    asked = body | {"stream": stream, "stream_options": {"include_usage": True}}
+    headers = {"authorization": f"Bearer {KEY}"}
+    with run_app(create_app(Worker(catalogue(clerk)), tmp_path, keys=Keyring([key]))) as address:
+        done = httpx.post(f"{address}/v1/chat/completions", json=asked, headers=headers)
+        told = done.text.split("data: ")[-2] if stream else done.text
+        assert key.open == 0
+        assert key.tokens.left == 1000 - json.loads(told)["usage"]["total_tokens"]
 
 
 def test_origins_are_allowed_to_the_letter(shared: str) -> None:
