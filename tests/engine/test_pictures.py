@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from puna.core.messages import Image, Message, Text
-from puna.engine.local import Engine, LocalSampler, Rendezvous, Request
+from puna.engine.local import Engine, Request
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
 from puna.gym.seat import SamplerSeat
 from puna.gym.trajectory import Episode, Trajectory

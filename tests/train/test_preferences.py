@@ -10,7 +10,7 @@ import pytest
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Scored
-from puna.engine.local import LocalSampler
+from puna.engine.rendezvous import LocalSampler
 from puna.engine.policy import SamplingParams
 from puna.gym.environment import Problem, SingleTurn
 from puna.gym.loop import Group, Job
