@@ -15,7 +15,7 @@ from torch import Tensor
 
 from puna.engine.cache import KVCache
 from puna.engine.pages import Pages
-from puna.engine.running import Running
+from puna.engine.running import Running, nobody
 from puna.engine.sampling import Drawing
 from puna.models.moe import Routes
 
@@ -27,16 +27,24 @@ Forward = Callable[[Tensor, Tensor, KVCache, Routes | None], Tensor]
 
 
 class Batch:
-    """Rows in the order of their pages, so that each meets its own without a detour."""
+    """Rows in the order of their pages, so that each meets its own without a detour.
 
-    def __init__(self, rows: Sequence[Running], pages: Pages, seed: int, moe: bool) -> None:
-        self.rows, self.seed, self.moe = list(rows), seed, moe
-        self.cache = KVCache(pages, [r.held for r in rows])
+    With `places` there are always so many rows; those that nobody asked for compute and are dropped.
+    """
+
+    def __init__(
+        self, rows: Sequence[Running], pages: Pages, seed: int, moe: bool, places: int = 0
+    ) -> None:
+        self.seed, self.moe, self.even = seed, moe, places > 0
+        spare = max(0, places - len(rows))
+        self.cache = KVCache(pages, [r.held for r in rows], spare)
+        self.cache.whole = places > 0
+        self.rows = rows = [*rows, *(nobody() for _ in range(spare))]
         device = self.device = next(iter(pages.pools.values())).keys[0].device
         self.drawing = Drawing([r.request.params for r in rows], device)
         self.positions = torch.tensor([r.held.length for r in rows], device=device)
         self.last_ids = torch.tensor([(r.ids or [0])[-1] for r in rows], device=device)
-        self.moves = torch.ones_like(self.positions)
+        self.moves = torch.tensor([0 if r.finish else 1 for r in rows], device=device)
         self.matchers = [r.matcher for r in rows]
         self.constrained = any(m is not None for m in self.matchers)
         self._uniforms: Tensor | None = None
@@ -50,11 +58,11 @@ class Batch:
     @property
     def sparse(self) -> bool:
         """Whether so many have ended that it pays to make a batch of the others."""
-        return (len(self.rows) - len(self.live)) * ENDED >= len(self.rows)
+        return not self.even and (len(self.rows) - len(self.live)) * ENDED >= len(self.rows)
 
     def forward(self, model: Forward) -> Tensor:
         """Logits [B, V] behind every row's last token, which goes into the cache."""
-        routes = Routes() if self.moe else None
+        routes = Routes(even=self.even) if self.moe else None
         logits = model(self.last_ids, self.positions, self.cache, routes)
         self.positions += self.moves
         if routes is not None:

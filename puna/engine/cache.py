@@ -80,11 +80,12 @@ class KVCache:
 
     Positions of a row are contiguous within a call and go on from what the row holds; a call's
     padding is on its right, marked in `valid_BT`, and lands nowhere. Use without gradients. The
-    pages must have room: `begin` asks for it itself, and fails where there is a limit.
+    pages must have room: `begin` asks for it itself, and fails where there is a limit. `idle` rows hold
+    nothing. With `whole` pages are read to their ends, so that shapes do not depend on the others.
     """
 
-    def __init__(self, pages: Pages, held: Sequence[Held]) -> None:
-        self.pages, self.held = pages, list(held)
+    def __init__(self, pages: Pages, held: Sequence[Held], idle: int = 0) -> None:
+        self.pages, self.held = pages, [*held, *(Held() for _ in range(idle))]
         self.largest = -1
         pool = next(iter(pages.pools.values()))
         self._like = pool.keys[0].new_empty(0)
@@ -98,7 +99,8 @@ class KVCache:
         self._ahead = 0  # steps that `held.length` does not count yet
         self._taken, self._left = 0, 0  # steps since the plan was made, and until it ends
         self._stamp = self._counts()
-        self._gone: set[int] = set()
+        self._gone = set(range(len(held), len(self.held)))
+        self.whole = False
 
     @classmethod
     def fresh(
@@ -358,23 +360,23 @@ class KVCache:
         """How far pages are read, and the masks, for where the rows now are."""
         size = self.pages.size
         step.read = size
-        if step.table is None:  # then every page is the one that its row writes to
+        if (
+            step.table is None and not self.whole
+        ):  # then every page is the one that its row writes to
             top = int(step.counts.max()) + self._taken
             step.read = min(size, _round_up(top + 1))
         windows = self._ramp.unfold(0, step.read, 1)
         step.masks = tuple(windows[part.hidden][:, None, None] for part in step.parts)
 
     def _plan_block(self, kind: bool, starts: list[int], counts: list[int], tokens: int) -> _Block:
-        size, chunk, pool = self.pages.size, self.pages.chunk, self.pages.pools[kind]
-        local = kind and chunk is not None
+        size, pool = self.pages.size, self.pages.pools[kind]
         heads, device = self.pages.config.num_kv_heads, self._like.device
         start_B, count_B = np.array(starts), np.array(counts)
         place_BT = start_B[:, None] + np.arange(tokens)
-        grid_BT = place_BT // chunk if local else np.zeros_like(place_BT)
-        begin_B = start_B // chunk * chunk if local else np.zeros_like(start_B)
-        ends_B = (
-            (start_B + np.maximum(count_B, 1) - 1) // chunk if local else np.zeros_like(start_B)
-        )
+        # What layers of this kind see ends with a chunk, if at all.
+        chunk = self.pages.chunk if kind and self.pages.chunk else int(place_BT.max()) + 1
+        grid_BT, begin_B = place_BT // chunk, start_B // chunk * chunk
+        ends_B = (start_B + np.maximum(count_B, 1) - 1) // chunk
         kept_BT = (np.arange(tokens) < count_B[:, None]) & (grid_BT == ends_B[:, None])
         most = int((start_B + tokens - 1).max()) // size + 1
         ids = np.zeros((len(starts), most), dtype=np.int64)
@@ -382,9 +384,8 @@ class KVCache:
             for i, page in enumerate(held.pages[kind][:most]):
                 ids[row, i] = -1 if page is None else page.id
         page_BT = np.take_along_axis(ids, place_BT // size, 1)
-        index_BKT = (page_BT * heads * size + place_BT % size)[:, None] + (np.arange(heads) * size)[
-            :, None
-        ]
+        slot_BT = page_BT * heads * size + place_BT % size
+        index_BKT = slot_BT[:, None] + size * np.arange(heads)[:, None]
         index_BKT = np.where(kept_BT[:, None], index_BKT, pool.waste)
         index = torch.from_numpy(index_BKT.reshape(-1)).to(device)
         held_B = start_B - begin_B

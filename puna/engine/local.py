@@ -19,7 +19,7 @@ from puna.core.errors import UserError
 from puna.engine.batch import Batch, Forward
 from puna.engine.cache import KVCache
 from puna.engine.kept import Kept
-from puna.engine.pages import Held, Pages
+from puna.engine.pages import SIZE, Held, Pages
 from puna.engine.policy import Completion
 from puna.engine.reading import PREFILL, Reader
 from puna.engine.running import Request, Running
@@ -35,15 +35,18 @@ REFILL = (
     8  # of the slots, an eighth is free before waiting requests are taken in, if none is urgent
 )
 MEMORY = 4 << 30  # bytes of keys and values on a processor
+GROUP = 4  # rows of a product that a processor computes alike
 SHARE = 0.6  # of a GPU's free memory
 
 
 class Engine:
-    """Decodes up to `slots` rows at a time; keys and values lie in pages of at most `memory` bytes.
+    """Decodes up to `slots` rows at a time; keys and values take at most `memory` bytes, in pages of
+    at most `page` tokens.
 
     `version` is the number of weight updates behind the parameters it samples from. `frozen` says
     that nobody changes the weights behind its back: any request may then begin with what another
-    has read. Raises UserError where the tokenizer is not the model's.
+    has read. `deterministic`: an answer is the same to the last bit whatever else is decoded; every
+    step then computes `slots` rows at least, and no request begins with what another has read. Raises UserError where the tokenizer is not the model's.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class Engine:
         seed: int,
         slots: int = 256,
         frozen: bool = False,
+        deterministic: bool = False,
         memory: int | None = None,
+        page: int = SIZE,
     ) -> None:
         check_vocab(tokenizer, model.config)
         self.model, self.tokenizer, self.seed, self.slots = model, tokenizer, seed, slots
@@ -63,9 +68,10 @@ class Engine:
         self.generated_tokens = 0
         self.moe = model.config.num_experts > 0
         limit = _memory(model) if memory is None else memory
-        self.pages = Pages(model.config, model.dtype, model.device, limit=limit)
+        self.pages = Pages(model.config, model.dtype, model.device, page, limit)
+        self.deterministic = deterministic
         self.kept = Kept(self.pages, frozen)
-        self.reader = Reader(model, self.pages, self.moe)
+        self.reader = Reader(model, self.pages, self.moe, deterministic)
         self.waiting: deque[Running] = deque()
         self.reading: list[Running] = []
         self.batch: Batch | None = None
@@ -147,10 +153,9 @@ class Engine:
             self._admit()
         fresh, fresh_logits = self._read(every=not urgent)
         logits = self._decode()
-        if self.batch is not None and logits is not None and not fresh and not self.batch.sparse:
-            batch = self.batch
-        else:
-            batch, logits = self._rebatch(logits, fresh, fresh_logits)
+        if fresh or self.batch is None:
+            logits = self._join(logits, fresh, fresh_logits)
+        batch = self.batch
         if batch is None or logits is None:
             return []
         before = batch.live
@@ -190,7 +195,7 @@ class Engine:
         leaders = {r.request.prompt: r for r in self.reading if not r.ids}
         chosen: list[Running] = []
         free = self._free()
-        while self.waiting and free > 0:
+        while self.waiting and free > 0 and self._may_finish(self.waiting[0]):
             row, free = self.waiting.popleft(), free - 1
             leader = leaders.get(row.request.prompt)
             if leader is not None and not row.ids and row.request.conversation is None:
@@ -201,12 +206,21 @@ class Engine:
                 leaders.setdefault(row.request.prompt, row)
         self._find(chosen)
 
+    def _may_finish(self, row: Running) -> bool:
+        """Whether it is sure never to be put off, where that would change its last bits."""
+        limit = self.pages.limit
+        if not self.deterministic or limit is None:
+            return True
+        row.pledged = self.pages.needed(len(row.request.prompt_ids) + row.request.params.max_tokens)
+        others = (*self.running, *self.reading, *(f for r in self.reading for f in r.followers))
+        return row.pledged + sum(r.pledged for r in others) <= limit
+
     def _find(self, chosen: Sequence[Running]) -> None:
         """Pages for those whose prompts are to be read; who finds none waits again."""
         for row in chosen:
             if not row.changes:
                 row.changes.append((0, self.version))
-            if not row.request.pictures:
+            if not (row.request.pictures or self.deterministic):
                 found = self.kept.find(row.tokens, row.request.conversation)
                 if found is not None:
                     row.held, routes = found
@@ -251,7 +265,8 @@ class Engine:
         """The followers of a row that has been read, with what it holds."""
         followers, row.followers = row.followers, []
         count = len(followers)
-        while (made := self.pages.fork([row.held] * count, [row.length] * count)) is None:
+        whole = [row.held] * count, [row.length] * count, not self.deterministic
+        while (made := self.pages.fork(*whole)) is None:
             if not self.kept.give_up():
                 self.waiting.extendleft(reversed(followers))
                 return []
@@ -291,12 +306,14 @@ class Engine:
             self._remake([r for r in self.batch.live if r not in put_off])
 
     def _remake(self, rows: Sequence[Running]) -> None:
-        self.batch = Batch(_ordered(rows), self.pages, self.seed, self.moe) if rows else None
+        places = _even(self.slots) if self.deterministic else 0
+        ordered = _ordered(rows)
+        self.batch = Batch(ordered, self.pages, self.seed, self.moe, places) if rows else None
 
-    def _rebatch(
+    def _join(
         self, logits: torch.Tensor | None, fresh: list[Running], fresh_logits: list[torch.Tensor]
-    ) -> tuple[Batch | None, torch.Tensor | None]:
-        """A batch of those that live and those that came, and their logits."""
+    ) -> torch.Tensor | None:
+        """Make a batch of the rows that live and those that came; their logits in its order."""
         behind: dict[Running, torch.Tensor] = dict(zip(fresh, fresh_logits, strict=True))
         if self.batch is not None and logits is not None:
             self.batch.cache.sync()
@@ -304,14 +321,16 @@ class Engine:
             behind |= {row: line for row, line in told if not row.finish}
         self._remake(list(behind))
         if self.batch is None:
-            return None, None
-        return self.batch, torch.stack([behind[row] for row in self.batch.rows])
+            return None
+        some = next(iter(behind.values()))
+        return torch.stack([behind.get(row, some) for row in self.batch.rows])
 
     def _leave(self, rows: Iterable[Running]) -> None:
         """Keep of rows that ended what others may begin with."""
         for row in rows:
-            stale = row.changes[-1][0] > 0 or bool(row.request.pictures)
-            if stale:
+            if (
+                self.deterministic or len(row.changes) > 1 or row.request.pictures
+            ):  # of several weights, or more than ids
                 self.pages.release(row.held)
                 continue
             routes = row.completion().routes
@@ -333,6 +352,12 @@ def _ordered(rows: Sequence[Running]) -> list[Running]:
         return pages[-1].id if pages[-1] is not None else -1
 
     return sorted(rows, key=place)
+
+
+def _even(rows: int) -> int:
+    """So many that each thread multiplies whole groups of rows: a rest is computed otherwise."""
+    group = GROUP * torch.get_num_threads()
+    return -(-rows // group) * group
 
 
 def _memory(model: Decoder) -> int:

@@ -188,9 +188,12 @@ class Pages:
         return sum((p.count - p.free) * p.page_bytes for p in self.pools.values())
 
     def needed(self, length: int) -> int:
-        """Bytes that a sequence of so many tokens takes."""
-        counts = {kind: len(self._wanted(kind, 0, length)) for kind in self.pools}
-        return sum(n * self.pools[kind].page_bytes for kind, n in counts.items())
+        """Bytes that a sequence of so many tokens takes, at its most."""
+        found = 0
+        for kind, pool in self.pools.items():
+            tokens = min(length, self.chunk) if kind and self.chunk else length
+            found += -(-tokens // self.size) * pool.page_bytes
+        return found
 
     def expect(self, lengths: Sequence[int]) -> None:
         """Grow once for sequences of so many tokens that are about to come, as far as it goes."""
@@ -226,29 +229,39 @@ class Pages:
             held.pages[kind] = []
         held.length = 0
 
-    def fork(self, held: Sequence[Held], lengths: Sequence[int]) -> list[Held] | None:
+    def fork(
+        self, held: Sequence[Held], lengths: Sequence[int], share: bool = True
+    ) -> list[Held] | None:
         """Sequences that begin with the first `lengths` tokens of these.
 
-        Full pages are shared, the last one is copied. None, and nothing done, where there is no
-        room. What a local layer has of a past chunk is gone: `lengths` must be in the current one.
+        Full pages are shared, the last one is copied; without `share` all are. None, and nothing
+        done, where there is no room. What a local layer has of a past chunk is gone: `lengths` must
+        be in the current one.
         """
-        tails = [n // self.size for n in lengths]
-        partial = [n % self.size > 0 for n in lengths]
-        if not self._room(dict.fromkeys(self.pools, sum(partial))):
+        pieces = {
+            kind: [h.pages[kind][: -(-n // self.size)] for h, n in zip(held, lengths, strict=True)]
+            for kind in self.pools
+        }
+        shared = [n // self.size if share else 0 for n in lengths]
+        copied = {
+            kind: sum(p is not None for row, n in zip(rows, shared, strict=True) for p in row[n:])
+            for kind, rows in pieces.items()
+        }
+        if not self._room(copied):
             return None
         made = [Held(length=n) for n in lengths]
         for kind, pool in self.pools.items():
             sources, targets = [], []
-            for old, new, full, more in zip(held, made, tails, partial, strict=True):
-                new.pages[kind] = pages = old.pages[kind][:full]
-                for page in pages:
-                    if page is not None:
-                        page.holders += 1
-                last = old.pages[kind][full] if more else None
-                if last is not None:
-                    pages.append(pool.take())
-                    sources.append(last.id)
-                    targets.append(pages[-1].id)
+            for new, row, full in zip(made, pieces[kind], shared, strict=True):
+                for place, old in enumerate(row):
+                    page = old
+                    if old is not None and place < full:
+                        old.holders += 1
+                    elif old is not None:
+                        page = pool.take()
+                        sources.append(old.id)
+                        targets.append(page.id)
+                    new.pages[kind].append(page)
             if sources:
                 pool.copy(sources, targets)
         return made

@@ -25,20 +25,23 @@ MASK = 1 << 24  # numbers in the masks of rows that begin at different places
 
 
 class Reader:
-    """Chooses which prompts to go on with, and reads a piece of each."""
+    """Chooses which prompts to go on with, and reads a piece of each.
 
-    def __init__(self, model: Decoder, pages: Pages, moe: bool) -> None:
-        self.model, self.pages, self.moe = model, pages, moe
+    `even`: a page of one prompt at a time, padded to a whole one, whatever waits beside it.
+    """
+
+    def __init__(self, model: Decoder, pages: Pages, moe: bool, even: bool = False) -> None:
+        self.model, self.pages, self.moe, self.even = model, pages, moe, even
         self.tokens = 0
-        self._seen: tuple[list[Running], Seen | None] = ([], None)
+        self._seen: tuple[Sequence[Running], Seen | None] = ([], None)
 
     def read(self, waiting: Sequence[Running]) -> tuple[list[Running], Tensor]:
         """One pass over some of the rows, whose pages must have room for all of their tokens."""
-        rows = self._choose(waiting)
+        rows = waiting[:1] if self.even else self._choose(waiting)
         starts = [r.held.length for r in rows]
-        pieces = [r.tokens[s : s + PREFILL] for r, s in zip(rows, starts, strict=True)]
-        width = self._width(starts, max(map(len, pieces)))
-        pieces = [p[:width] for p in pieces]
+        longest = max(r.length - s for r, s in zip(rows, starts, strict=True))
+        width = self.pages.size if self.even else self._width(starts, min(PREFILL, longest))
+        pieces = [r.tokens[s : s + width] for r, s in zip(rows, starts, strict=True)]
         counts = torch.tensor([len(p) for p in pieces])
         self.tokens += int(counts.sum())
         ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -51,7 +54,7 @@ class Reader:
         ids, positions = ids.to(device), positions.to(device)
         cache = KVCache(self.pages, [r.held for r in rows])
         cache.begin(positions, None if bool(valid.all()) else valid.to(device))
-        routes = Routes() if self.moe else None
+        routes = Routes(even=self.even) if self.moe else None
         seen = self._look(rows)
         seen = seen and seen.within(slice(starts[0], starts[0] + width))
         hidden = model(ids, positions, cache=cache, routes=routes, begun=True, images=seen)
@@ -86,7 +89,7 @@ class Reader:
             real, width = real + left, wide
         return chosen
 
-    def _look(self, rows: list[Running]) -> Seen | None:
+    def _look(self, rows: Sequence[Running]) -> Seen | None:
         """What the rows show, once for all their pieces."""
         if self._seen[0] != rows:
             pictures = [(i, p) for i, r in enumerate(rows) for p in r.request.pictures]

@@ -49,7 +49,7 @@ class Running:
     """A request on its way: what was drawn, what the cache holds of it, how it ended.
 
     `finish` is "" while it runs, then "stop", "length" or "cancelled". `followers` have the same
-    prompt and wait for it to be read.
+    prompt and wait for it to be read. `pledged` are bytes of pages it may count on.
     """
 
     request: Request
@@ -63,6 +63,7 @@ class Running:
     routes: list[np.ndarray[Any, Any]] = field(default_factory=list)
     changes: list[tuple[int, int]] = field(default_factory=list)
     matcher: Any = None
+    pledged: int = 0
     _draws: np.ndarray[Any, Any] | None = None
 
     @property
@@ -104,3 +105,8 @@ class Running:
             tuple(self.ids), tuple(self.logprobs), self.changes[0][1], self.finish, routes,
             tuple(versions), tuple(self.top),
         )  # fmt: skip
+
+
+def nobody() -> Running:
+    """A row that ended before it began, to fill a place."""
+    return Running(Request((0,), SamplingParams(1), ()), finish="cancelled")

@@ -20,8 +20,8 @@ from puna.core.rng import Key
 from puna.core.stage import Machine
 from puna.core.stats import Score, summarize
 from puna.engine.local import Engine
-from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.environment import Environment
 from puna.gym.loop import Group, Job, Rollout, identity
 from puna.gym.seat import Policy

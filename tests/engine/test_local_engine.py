@@ -15,9 +15,9 @@ import torch
 from puna.core.rng import stream
 from puna.engine.batch import Batch
 from puna.engine.local import Engine, Request, Running
+from puna.engine.policy import Completion, SamplingParams
 from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.engine.sampling import Drawing
-from puna.engine.policy import Completion, SamplingParams
 from puna.models import Decoder, ModelConfig, build
 from puna.models.moe import Routes
 from puna.text.tokenizer import Tokenizer
