@@ -29,7 +29,7 @@ Forward = Callable[[Tensor, Tensor, KVCache, Routes | None], Tensor]
 class Batch:
     """Rows in the order of their pages, so that each meets its own without a detour.
 
-    With `places` there are always so many rows; those that nobody asked for compute and are dropped.
+    With `places` there are always so many rows: nobody asked for some of them.
     """
 
     def __init__(

@@ -80,8 +80,8 @@ class KVCache:
 
     Positions of a row are contiguous within a call and go on from what the row holds; a call's
     padding is on its right, marked in `valid_BT`, and lands nowhere. Use without gradients. The
-    pages must have room: `begin` asks for it itself, and fails where there is a limit. `idle` rows hold
-    nothing. With `whole` pages are read to their ends, so that shapes do not depend on the others.
+    pages must have room: `begin` asks for it itself, and fails where there is a limit. `idle` rows
+    hold nothing. With `whole` pages are read to their ends, whatever the other rows hold.
     """
 
     def __init__(self, pages: Pages, held: Sequence[Held], idle: int = 0) -> None:

@@ -40,13 +40,15 @@ SHARE = 0.6  # of a GPU's free memory
 
 
 class Engine:
-    """Decodes up to `slots` rows at a time; keys and values take at most `memory` bytes, in pages of
-    at most `page` tokens.
+    """Decodes up to `slots` rows at a time, with keys and values in pages.
+
+    They take at most `memory` bytes; a page has at most `page` tokens.
 
     `version` is the number of weight updates behind the parameters it samples from. `frozen` says
     that nobody changes the weights behind its back: any request may then begin with what another
     has read. `deterministic`: an answer is the same to the last bit whatever else is decoded; every
-    step then computes `slots` rows at least, and no request begins with what another has read. Raises UserError where the tokenizer is not the model's.
+    step then computes `slots` rows at least, and no request begins with what another has read.
+    Raises UserError where the tokenizer is not the model's.
     """
 
     def __init__(
@@ -132,13 +134,12 @@ class Engine:
 
     def add(self, request: Request) -> Running:
         """Line a request up. Raises UserError where it can never fit."""
-        length = len(request.prompt_ids) + request.params.max_tokens
-        limit = self.pages.limit
+        grammar = request.params.grammar
+        row = Running(request, matcher=None if grammar is None else grammar.matcher())
+        length, limit = row.longest, self.pages.limit
         if limit is not None and self.pages.needed(length) > limit:
             what = f"{length:,} tokens take {self.pages.needed(length) / 1e9:.3g} GB of cache"
             raise UserError(f"{what}, there are {limit / 1e9:.3g}", "ask for fewer tokens")
-        grammar = request.params.grammar
-        row = Running(request, matcher=None if grammar is None else grammar.matcher())
         self.waiting.append(row)
         return row
 
@@ -150,7 +151,7 @@ class Engine:
         """
         self._clear()
         if self._free() >= (1 if urgent else max(1, self.slots // REFILL)) or not self.running:
-            self._admit()
+            self._admit(urgent)
         fresh, fresh_logits = self._read(every=not urgent)
         logits = self._decode()
         if fresh or self.batch is None:
@@ -190,7 +191,7 @@ class Engine:
         taken = sum(1 + len(r.followers) for r in self.reading) + len(self.running)
         return self.slots - taken
 
-    def _admit(self) -> None:
+    def _admit(self, urgent: bool) -> None:
         """Take waiting requests in, as many as there are slots and pages for."""
         leaders = {r.request.prompt: r for r in self.reading if not r.ids}
         chosen: list[Running] = []
@@ -204,6 +205,9 @@ class Engine:
             chosen.append(row)
             if not row.ids:
                 leaders.setdefault(row.request.prompt, row)
+        if not urgent:  # their answers will mostly be as long as they may
+            whole = [r.longest for c in chosen for r in (c, *c.followers)]
+            self.pages.expect(whole)
         self._find(chosen)
 
     def _may_finish(self, row: Running) -> bool:
@@ -211,7 +215,7 @@ class Engine:
         limit = self.pages.limit
         if not self.deterministic or limit is None:
             return True
-        row.pledged = self.pages.needed(len(row.request.prompt_ids) + row.request.params.max_tokens)
+        row.pledged = self.pages.needed(row.longest)
         others = (*self.running, *self.reading, *(f for r in self.reading for f in r.followers))
         return row.pledged + sum(r.pledged for r in others) <= limit
 
@@ -225,7 +229,6 @@ class Engine:
                 if found is not None:
                     row.held, routes = found
                     row.routes = [] if routes is None else [routes]
-        self.pages.expect([r.length for r in chosen if not r.held.length])
         for at, row in enumerate(chosen):
             if self._extend(row.held, row.length):
                 self.reading.append(row)

@@ -206,7 +206,7 @@ class Pages:
         Pages of past chunks are given back first.
         """
         missing: dict[bool, list[int]] = {}
-        for kind, pool in self.pools.items():
+        for kind in self.pools:
             self._forget(kind, held)
             own = held.pages[kind]
             wanted = self._wanted(kind, held.length, length)

@@ -76,6 +76,11 @@ class Running:
         """How many `tokens` there are."""
         return len(self.request.prompt_ids) + len(self.ids)
 
+    @property
+    def longest(self) -> int:
+        """How many there may be."""
+        return len(self.request.prompt_ids) + self.request.params.max_tokens
+
     def draws(self, seed: int, count: int) -> np.ndarray[Any, Any]:
         """The next `count` uniforms of its stream; those at the same places are always the same."""
         if self._draws is None:

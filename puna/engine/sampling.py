@@ -1,6 +1,6 @@
 """Drawing the next token of every row of a batch.
 
-`Drawing([SamplingParams()] * B, device)(logits_BV, uniforms_B)` -> tokens and log-probabilities [B].
+`Drawing([SamplingParams()] * B, device)(logits_BV, u_B)` -> tokens and log-probabilities [B].
 Shapes: B rows, V vocabulary.
 """
 
