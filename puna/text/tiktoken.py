@@ -65,10 +65,10 @@ def tokenizer_json(directory: Path) -> str:
     path = directory / NAME
     ranks = read_ranks(path)
     llama4 = len(ranks) == 200_000 or (len(ranks) != 128_000 and _says_llama4(directory))
-    letters = _letters()
+    letter = letters()
 
     def spelt(token: bytes) -> str:
-        return "".join(letters[byte] for byte in token)
+        return "".join(letter[byte] for byte in token)
 
     special = special_tokens(llama4)
     added = [
@@ -147,7 +147,7 @@ def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     return out
 
 
-def _letters() -> list[str]:
+def letters() -> list[str]:
     """The visible letter that byte-level BPE (GPT-2's) writes for each byte."""
     shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))

@@ -22,6 +22,7 @@ from puna.text import tiktoken
 from puna.text.formats import FORMATS, NONE, REFUSED, adapted, detect, fits
 from puna.text.images import read_tiling
 from puna.text.jinja import chat_template, own
+from puna.text.spelling import spelling
 from puna.text.tiling import Tiling
 from puna.text.turns import TODAY, Format
 
@@ -280,6 +281,13 @@ class Tokenizer:
             )
         self._special[name] = self._ids[token]
         return self._ids[token]
+
+    def spelling(self) -> list[bytes | None]:
+        """The bytes of every id; None for special tokens and for ids of no token.
+
+        Raises UserError where the tokenizer is neither byte-level BPE nor SentencePiece.
+        """
+        return spelling(self._hf)
 
     @property
     def vocab_size(self) -> int:
