@@ -287,7 +287,7 @@ def serve(args: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Options:
-        target: tyro.conf.Positional[Path]
+        target: tyro.conf.Positional[Path | None] = None
         """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
         stage: str = ""
         """The stage of a run that answers by default; the last trained one if not given."""
@@ -297,6 +297,12 @@ def serve(args: list[str]) -> int:
         """0 takes any free one."""
         api_key_env: str = ""
         """The environment variable that holds the key every request must carry."""
+        keys: Path | None = None
+        """A file of keys, one of which every request must carry."""
+        new_key: str = ""
+        """Make a key of this name in the file of keys, print it, and end."""
+        allow_origin: tuple[str, ...] = ()
+        """Sites whose pages may ask, like https://app.example."""
         runs: Path | None = None
         """The folder whose runs the pages show; the one that TARGET is in if not given."""
 
@@ -306,9 +312,19 @@ def serve(args: list[str]) -> int:
         args,
         "An OpenAI-compatible endpoint, a chat page, and a page of runs and episodes.",
     )
+    if given.new_key:
+        from puna.serve.keyring import new_key
+
+        if given.keys is None:
+            raise UserError("--new-key needs a file", "give --keys FILE")
+        print(new_key(given.keys, given.new_key))
+        return 0
     from puna.serve.main import serve as serve_models
 
-    serve_models(**vars(given))
+    options = {k: v for k, v in vars(given).items() if k not in ("target", "new_key")}
+    if given.target is None:
+        raise UserError("puna serve needs a run or a model", "puna serve runs/NAME")
+    serve_models(given.target, **options)
     return 0
 
 

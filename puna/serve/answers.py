@@ -1,161 +1,178 @@
-"""From a request to what the engine draws, and from drawn tokens to what is said.
+"""From a request to what the engine draws: rendered, fitted into the context, constrained.
 
-`job = ask(model, "rl", request)`; a `Speaker` for each choice hears tokens and says deltas.
+`job = await prepare(model, "rl", asked)`; `job.ticket` goes to the worker, and each choice has a
+speaker that hears its tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from puna.core.messages import Message, Text
-from puna.gateway.openai import BadRequest, ChatRequest, call_deltas
-from puna.serve.worker import Ticket
-from puna.text.calls import may_begin
+from puna.core.errors import UserError
+from puna.gateway.asked import Asked, Head
+from puna.gateway.reading import BadRequest
+from puna.gateway.speaker import Continuation, Speaker
+from puna.serve.tickets import Ticket
+from puna.text.images import FORMATS, Picture, images_of, pictures_in
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
 
-
 UNASKED = 4096  # tokens of an answer whose length nobody limited: room for them is kept at once
+MAX_IMAGES = 16  # in one request
+MAX_PIXELS = 16_000_000  # of one image: more are scaled down before a model looks
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request ready for the worker: `prompt` is its length in tokens."""
+class Job:
+    """A request ready for the worker; a speaker for each of its choices."""
 
-    model: str
-    tokenizer: Any
-    prompt: int
     ticket: Ticket
+    head: Head
+    speakers: Sequence[Speaker | Continuation]
 
 
-async def ask(model: Model, name: str, asked: ChatRequest) -> Asked:
-    """Render the conversation and number its choices. Raises BadRequest where it does not fit."""
+async def prepare(model: Model, name: str, asked: Asked, prefix: str) -> Job:
+    """Everything the worker needs. Raises BadRequest where the request does not fit the model.
+
+    `prefix` begins the answer's id.
+    """
+    return await asyncio.to_thread(_prepare, model, name, asked, prefix, asyncio.get_running_loop())
+
+
+def _prepare(
+    model: Model, name: str, asked: Asked, prefix: str, loop: asyncio.AbstractEventLoop
+) -> Job:
     from puna.engine.local import Request
     from puna.engine.policy import SamplingParams
-    from puna.text.template import render
 
     engine = model.engine
-    shown = await asyncio.to_thread(
-        render, engine.tokenizer, asked.messages, tools=asked.tools, open_turn=True
-    )
-    ids = tuple(shown.ids)
-    room = engine.max_context - len(ids)
+    prompts, pictures = prompts_of(engine.tokenizer, name, asked)
+    most = max(map(len, prompts))
+    room = engine.max_context - most
     if room < 1:
-        what = f"the conversation has {len(ids)} tokens, {name} takes {engine.max_context - 1}"
-        raise BadRequest(what, "messages", "context_length_exceeded")
-    limit = min(room, asked.max_tokens or UNASKED)
-    params = SamplingParams(limit, asked.temperature, top_p=asked.top_p)
+        what = f"the prompt has {most} tokens, {name} takes {engine.max_context - 1}"
+        raise BadRequest(what, _where(asked), "context_length_exceeded")
+    params = SamplingParams(
+        max_tokens=min(room, asked.max_tokens or UNASKED),
+        temperature=asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        min_p=asked.min_p,
+        top_logprobs=asked.top_logprobs,
+        grammar=_grammar(engine.tokenizer, asked),
+    )
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    requests = [Request(ids, params, ("serve", seed, i)) for i in range(asked.n)]
-    ticket = Ticket(name, requests, asyncio.get_running_loop())
-    return Asked(name, engine.tokenizer, len(ids), ticket)
+    each = [ids for ids in prompts for _ in range(asked.n)]
+    requests = [
+        Request(ids, params, ("serve", seed, i), tuple(pictures)) for i, ids in enumerate(each)
+    ]
+    read = sum(map(len, prompts))
+    stamp = f"{prefix}{secrets.token_hex(12)}"
+    head = Head(stamp, name, int(time.time()), engine.tokenizer, tuple(each), read)
+    listener = Speaker if asked.chat else Continuation
+    speakers = [listener(engine.tokenizer, asked) for _ in each]
+    return Job(Ticket(name, requests, loop), head, speakers)
 
 
-class Speaker:
-    """One choice: its tokens so far, and what of its text may be told already.
+def prompts_of(
+    tokenizer: Any, name: str, asked: Asked
+) -> tuple[list[tuple[int, ...]], list[Picture]]:
+    """Ids of each prompt, and the images of the conversation, if it is one."""
+    from puna.text.template import render
 
-    Held back are bytes that do not make a character yet, text that may become a stop string, and
-    everything from where a tool call may begin on, since only its end tells whether it is one.
+    if asked.prompts:
+        return [_ids(tokenizer, prompt) for prompt in asked.prompts], []
+    _check_images(tokenizer, name, asked)
+    tools = asked.tools if asked.choice != "none" else ()
+    try:
+        ids = render(tokenizer, asked.messages, tools=tools, open_turn=True).ids
+        return [tuple(ids)], pictures_in(tokenizer, asked.messages, ids)
+    except UserError as error:
+        raise BadRequest(str(error), _where(asked)) from None
+    except RecursionError:
+        raise BadRequest("tools are nested too deeply", "tools") from None
+
+
+def _ids(tokenizer: Any, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(prompt, str):
+        ids = (*tokenizer.opening, *tokenizer.encode(prompt))
+        if not ids:
+            raise BadRequest("the prompt is empty", "prompt")
+        return ids
+    if max(prompt) >= tokenizer.vocab_size:
+        what = f"token id {max(prompt)} is beyond the vocabulary of {tokenizer.vocab_size}"
+        raise BadRequest(what, "prompt_token_ids")
+    if tokenizer.tiling is not None and tokenizer.special("patch") in prompt:
+        raise BadRequest("ids of an image stand for no image here; send messages", "prompt")
+    return prompt
+
+
+def _check_images(tokenizer: Any, name: str, asked: Asked) -> None:
+    """Raises BadRequest for images that a model does not read or that are too many or large."""
+    found = list(images_of(asked.messages))
+    if found and tokenizer.tiling is None:
+        raise BadRequest(f"{name} reads no images", _where(asked))
+    if len(found) > MAX_IMAGES:
+        raise BadRequest(f"{len(found)} images, at most {MAX_IMAGES}", _where(asked))
+    for part in found:
+        if part.sha256 or not part.ref.startswith("data:"):
+            what = "nothing is fetched for a message; send an image as data:image/png;base64,..."
+            raise BadRequest(what, _where(asked))
+        if _pixels(part.ref) > MAX_PIXELS:
+            what = f"an image has more than {MAX_PIXELS // 10**6} million pixels"
+            raise BadRequest(what, _where(asked))
+
+
+def _pixels(url: str) -> int:
+    """How many pixels an image's own header states; 0 where it is none, which is told later."""
+    try:
+        import PIL.Image
+
+        data = base64.b64decode(url.partition(",")[2])
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return int(image.size[0] * image.size[1])
+    except Exception:  # no Pillow, or what it raises on broken files
+        return 0
+
+
+def _grammar(tokenizer: Any, asked: Asked) -> Any:
+    """What may be drawn: None for anything. Raises BadRequest for what no grammar can say.
+
+    Tools constrain an answer where it must call, may call one only, or a tool says `strict`.
     """
+    tools = bool(asked.tools) and asked.choice != "none"
+    if asked.schema is not None:
+        if tools:
+            what = "response_format beside tools is not supported; say tool_choice 'none'"
+            raise BadRequest(what, "response_format")
+        where = "response_format"
+    else:
+        strict = any(t["function"].get("strict") for t in asked.tools)
+        if not tools or not (strict or asked.choice != "auto" or not asked.parallel):
+            return None
+        where = "tools"
+    try:
+        from puna.engine.grammar import json_grammar
+        from puna.engine.tool_grammar import tool_grammar
 
-    def __init__(self, job: Asked, asked: ChatRequest) -> None:
-        self.job, self.stops = job, asked.stop
-        # Calls are numbered through the conversation: clients tell results by the call's name.
-        self.first_call = sum(len(m.tool_calls) for m in asked.messages)
-        self.ids: list[int] = []
-        self.tokens: list[tuple[str, float]] = []
-        self.message = Message.assistant("")
-        self.finish = ""
-        self._told = ""
-        self._thought = ""
-        self._tokens_told = 0
-        self._cut: int | None = None
-        tok = job.tokenizer
-        self._tools = asked.tools
-        self._bare = bool(asked.tools) and tok.format.bare_calls
-        marked = tok.token("python_start") is not None
-        self._call_mark = tok.special("python_start") if marked else -1
-        ended = tok.token("python_end") is not None
-        self._call_end = tok.special("python_end") if ended else -1
+        if asked.schema is not None:
+            return json_grammar(tokenizer, asked.schema)
+        return tool_grammar(tokenizer, asked.tools, asked.choice, asked.parallel)
+    except UserError as error:
+        raise BadRequest(f"{where}: {error}", where) from None
+    except RecursionError:
+        raise BadRequest(f"{where} is nested too deeply", where) from None
 
-    def hear(self, token: int, logprob: float) -> bool:
-        """Take a token; True where a stop string is complete and no more is wanted."""
-        if self._cut is not None:
-            return True
-        self.ids.append(token)
-        self.tokens.append((self.job.tokenizer.decode([token], skip_special=False), logprob))
-        if self.stops:
-            text = self._parse(self._spoken()).text
-            found = [at for s in self.stops if (at := text.find(s)) >= 0]
-            self._cut = min(found) if found else None
-        return self._cut is not None
 
-    def end(self, finish: str) -> None:
-        """No more tokens come."""
-        message = self._parse(self.ids)
-        if self._cut is not None:
-            others = tuple(p for p in message.parts if not isinstance(p, Text))
-            said = Text(message.text[: self._cut])
-            message, finish = Message("assistant", (*others, said)), "stop"
-        calls = bool(message.tool_calls) and finish == "stop"
-        self.message, self.finish = message, "tool_calls" if calls else finish
-
-    def say(self) -> Iterator[tuple[dict[str, Any], str | None]]:
-        """(delta, finish reason or None) of what can be told now and was not."""
-        if self.finish:
-            openai = self.message.to_openai()
-            text, thought = self.message.text, str(openai.get("reasoning_content", ""))
-        else:
-            text, thought = self._so_far()
-        if len(thought) > len(self._thought):
-            yield {"reasoning_content": thought[len(self._thought) :]}, None
-            self._thought = thought
-        if len(text) > len(self._told):
-            yield {"content": text[len(self._told) :]}, None
-            self._told = text
-        if self.finish:
-            if self.message.tool_calls:
-                yield {"tool_calls": call_deltas(self.message)}, None
-            yield {}, self.finish
-
-    def new_tokens(self) -> list[tuple[str, float]]:
-        """Tokens not handed out yet."""
-        new, self._tokens_told = self.tokens[self._tokens_told :], len(self.tokens)
-        return new
-
-    def _so_far(self) -> tuple[str, str]:
-        ids = self.ids
-        if self._call_mark in ids:
-            ids = ids[: ids.index(self._call_mark)]
-        message = self._parse(ids, whole=False)
-        text = message.text if self._cut is None else message.text[: self._cut]
-        thought = str(message.to_openai().get("reasoning_content", ""))
-        if self._bare:
-            text = text[: may_begin(text)].rstrip()
-        if self.job.tokenizer.format.gap:
-            text = text.rstrip("\n")  # a break before a call is not said
-        held = max((len(s) for s in self.stops), default=1) - 1
-        text = text.rstrip("\ufffd")  # first: what is held back is counted in whole characters
-        text = text[: max(0, len(text) - held)] if self._cut is None else text
-        return text, thought.rstrip("\ufffd")
-
-    def _parse(self, ids: list[int], whole: bool = True) -> Message:
-        """A message; one that is not `whole` has its bare calls still in its text."""
-        from puna.text.template import parse_assistant
-
-        tools = self._tools if whole else ()
-        return parse_assistant(self.job.tokenizer, ids, tools=tools, first_call=self.first_call)
-
-    def _spoken(self) -> list[int]:
-        """The ids without a call that has not ended: stop strings are of what is said."""
-        for at in range(len(self.ids) - 1, -1, -1):
-            if self.ids[at] == self._call_mark:
-                return self.ids[:at]
-            if self.ids[at] == self._call_end:
-                break
-        return self.ids
+def _where(asked: Asked) -> str:
+    """What the protocol calls its input."""
+    names = ("messages", "input", "prompt_token_ids", "prompt")
+    return next((n for n in names if n in asked.given), "messages")

@@ -1,104 +1,156 @@
-"""The application of `puna serve`: an OpenAI-compatible endpoint, and pages to look at runs.
+"""The application of `puna serve`: the endpoints, and pages to look at runs.
 
-`create_app(catalogue(Path("runs/quickstart")), runs=Path("runs"))` is what uvicorn is given.
+`create_app(Worker(catalogue(Path("runs/mine"))), runs=Path("runs"))` is what uvicorn is given.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from puna.core.errors import UserError
-from puna.gateway import openai
-from puna.gateway.openai import BadRequest, ChatRequest, Choice
-from puna.serve.answers import Asked, Speaker, ask
+from puna.gateway import chat, completions, messages, responses
+from puna.gateway.asked import Asked, Writer
+from puna.gateway.describe import described
+from puna.gateway.reading import BadRequest, error_body
+from puna.serve.answers import prepare, prompts_of
 from puna.serve.browse import browse_router
+from puna.serve.keyring import Keyring
 from puna.serve.keys import Gate
-from puna.serve.worker import Done, Overloaded, Worker
-
-if TYPE_CHECKING:
-    from puna.agents.model import Model
+from puna.serve.metrics import Metrics
+from puna.serve.streams import Exchange, streamed, watch, whole
+from puna.serve.tickets import Gone, Overloaded, Ticket
+from puna.serve.worker import Worker
 
 BODY_LIMIT = 8_000_000
+BODY_S = 60.0  # for all of a body to arrive
 PAGES = Path(__file__).parent / "pages"
 
 
+class Dialect(NamedTuple):
+    """A protocol: how a body is read, how answers are written, and what their ids begin with."""
+
+    read: Callable[[bytes], Asked]
+    writer: type[Writer]
+    prefix: str
+
+
+DIALECTS = {
+    "/v1/chat/completions": Dialect(chat.read, chat.Chat, "chatcmpl-"),
+    "/v1/completions": Dialect(completions.read, completions.Completions, "cmpl-"),
+    "/v1/responses": Dialect(responses.read, responses.Responses, "resp_"),
+    "/v1/messages": Dialect(messages.read, messages.Messages, "msg_"),
+}
+_COUNT = "/v1/messages/count_tokens"
+
+
+class Desk:
+    """Where requests for answers come in: it hands them to the worker, and what it says back."""
+
+    def __init__(self, worker: Worker, metrics: Metrics) -> None:
+        self.worker, self.metrics = worker, metrics
+        self.names, self.started = list(worker.models), int(time.time())
+        self.open: set[Ticket] = set()
+
+    def described(self, name: str) -> dict[str, Any]:
+        """A model as it is listed. Raises BadRequest where there is none of that name."""
+        if name not in self.worker.models:
+            what = f"no model {name[:100]!r}; there are {', '.join(self.names)}"
+            raise BadRequest(what, "model", "model_not_found", 404)
+        return {"id": name, "object": "model", "created": self.started, "owned_by": "puna"}
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """What /metrics says of this moment."""
+        running = sum(t.begun for t in self.open)
+        return {
+            "puna_requests_running": ("Requests being decoded.", running),
+            "puna_requests_queued": ("Requests that wait.", len(self.open) - running),
+            "puna_generated_tokens_total": ("Tokens drawn.", self.worker.generated),
+        }
+
+    async def answer(self, dialect: Dialect, request: Request) -> Response:
+        """One request, from its body to its answer."""
+        asked = dialect.read(await _body(request))
+        name = asked.model or self.names[0]
+        self.described(name)
+        job = await prepare(await self.worker.model(name), name, asked, dialect.prefix)
+        writer = dialect.writer(asked, job.head)
+        self.open.add(job.ticket)
+
+        def close(cost: int) -> None:
+            self.open.discard(job.ticket)
+            request.scope["puna.cost"] = cost
+
+        watching = asyncio.ensure_future(watch(request.receive, job.ticket))
+        events = self.worker.submit(job.ticket)
+        exchange = Exchange(job, events, self.metrics, watching, close)
+        return await (streamed if asked.stream else whole)(exchange, writer)
+
+    async def count(self, request: Request) -> Response:
+        """How many tokens a conversation has, in Anthropic's form."""
+        asked = messages.read(await _body(request), counting=True)
+        name = asked.model or self.names[0]
+        self.described(name)
+        model = await self.worker.model(name)
+        found, _ = await asyncio.to_thread(prompts_of, model.engine.tokenizer, name, asked)
+        return JSONResponse({"input_tokens": len(found[0])})
+
+
 def create_app(
-    models: Mapping[str, Callable[[], Model]],
+    worker: Worker,
     runs: Path,
     *,
-    key: str = "",
+    keys: Keyring | None = None,
+    origins: Collection[str] = (),
     home: Path | None = None,
 ) -> Gate:
-    """The ASGI application: `models` by name (the first is the default), loaded when asked for.
+    """The ASGI application over a worker's models, the first of which is the default.
 
-    `runs` is the folder whose runs the pages show, `home` the run that the chat's examples are of,
-    `key` what every request must carry ("": none, and only this machine is answered).
+    `runs` is the folder whose runs the pages show, `home` the run that the chat's examples are of.
+    `keys` are what requests must carry one of (None: none, and only this machine is answered);
+    `origins` are other sites whose pages may ask.
     """
-    worker = Worker(dict(models))
+    metrics = Metrics()
+    desk = Desk(worker, metrics)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
         worker.close()
 
-    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    names, started = list(models), int(time.time())
-
-    def described(name: str) -> dict[str, Any]:
-        if name not in models:
-            what = f"no model '{name}'; there are {', '.join(names)}"
-            raise BadRequest(what, "model", "model_not_found", 404)
-        return {"id": name, "object": "model", "created": started, "owned_by": "puna"}
-
-    @app.exception_handler(HTTPException)
-    async def missing(request: Request, error: HTTPException) -> JSONResponse:
-        what = f"{request.method} {request.url.path}: {error.detail}"
-        return JSONResponse(openai.error_body(what, "invalid_request_error"), error.status_code)
-
-    @app.exception_handler(BadRequest)
-    async def bad(request: Request, error: BadRequest) -> Response:
-        return Response(json.dumps(error.body()), error.status, media_type="application/json")
+    app = FastAPI(title="Puna", lifespan=life, docs_url=None, redoc_url=None)
+    _complaints(app)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "generated_tokens": worker.generated}
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def measured() -> Response:
+        return PlainTextResponse(metrics.text(desk.gauges()))
 
     @app.get("/v1/models")
     async def listed() -> dict[str, Any]:
-        return {"object": "list", "data": [described(n) for n in names]}
+        return {"object": "list", "data": [desk.described(n) for n in desk.names]}
 
     @app.get("/v1/models/{name:path}")
     async def one(name: str) -> dict[str, Any]:
-        return described(name)
+        return desk.described(name)
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Response:
-        asked = openai.read_request(await _body(request))
-        name = asked.model or names[0]
-        described(name)
-        try:
-            job = await ask(await worker.model(name), name, asked)
-            if asked.stream:
-                return await _streamed(worker, job, asked)
-            return await _whole(request, worker, job, asked)
-        except Overloaded as error:
-            body = openai.error_body(str(error), "server_error", None, "overloaded")
-            return JSONResponse(body, 503, {"retry-after": "5"})
-        except TimeoutError as error:
-            return JSONResponse(openai.error_body(str(error), "server_error"), 504)
-        except UserError as error:
-            return JSONResponse(openai.error_body(str(error), "server_error"), 500)
+    for path, dialect in DIALECTS.items():
+        _post(app, path, partial(desk.answer, dialect))
+    _post(app, _COUNT, desk.count)
 
     @app.get("/")
     async def chat_page() -> FileResponse:
@@ -115,89 +167,63 @@ def create_app(
         return FileResponse(PAGES / name)
 
     app.include_router(browse_router(runs, home), prefix="/api")
-    return Gate(app, key, worker.close)
+    return Gate(app, keys, origins=origins, metrics=metrics, close=worker.close)
+
+
+def _post(app: FastAPI, path: str, answer: Callable[[Request], Any]) -> None:
+    @app.post(path, openapi_extra=described(path))
+    async def posted(request: Request) -> Response:
+        response: Response = await answer(request)
+        return response
+
+
+def _complaints(app: FastAPI) -> None:
+    """Every error in the shape that the route's clients expect."""
+
+    def told(request: Request, status: int, what: str, *more: str | None) -> Response:
+        waits = {"retry-after": "5"} if status == 503 else None
+        body = json.dumps(error_body(request.url.path, status, what, *more))
+        return Response(body, status, waits, "application/json")
+
+    @app.exception_handler(HTTPException)
+    async def missing(request: Request, error: HTTPException) -> Response:
+        what = f"{request.method} {request.url.path}: {error.detail}"
+        return told(request, error.status_code, what)
+
+    @app.exception_handler(BadRequest)
+    async def bad(request: Request, error: BadRequest) -> Response:
+        return told(request, error.status, str(error), error.param, error.code)
+
+    @app.exception_handler(Overloaded)
+    async def overloaded(request: Request, error: Overloaded) -> Response:
+        return told(request, 503, str(error), None, "overloaded")
+
+    @app.exception_handler(TimeoutError)
+    async def late(request: Request, error: TimeoutError) -> Response:
+        return told(request, 504, str(error))
+
+    @app.exception_handler(UserError)
+    async def broken(request: Request, error: UserError) -> Response:
+        return told(request, 500, str(error))
+
+    async def gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    app.add_exception_handler(Gone, gone)
+    app.add_exception_handler(ClientDisconnect, gone)
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body. Raises BadRequest beyond `BODY_LIMIT`, before all of it is read."""
+    """The request's body. Raises BadRequest for a large or slow one, before all of it is read."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_LIMIT:
-            what = f"the body is larger than {BODY_LIMIT:,} bytes"
-            raise BadRequest(what, None, "request_too_large", 413)
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _whole(request: Request, worker: Worker, job: Asked, asked: ChatRequest) -> Response:
-    speakers = [Speaker(job, asked) for _ in job.ticket.requests]
-
-    async def listen() -> None:
-        async for event in worker.submit(job.ticket):
-            if isinstance(event, Done):
-                speakers[event.index].end(event.finish)
-            elif speakers[event.index].hear(event.id, event.logprob):
-                job.ticket.drop(event.index)
-
-    listening = asyncio.ensure_future(listen())
     try:
-        while not listening.done():
-            await asyncio.wait([listening], timeout=0.1)
-            if not listening.done() and await request.is_disconnected():
-                return Response(status_code=499)
-        listening.result()
-    finally:
-        job.ticket.cancel()
-        listening.cancel()
-    choices = [Choice(s.message, s.finish, tuple(s.tokens)) for s in speakers]
-    name, created = _name(), int(time.time())
-    body = openai.answer(name, job.model, created, choices, job.prompt, asked.logprobs)
-    return Response(json.dumps(body), media_type="application/json")
-
-
-async def _streamed(worker: Worker, job: Asked, asked: ChatRequest) -> Response:
-    """Server-sent events; errors before the first one keep their status."""
-    events = worker.submit(job.ticket)
-    first = await anext(events)
-    speakers = [Speaker(job, asked) for _ in job.ticket.requests]
-    name, created = _name(), int(time.time())
-
-    def line(data: Mapping[str, Any]) -> str:
-        return f"data: {json.dumps(data)}\n\n"
-
-    async def all_events() -> AsyncGenerator[Any]:
-        yield first
-        async for event in events:
-            yield event
-
-    async def lines() -> AsyncGenerator[str]:
-        for index in range(len(speakers)):
-            start = {"role": "assistant", "content": ""}
-            yield line(openai.chunk(name, job.model, created, index, start))
-        try:
-            async for event in all_events():
-                speaker = speakers[event.index]
-                if isinstance(event, Done):
-                    speaker.end(event.finish)
-                elif speaker.hear(event.id, event.logprob):
-                    job.ticket.drop(event.index)
-                for delta, finish in speaker.say():
-                    new = speaker.new_tokens() if asked.logprobs else None
-                    yield line(
-                        openai.chunk(name, job.model, created, event.index, delta, finish, new)
-                    )
-            if asked.include_usage:
-                counts = openai.usage(job.prompt, sum(len(s.tokens) for s in speakers))
-                yield line(openai.usage_chunk(name, job.model, created, counts))
-            yield "data: [DONE]\n\n"
-        except (TimeoutError, UserError) as error:
-            yield line(openai.error_body(str(error), "server_error"))
-        finally:
-            job.ticket.cancel()
-
-    return StreamingResponse(lines(), media_type="text/event-stream")
-
-
-def _name() -> str:
-    return f"chatcmpl-{secrets.token_hex(12)}"
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > BODY_LIMIT:
+                    what = f"the body is larger than {BODY_LIMIT:,} bytes"
+                    raise BadRequest(what, None, "request_too_large", 413)
+                parts.append(part)
+    except TimeoutError:
+        raise BadRequest(f"the body took longer than {BODY_S:.0f} s", status=408) from None
+    return b"".join(parts)

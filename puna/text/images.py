@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64_000_000
 MAX_PIXELS = 100_000_000
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _decode(data: bytes, where: str) -> tuple[NDArray[np.uint8], str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked here
-            with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 wide, tall = image.size
                 if wide * tall > MAX_PIXELS:
                     raise _too_large(where, f"{wide} x {tall} pixels")
@@ -210,7 +210,7 @@ def _decode(data: bytes, where: str) -> tuple[NDArray[np.uint8], str]:
     except (UserError, MemoryError):
         raise
     except PIL.UnidentifiedImageError:
-        kinds = ", ".join(_FORMATS)
+        kinds = ", ".join(FORMATS)
         raise UserError(f"{where} is no image that can be read", f"give one of {kinds}") from None
     except PIL.Image.DecompressionBombError:
         raise _too_large(where, "too many pixels") from None

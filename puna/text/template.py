@@ -177,7 +177,7 @@ def _extend(out: Rendered, ids: Sequence[int], learn: bool) -> None:
 
 def _runs(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, str]]:
     """(kind, text) of each stretch of a turn between the marks of reasoning and of calls."""
-    stops, marks = _signs(tokenizer)
+    stops, marks = signs(tokenizer)
     kind, run = "text", list[int]()
     for i in ids:
         if i in stops:
@@ -191,7 +191,7 @@ def _runs(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, str]]
 
 
 @lru_cache(maxsize=64)
-def _signs(tokenizer: Tokenizer) -> tuple[frozenset[int], dict[int, str]]:
+def signs(tokenizer: Tokenizer) -> tuple[frozenset[int], dict[int, str]]:
     """The ids that end a turn, and those that begin or end reasoning or a call."""
     kinds = {"think_start": "think", "python_start": "python"}
     kinds |= {"think_end": "text", "python_end": "text"}

@@ -19,7 +19,10 @@ from puna.gym.registry import load_environment
 from puna.models import hf
 from puna.models.presets import build, preset
 from puna.serve.app import create_app
+from puna.serve.keyring import Keyring
+from puna.serve.keys import Gate
 from puna.serve.main import _listen, catalogue
+from puna.serve.worker import Worker
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import demonstrations
@@ -54,10 +57,9 @@ def clerk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(target: Path, runs: Path, key: str = "", home: Path | None = None) -> Iterator[str]:
+def running(app: Gate) -> Iterator[str]:
     """The address of a server that ends with the block."""
     listening = _listen("127.0.0.1", 0)
-    app = create_app(catalogue(target), runs, key=key, home=home)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
@@ -72,6 +74,15 @@ def serving(target: Path, runs: Path, key: str = "", home: Path | None = None) -
         thread.join(timeout=20)
         at = sys._current_frames().get(thread.ident or 0)
         assert not thread.is_alive(), "".join(traceback.format_stack(at))
+
+
+@contextmanager
+def serving(target: Path, runs: Path, key: str = "", home: Path | None = None) -> Iterator[str]:
+    """A server of a model."""
+    keys = Keyring.of(key) if key else None
+    worker = Worker(catalogue(target))
+    with running(create_app(worker, runs, keys=keys, home=home)) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +110,11 @@ def server(clerk: Path, runs: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def start() -> Callable[..., object]:
     return serving
+
+
+@pytest.fixture(scope="session")
+def run_app() -> Callable[..., object]:
+    return running
 
 
 os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")

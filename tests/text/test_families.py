@@ -301,23 +301,22 @@ def test_an_episode_of_several_turns_is_one_branch_unless_the_prompt_moves(famil
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_call_is_never_told_as_text(family: str) -> None:
     """Streamed pieces join to the whole answer."""
-    from puna.gateway.openai import read_request
-    from puna.serve.answers import Asked, Speaker
+    from puna.gateway.chat import read
+    from puna.gateway.speaker import Speaker
 
     tokenizer = family_like(family)
     prose = () if family in MISTRALS else (Text("so"),)
     message = Message("assistant", (*prose, ToolCall("call00000", "add", '{"a": 1}')))
     body = {"messages": [{"role": "user", "content": "a"}], "tools": [ADD]}
-    asked = read_request(json.dumps(body).encode())
-    speaker = Speaker(Asked("model", tokenizer, 1, None), asked)  # type: ignore[arg-type]
-    deltas: list[dict[str, Any]] = []
+    speaker = Speaker(tokenizer, read(json.dumps(body).encode()))
+    told = []
     for token in sampled(tokenizer, message):
         speaker.hear(token, -1.0)
-        deltas += [d for d, _ in speaker.say()]
+        told.append(speaker.say())
     speaker.end("stop")
-    deltas += [d for d, _ in speaker.say()]
-    assert "".join(d.get("content", "") for d in deltas) == message.text
-    assert [c["function"]["name"] for d in deltas for c in d.get("tool_calls", ())] == ["add"]
+    told.append(speaker.say())
+    assert "".join(said.text for said in told if said) == message.text
+    assert [c.name for said in told if said for c in said.calls] == ["add"]
 
 
 def saved(directory: Path, family: str, template: str = "", **config: Any) -> Path:
