@@ -75,14 +75,17 @@ class Matcher:
         self.inner.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
 
     def accept(self, token: int) -> None:
-        """Goes on behind `token`. Raises ValueError where the grammar does not allow it."""
-        if self.done or not self.inner.consume_token(token):
+        """Goes on behind `token`. Raises ValueError where it is not allowed, and stays there."""
+        broken = self.inner.is_error()
+        fits = token in self.stops if broken else self.inner.try_consume_tokens([token]) == 1
+        broke = self.inner.is_error() and not broken  # the token is allowed, what follows too much
+        if self.done or not (fits or broke):
             raise ValueError(f"token {token} does not fit the grammar")
         self.done = token in self.stops
 
     @property
     def failed(self) -> str:
-        """Why nothing but the end is allowed although the grammar is not complete; "" if it is.
+        """Why only the end is allowed where the grammar is not complete; "" if nothing went wrong.
 
         A limit of llguidance, or a place that no token leads out of.
         """
