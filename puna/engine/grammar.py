@@ -76,9 +76,9 @@ class Matcher:
 
     def accept(self, token: int) -> None:
         """Goes on behind `token`. Raises ValueError where it is not allowed, and stays there."""
-        broken = self.inner.is_error()
-        fits = token in self.stops if broken else self.inner.try_consume_tokens([token]) == 1
-        broke = self.inner.is_error() and not broken  # the token is allowed, what follows too much
+        over = self.inner.is_stopped()  # complete or given up: only the end may follow
+        fits = token in self.stops if over else self.inner.try_consume_tokens([token]) == 1
+        broke = self.inner.is_error() and not over  # the token is allowed, what follows too much
         if self.done or not (fits or broke):
             raise ValueError(f"token {token} does not fit the grammar")
         self.done = token in self.stops
