@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -458,3 +459,57 @@ def test_the_version_and_the_count_are_reported() -> None:
     assert after.ids == engine().generate(ask)[0].ids != before.ids
     assert made.generated_tokens == len(before.ids) + len(after.ids)
     assert made.generate([]) == []
+
+
+def test_a_grammar_holds_beside_rows_that_have_none() -> None:
+    """Only what it allows, under the masked distribution; the other rows as without it."""
+    from puna.engine.grammar import regex_grammar
+
+    made = engine("dense")
+    free = [Request(prompt(i, 6), SamplingParams(20), ("g", i)) for i in range(6)]
+    grammar = regex_grammar(TOKENIZER, "(the|llama| )+of [0-9]{3,8}")
+    bound = [replace(r, params=replace(r.params, grammar=grammar, max_tokens=60)) for r in free[::2]]
+    got = made.generate([*bound, *free[1::2]])
+    for done in got[:3]:
+        text = TOKENIZER.decode(done.ids[:-1])
+        assert re.fullmatch("(the|llama| )+of [0-9]{3,8}", text), text
+        assert done.finish == "stop"
+        assert max(done.logprobs) <= 0
+    same(got[3:], engine("dense").generate(free)[1::2])
+    given = [replace(r, params=replace(r.params, max_tokens=60)) for r in bound]
+    gaps = [
+        (recomputed(model("dense"), r, c) - torch.tensor(c.logprobs)).abs().max().item()
+        for r, c in zip(given, got, strict=False)
+    ]
+    assert min(gaps) > 100 * CLOSE  # the plain distribution is another
+
+
+def test_the_likeliest_tokens_stand_beside_what_was_drawn() -> None:
+    asked = [
+        Request(prompt(i, 5), SamplingParams(8, 1.0, top_logprobs=i), ("t", i)) for i in range(4)
+    ]
+    for i, (request, done) in enumerate(zip(asked, engine().generate(asked), strict=True)):
+        ids = torch.tensor([[*request.prompt_ids, *done.ids]])
+        with torch.no_grad():
+            logits = model("dense").logits(model("dense")(ids[:, :-1]))[0].log_softmax(-1)
+        best = logits[len(request.prompt_ids) - 1 :].topk(max(1, i))
+        assert len(done.top) == (len(done.ids) if i else 0)
+        for at, told in enumerate(done.top):
+            assert [token for token, _ in told] == best.indices[at].tolist()
+            values = torch.tensor([value for _, value in told])
+            torch.testing.assert_close(values, best.values[at], rtol=0, atol=CLOSE)
+
+
+@pytest.mark.parametrize("least", [0.05, 0.5, 1.0])
+def test_min_p_keeps_what_is_likely_enough(least: float) -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(300, 40, generator=generator) * 2
+    u = torch.rand(300, generator=generator)
+    tokens, logprobs = Drawing([SamplingParams(1, min_p=least)] * 300, u.device)(logits, u)
+    share = logits.double().softmax(-1)
+    chosen = share.gather(1, tokens[:, None])[:, 0]
+    kept = share >= least * share.amax(1, keepdim=True) - 1e-9
+    assert (chosen >= least * share.amax(1) - 1e-9).all()
+    expected = (chosen / (share * kept).sum(1)).log()
+    torch.testing.assert_close(logprobs.double(), expected, rtol=0, atol=1e-4)
+    assert (kept.sum(1) > 1).any() == (least < 1)
