@@ -116,7 +116,8 @@ function table(lines, i) {
 const SPECIAL = /[\\`*_~[!h]/g;
 const MARKS = [["**", "strong"], ["__", "strong"], ["~~", "s"], ["*", "em"], ["_", "em"]];
 
-export function inline(text, depth = 0) {
+// `links` is false within the label of one: a link holds no other.
+export function inline(text, depth = 0, links = true) {
   if (text.length > LONG || depth > DEEP) return plain(text);
   const out = [];
   let from = 0, i = 0;
@@ -130,7 +131,7 @@ export function inline(text, depth = 0) {
     const next = SPECIAL.exec(text);
     if (!next) break;
     i = next.index;
-    const found = span(text, i, depth);
+    const found = span(text, i, depth, links);
     if (found) take(found.end, found.nodes);
     else i++;
   }
@@ -139,20 +140,21 @@ export function inline(text, depth = 0) {
 }
 
 // What begins at i: its nodes and where it ends; null where it is plain text.
-function span(text, i, depth) {
+function span(text, i, depth, links) {
   const c = text[i];
   if (c === "\\" && /[\\`*_~[\]()!#|>-]/.test(text[i + 1] ?? ""))
     return { nodes: [text[i + 1]], end: i + 2 };
   if (c === "`") return ticks(text, i);
-  if (c === "[" || (c === "!" && text[i + 1] === "[")) return linked(text, i, depth);
-  if (c === "h") return bare(text, i);
+  if (c === "[" || (c === "!" && text[i + 1] === "["))
+    return links ? linked(text, i, depth) : null;
+  if (c === "h") return links ? bare(text, i) : null;
   for (const [mark, tag] of MARKS) {
     if (!text.startsWith(mark, i) || /[\s]/.test(text[i + mark.length] ?? " ")) continue;
     if (mark[0] === "_" && /\w/.test(text[i - 1] ?? "")) continue;
     const end = text.indexOf(mark, i + mark.length + 1);
     if (end < 0 || /\s/.test(text[end - 1])) continue;
     if (mark[0] === "_" && /\w/.test(text[end + mark.length] ?? "")) continue;
-    const inner = inline(text.slice(i + mark.length, end), depth + 1);
+    const inner = inline(text.slice(i + mark.length, end), depth + 1, links);
     return { nodes: [el(tag, {}, inner)], end: end + mark.length };
   }
   return null;
@@ -171,7 +173,7 @@ function linked(text, i, depth) {
   const end = middle < 0 || middle - begin > 2000 ? -1 : text.indexOf(")", middle);
   if (end < 0 || end - middle > 4000) return null;
   const label = text.slice(begin + 1, middle), [address] = text.slice(middle + 2, end).split(/\s+"/);
-  const shown = text[i] === "!" ? plain(`image: ${label}`) : inline(label, depth + 1);
+  const shown = text[i] === "!" ? plain(`image: ${label}`) : inline(label, depth + 1, false);
   return { nodes: [anchor(address.trim(), shown)], end: end + 1 };
 }
 
