@@ -9,8 +9,9 @@ export async function audits() {
   const head = ["reward", "version", "verdict", "holes", "tasks", "settings"];
   const rows = found.audits.map((a) => el("tr", {},
     el("th", { scope: "row" }, el("a", { href: hash("audits", a.file) }, plain(a.target))),
-    el("td", {}, plain(a.env.version)), el("td", { class: a.passed ? "good" : "bad" },
-      a.passed ? "passed" : "failed"), el("td", { class: "wrap" }, plain(a.holes.join(", ") || "–")),
+    el("td", {}, plain(a.env.version)),
+    el("td", { class: a.passed ? "good" : "bad" }, a.passed ? "passed" : "failed"),
+    el("td", { class: "wrap" }, plain(a.holes.join(", ") || "–")),
     el("td", {}, a.n), el("td", { class: "wrap" }, plain(settings(a)))));
   const out = [el("p", { class: "small" }, el("a", { href: "#" }, "all runs")),
     el("h1", {}, "Audits")];
@@ -25,7 +26,8 @@ export async function audits() {
 }
 
 function settings(a) {
-  return Object.entries(a.settings).map(([k, v]) => `${k} ${JSON.stringify(v)}`).join(", ") || "–";
+  const told = Object.entries(a.settings).map(([k, v]) => `${k} ${JSON.stringify(v)}`);
+  return told.join(", ") || "–";
 }
 
 export async function audit(file) {

@@ -11,7 +11,8 @@ const at = (id) => document.getElementById(id);
 const talk = at("talk"), text = at("text");
 const images = new Images(at("thumbs"), at("files"), document.body);
 const intro = el("div");
-const acts = { edit, regenerate, choose, results, focus: () => text.focus() };
+const acts = { edit: attempt(edit), regenerate: attempt(regenerate), results: attempt(results),
+  choose, focus: () => text.focus() };
 let tree = new Tree(), running = null, examples = null;
 
 function option(name) {
@@ -37,7 +38,19 @@ function introduce() {
   if (!examples) return;
   const about = examples.about || "Nothing is recorded about what this model can do.";
   intro.replaceChildren(el("p", { class: "soft" }, about), el("div", { class: "chips" },
-    examples.prompts.map((prompt) => button(prompt, () => say(prompt, [])))));
+    examples.prompts.map((prompt) => button(prompt, attempt(() => say(prompt, []))))));
+}
+
+// What a person has to mend is told beside the field, and nothing is sent.
+function attempt(act) {
+  return async (...given) => {
+    at("problem").replaceChildren();
+    try {
+      await act(...given);
+    } catch (problem) {
+      at("problem").replaceChildren(error(problem));
+    }
+  };
 }
 
 async function fresh() {
@@ -49,7 +62,7 @@ async function fresh() {
 
 // Elements that stay are left where they are, with their focus and what is folded.
 function show() {
-  const views = tree.path().filter((n) => n.kind !== "results").map((n) => view(n, acts));
+  const views = tree.path().map((node) => view(node, acts));
   const wanted = [intro, ...views.map((v) => v.box)];
   for (const child of [...talk.children]) if (!wanted.includes(child)) child.remove();
   wanted.forEach((box, i) => talk.children[i] !== box && talk.insertBefore(box, talk.children[i]));
@@ -58,32 +71,26 @@ function show() {
 
 async function say(words, shown, parent = null) {
   await ready;  // what is sent while the page opens is not lost
+  const how = settings();
   await stop();
   tree.add(parent ?? tree.last, { kind: "asked", text: words, images: shown });
-  await reply(tree.last);
+  await reply(tree.last, how);
 }
 
-async function reply(parent) {
+async function reply(parent, how) {
   const names = [...new Set([at("model").value, at("beside").value].filter(Boolean))];
-  const controller = new AbortController(), path = [...before(parent)];
-  let tools;
-  try {
-    tools = readTools();
-  } catch (problem) {
-    show();
-    talk.append(error(problem));
-    return;
-  }
-  const node = tree.add(parent, { kind: "answers", said: new Map(names.map((n) => [n, nothing()])) });
+  const controller = new AbortController(), system = at("system").value.trim();
+  const bodies = names.map((model) =>
+    ({ model, messages: messages(before(parent), model, system), ...how }));
+  const said = new Map(names.map((name) => [name, nothing()]));
+  const node = tree.add(parent, { kind: "answers", said });
   show();
   talk.scrollTop = talk.scrollHeight;
   const boxes = view(node, acts).boxes;
-  const bodies = names.map((name) => ({ model: name, messages: messages(path, name,
-    at("system").value.trim()), ...tools, ...settings() }));
   tell("answering");
   at("send").textContent = "Stop";
   const done = Promise.all(bodies.map((body) =>
-    speak(node.said.get(body.model), boxes.get(body.model), body, controller.signal)));
+    speak(said.get(body.model), boxes.get(body.model), body, controller.signal)));
   running = { done, stop: () => controller.abort() };
   await done;
   running = null;
@@ -92,21 +99,19 @@ async function reply(parent) {
   tell(controller.signal.aborted ? "stopped" : "answer complete");
 }
 
+// What a request holds besides the conversation. Throws where the tools cannot be read.
 function settings() {
-  const limit = parseInt(at("tokens").value, 10);
-  return { temperature: Number(at("temperature").value) || 0,
-    ...(limit > 0 ? { max_tokens: limit } : {}) };
-}
-
-function readTools() {
-  const given = at("tools").value.trim();
-  if (!given) return {};
-  try {
-    return { tools: JSON.parse(given) };
-  } catch (problem) {
-    at("settings").open = true;
-    throw new Error(`the tools are not JSON: ${problem.message}`);
+  const limit = parseInt(at("tokens").value, 10), tools = at("tools").value.trim();
+  const out = { temperature: Number(at("temperature").value) || 0 };
+  if (limit > 0) out.max_tokens = limit;
+  if (tools) {
+    try {
+      out.tools = JSON.parse(tools);
+    } catch (problem) {
+      throw new Error(`the tools are not JSON: ${problem.message}`);
+    }
   }
+  return out;
 }
 
 async function stop() {
@@ -120,13 +125,15 @@ async function edit(node, words) {
 }
 
 async function regenerate(node) {
+  const how = settings();
   await stop();
-  await reply(node.parent);
+  await reply(node.parent, how);
 }
 
 async function results(node, told) {
+  const how = settings();
   await stop();
-  await reply(tree.add(node, { kind: "results", messages: told }));
+  await reply(tree.add(node, { kind: "results", messages: told }), how);
 }
 
 async function choose(parent, index) {
@@ -139,14 +146,18 @@ function tell(what) {
   at("status").textContent = what;
 }
 
-at("ask").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (running) return stop();
+const send = attempt(async () => {
   const words = text.value;
   if (!words.trim() && !images.kept.length) return;
+  settings();  // where they are wrong, what was typed stays
   text.value = "";
   fit();
   await say(words, images.give());
+});
+at("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (running) stop();
+  else send();
 });
 text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {

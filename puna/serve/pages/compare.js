@@ -42,7 +42,8 @@ async function over(curves, names, stage) {
 }
 
 function results(found) {
-  const left = found.left_out.map((why) => el("p", { class: "soft small" }, plain(`left out: ${why}`)));
+  const left = found.left_out.map((why) =>
+    el("p", { class: "soft small" }, plain(`left out: ${why}`)));
   if (found.why) return [el("p", { class: "soft" }, plain(found.why)), ...left];
   return [...found.suites.flatMap(suite), ...left];
 }

@@ -38,8 +38,20 @@ export async function episodes(name, file, n) {
         if (got.next === null || seen - before >= 50) break;
         if (anew && seen && !spot.children.length) break;
       }
+      setTimeout(() => readOn(mine), PAUSE);
     } catch (problem) {
       note.replaceChildren(error(problem));
+    }
+  }
+
+  // The rest of a large file, for its counts, as long as the page is looked at.
+  async function readOn(mine) {
+    for (let whole = false; !whole && mine === asked && list.isConnected;) {
+      const got = await get(api(name, "/episodes"), { ...query(), text: "", limit: 1 });
+      if (mine !== asked) return;
+      whole = got.read === 1;
+      options(got.counts);
+      if (!text.value) tell(got, list.children.length);
     }
   }
 
@@ -51,10 +63,13 @@ export async function episodes(name, file, n) {
   }
 
   function options(counts) {
-    const all = Object.values(counts).reduce((a, b) => a + b, 0), chosen = outcome.value;
-    outcome.replaceChildren(el("option", { value: "" }, `all (${all})`),
-      ...Object.entries(counts).map(([k, v]) => el("option", { value: k }, `${k} (${v})`)));
-    outcome.value = chosen;
+    const all = Object.values(counts).reduce((a, b) => a + b, 0);
+    for (const [name, n] of [["", all], ...Object.entries(counts)]) {
+      const known = [...outcome.options].find((o) => o.value === name);
+      const told = `${name || "all"} (${n})`;
+      if (known) known.textContent = told;
+      else outcome.append(el("option", { value: name }, told));
+    }
   }
 
   function line(e) {

@@ -9,8 +9,10 @@ export function asJson(path, name, system) {
 export function asMarkdown(path, system) {
   const out = system ? [`## System\n\n${system}`] : [];
   for (const node of path) {
-    if (node.kind === "asked")
-      out.push(`## User\n\n${node.images.map((i) => `(image: ${i.name})\n\n`).join("")}${node.text}`);
+    if (node.kind === "asked") {
+      const images = node.images.map((i) => `(image: ${i.name})\n\n`).join("");
+      out.push(`## User\n\n${images}${node.text}`);
+    }
     if (node.kind === "results")
       out.push(...node.messages.map((m) => `## Tool\n\n${fenced(m.content)}`));
     for (const [name, said] of node.said ?? []) {

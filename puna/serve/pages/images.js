@@ -2,7 +2,7 @@
 import { button, el, error } from "./dom.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp", "image/gif"];
-const MOST = 5_000_000;  // bytes of all together: a request of 8 MB is refused, and base64 is longer
+const MOST = 5_000_000;  // bytes in all: a request above 8 MB is refused, and base64 is longer
 
 export class Images {
   constructor(list, input, target) {

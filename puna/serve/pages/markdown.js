@@ -172,7 +172,8 @@ function linked(text, i, depth) {
   const begin = text.indexOf("[", i), middle = text.indexOf("](", begin);
   const end = middle < 0 || middle - begin > 2000 ? -1 : text.indexOf(")", middle);
   if (end < 0 || end - middle > 4000) return null;
-  const label = text.slice(begin + 1, middle), [address] = text.slice(middle + 2, end).split(/\s+"/);
+  const label = text.slice(begin + 1, middle);
+  const [address] = text.slice(middle + 2, end).split(/\s+"/);
   const shown = text[i] === "!" ? plain(`image: ${label}`) : inline(label, depth + 1, false);
   return { nodes: [anchor(address.trim(), shown)], end: end + 1 };
 }

@@ -5,8 +5,8 @@ import { hash } from "./place.js";
 export async function shelf() {
   const found = await get("/api/runs");
   if (!found.runs.length)
-    return [el("h1", {}, "Runs"), el("p", {}, `There are no runs in ${found.folder} yet. Make one: `,
-      el("code", {}, "puna run quickstart"))];
+    return [el("h1", {}, "Runs"), el("p", {}, plain(`There are no runs in ${found.folder} yet.`),
+      " Make one: ", el("code", {}, "puna run quickstart"))];
   const cards = found.runs.map((r) => el("li", {}, el("a", { href: hash("run", r.name) },
     el("strong", {}, plain(r.title)),
     el("span", { class: "soft small" }, plain(r.name), " · "),

@@ -6,7 +6,7 @@ const made = new WeakMap();
 
 export function view(node, acts) {
   if (!made.has(node)) {
-    const shown = node.kind === "asked" ? asked(node, acts) : answers(node, acts);
+    const shown = { asked, answers, results }[node.kind](node, acts);
     const versions = el("span", { class: "versions" });
     shown.bar.append(versions);
     made.set(node, { ...shown, refresh: () => versions.replaceChildren(...which(node, acts)) });
@@ -69,14 +69,21 @@ function answers(node, acts) {
   return { box, bar, boxes };
 }
 
-// Where a model called tools, whoever talks to it says what they gave. With the last one it goes on.
+// The results themselves stand within their calls.
+function results(node) {
+  const bar = el("div", { class: "acts" }, el("span", {}, "results given"));
+  return { box: el("div", { class: "turn" }, bar), bar };
+}
+
+// Where a model called tools, whoever talks to it says what they gave; with the last it goes on.
 export function askResults(node, acts) {
   const [said, ...others] = node.said.values();
   if (others.length) return;
   const given = new Map();
   said.calls.forEach((c, i) => {
     const text = el("textarea", { rows: "2", "aria-label": `Result of ${c.function.name}` });
-    const form = el("form", { class: "edit" }, text, el("button", { type: "submit" }, "Give result"));
+    const give = el("button", { type: "submit" }, "Give result");
+    const form = el("form", { class: "edit" }, text, give);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       given.set(i, text.value);
