@@ -213,15 +213,17 @@ def _side(shelf: Shelf, name: str, stage: str) -> Path:
     return shelf.stage(name, stage).dir if stage else shelf.run(name).dir
 
 
-def _audits() -> tuple[dict[str, dict[str, Any]], int]:
+def _audits() -> tuple[dict[str, Mapping[str, Any]], int]:
     """Records of audits made on this machine by file name, and how many could not be read."""
     from puna.gym.audit.findings import Audit
     from puna.gym.audit.records import folder
 
-    out, skipped = {}, 0
+    out, skipped = dict[str, Mapping[str, Any]](), 0
     for path in sorted(folder().glob("*.json")):
         try:
-            out[path.name] = Audit.from_json(load(path)).to_json()
+            record = load(path)
+            Audit.from_json(record)  # holds its hash against what it says
+            out[path.name] = record
         except BROKEN:
             skipped += 1
     return out, skipped

@@ -21,10 +21,9 @@ def say(page: Any, text: str) -> None:
 
 def complete(page: Any, answers: int = 1) -> None:
     """Wait until so many answers are shown and nothing is being said."""
-    page.wait_for_function(
-        f"document.querySelectorAll('.turn.model').length === {answers}"
-        " && document.getElementById('send').textContent === 'Send'"
-    )
+    page.locator(".turn.model").nth(answers - 1).wait_for()
+    page.locator("#send", has_text="Send").wait_for()
+    assert page.locator(".turn.model").count() == answers
 
 
 def said(page: Any) -> list[str]:

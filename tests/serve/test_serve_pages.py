@@ -38,6 +38,8 @@ def test_two_models_side_by_side(page: Any, runs: Path, start: Callable[..., Any
         assert len(names) >= 2
         page.locator("#model").select_option(names[0])
         page.locator("#beside").select_option(names[1])
+        page.get_by_text("Settings").click()
+        page.get_by_label("tokens").fill("8")
         page.get_by_label("Your message", exact=True).fill("1+1=")
         page.keyboard.press("Enter")
         for name in names[:2]:
@@ -62,16 +64,14 @@ def test_a_run_its_curves_and_its_episodes(page: Any, server: str) -> None:
     page.locator(".cards a").first.click()
     page.locator("table tbody tr").first.wait_for()
     page.locator("figure svg").first.wait_for()
-    episodes = page.locator("main ul a")
-    episodes.last.click()
+    page.locator("ul.files a").last.click()
     page.locator("ol.list button").first.wait_for()
     page.locator(".turn .said").first.wait_for()
-    first = page.locator("dl").inner_text()
+    first = page.locator("dl.parts").inner_text()
     assert "agent" in first
     last = page.locator("ol.list button").last
     last.click()
-    page.wait_for_function("document.querySelector('ol.list button[aria-current]')"
-                           "?.dataset.n !== '0'")  # fmt: skip
+    page.locator("ol.list button[aria-current]:not([data-n='0'])").wait_for()
     assert page.url.split("/")[-1] != "0"
     page.reload()  # the address leads back to the same episode
     page.locator(".turn .said").first.wait_for()

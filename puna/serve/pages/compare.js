@@ -22,9 +22,9 @@ export async function compare(a, b, stageA = "", stageB = "") {
     .then((found) => spot.replaceChildren(...results(found)))
     .catch((problem) => spot.replaceChildren(error(problem)));
   return [el("p", { class: "small" }, el("a", { href: "#" }, "all runs")),
-    el("h1", {}, plain(`${b} against ${a}`)), form, spot,
-    el("h2", {}, "Curves"), stages.length ? curves
-      : el("p", { class: "soft" }, "no stage of one name left curves in both")];
+    el("h1", {}, plain(`${b} against ${a}`)), form, spot, ...(a === b ? [] : [
+      el("h2", {}, "Curves"), stages.length ? curves
+        : el("p", { class: "soft" }, "no stage of one name left curves in both")])];
 }
 
 async function over(curves, names, stage) {

@@ -33,7 +33,7 @@ async function show() {
   page.replaceChildren(...made);
   const under = location.hash.startsWith("#audits") ? "audits" : "runs";
   for (const link of document.querySelectorAll("header nav a"))
-    link.toggleAttribute("aria-current", link.id === under);
+    link.toggleAttribute("aria-current", link.dataset.of === under);
   scrollTo(0, 0);
   const head = page.querySelector("h1");
   document.title = `Puna: ${head?.textContent ?? "runs"}`;
