@@ -147,6 +147,8 @@ def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
         found, stage, index = shelf.journal(name, file)
         with index.lock:
             _reading(lambda: index.refresh(SECONDS))
+            while n >= len(index) and index.read < 1:
+                _reading(lambda: index.refresh(SECONDS))
             shot = _reading(lambda: index.episode(n))
         return _json(_reading(lambda: episode_.full(found, stage, shot)))
 
@@ -168,7 +170,7 @@ def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
         found, skipped = _audits()
         keys = ("id", "target", "env", "settings", "n", "passed", "seconds")
         out = [
-            {**{k: a[k] for k in keys}, "file": name, "holes": _holes(a)}
+            {**{k: a.get(k) for k in keys}, "file": name, "holes": _holes(a)}
             for name, a in found.items()
         ]
         return _json({"audits": out, "skipped": skipped})

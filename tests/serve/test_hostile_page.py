@@ -61,7 +61,7 @@ def test_the_policy_of_the_pages_refuses_markup_that_got_in(laptop: Any, told: T
     laptop.goto(told.address)
     laptop.evaluate(
         """document.getElementById("talk").innerHTML =
-           "<img src='x' onerror='window.owned=1'><img src='https://example.com/p.png'>" """
+           "<img src='data:,' onerror='window.owned=1'><img src='https://example.com/p.png'>" """
     )
     laptop.evaluate(
         """{ const s = document.createElement("script"); s.textContent = "window.owned = 2";

@@ -25,6 +25,7 @@ export async function episodes(name, file, n) {
     const mine = ++asked;
     if (anew) { list.replaceChildren(); next = 0; }
     const before = list.children.length;
+    more.disabled = true;
     try {
       for (;;) {
         const got = await get(api(name, "/episodes"), query());
@@ -41,6 +42,8 @@ export async function episodes(name, file, n) {
       setTimeout(() => readOn(mine), PAUSE);
     } catch (problem) {
       note.replaceChildren(error(problem));
+    } finally {
+      if (mine === asked) more.disabled = false;
     }
   }
 

@@ -13,13 +13,14 @@ export class Images {
       input.value = "";
     });
     target.addEventListener("paste", (event) => {
-      if (event.clipboardData.files.length) event.preventDefault();
+      if (!event.clipboardData.files.length) return;
+      event.preventDefault();
       this.take(event.clipboardData.files);
     });
-    target.addEventListener("dragover", (event) => event.preventDefault());
-    target.addEventListener("drop", (event) => {
+    for (const name of ["dragover", "drop"]) target.addEventListener(name, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();  // else the browser leaves the page for the file
-      this.take(event.dataTransfer.files);
+      if (name === "drop") this.take(event.dataTransfer.files);
     });
   }
 

@@ -20,7 +20,8 @@ export async function shelf() {
 }
 
 function pair(runs) {
-  const choice = (label, chosen) => el("label", {}, label, el("select", {}, runs.map((r, i) =>
+  const choice = (label, chosen) => el("label", {}, label,
+    el("select", { "aria-label": `Run ${label}` }, runs.map((r, i) =>
     el("option", { value: r.name, selected: i === chosen }, r.name))));
   const a = choice("A", 1), b = choice("B", 0);
   const form = el("form", { class: "bar" }, a, b,
