@@ -128,8 +128,9 @@ def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
         wanted = Wanted(outcome, least, most, text)
         with index.lock:
             _reading(lambda: index.refresh(SECONDS))
+            first = max(0, min(start, len(index)))
             found, after, total = _reading(
-                lambda: index.find(wanted, max(0, start), max(1, min(limit, PAGE)), SECONDS)
+                lambda: index.find(wanted, first, max(1, min(limit, PAGE)), SECONDS)
             )
             more = after < len(index) or index.read < 1
             out = {
