@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import json
 import sqlite3
 import time
@@ -147,13 +148,14 @@ def _rows(was: _Table, now: _Table) -> dict[str, Any]:
     out: dict[str, Any] = {"added": [], "removed": [], "changed": [], "same": 0}
     for key in dict.fromkeys([*left, *right]):
         a, b = left.get(key, []), right.get(key, [])
-        if a == b:
-            out["same"] += len(a)
-        elif len(a) == len(b) == 1:
+        pairs = zip(a, b, strict=False)
+        alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        out["same"] += alike
+        if len(a) == len(b) == 1 and not alike:
             out["changed"].append([a[0], b[0]])
         else:
-            out["removed"] += a[len(b) :] if a[: len(b)] == b else a
-            out["added"] += b[len(a) :] if b[: len(a)] == a else b
+            out["removed"] += a[alike:]
+            out["added"] += b[alike:]
     for kind in ("added", "removed", "changed"):
         out[kind] = out[kind][:SHOWN]
     return out

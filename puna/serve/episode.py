@@ -52,7 +52,7 @@ def pieces(tokenizer: Tokenizer, branch: object) -> list[list[Any]]:
     found = mapping(branch)
     ids, mask, logprobs = (sequence(found.get(k)) for k in ("ids", "mask", "logprobs"))
     out: list[list[Any]] = []
-    waiting: list[int] = []
+    waiting, text = list[int](), ""
     for token, sampled, logprob in zip(ids, mask, logprobs, strict=False):
         waiting.append(token)
         try:
@@ -62,6 +62,8 @@ def pieces(tokenizer: Tokenizer, branch: object) -> list[list[Any]]:
         whole = not text.endswith("\ufffd") or len(waiting) == _PART
         out.append([text if whole else "", number(logprob) if sampled else None])
         waiting = [] if whole else waiting
+    if waiting:
+        out[-1][0] = text
     return out
 
 

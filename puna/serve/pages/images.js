@@ -26,7 +26,7 @@ export class Images {
 
   async take(files) {
     const problems = [];
-    for (const file of files) {
+    for (const file of [...files]) {  // the list itself is emptied meanwhile
       const size = this.kept.reduce((sum, i) => sum + i.size, file.size);
       if (!KINDS.includes(file.type)) problems.push(`${file.name}: not a PNG, JPEG, WebP or GIF`);
       else if (size > MOST) problems.push(`${file.name}: more than 5 MB of images in one message`);
