@@ -50,6 +50,8 @@ def test_two_models_side_by_side(page: Any, runs: Path, start: Callable[..., Any
 
 def test_text_of_a_model_is_never_markup(page: Any, server: str) -> None:
     page.goto(server)
+    page.get_by_text("Settings").click()
+    page.get_by_label("tokens").fill("16")  # the model makes a lot of markup
     page.get_by_label("Your message", exact=True).fill("<img src=x onerror=document.title='owned'>")
     page.keyboard.press("Enter")
     page.locator("[data-model=model]").first.wait_for()

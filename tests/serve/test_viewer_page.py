@@ -159,6 +159,8 @@ def test_a_large_journal_is_shown_while_it_is_read(
     rows = laptop.locator("ol.list button")
     assert rows.count() < 50
     assert "% of the file read" in laptop.locator("p[role=status]").inner_text()
+    laptop.get_by_label("Outcome").get_by_text("all (120)").wait_for(state="attached")  # read on
+    assert rows.count() < 50
     more = laptop.get_by_role("button", name="more")
     while more.is_visible():
         if more.is_enabled():

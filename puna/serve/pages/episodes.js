@@ -39,7 +39,7 @@ export async function episodes(name, file, n) {
         if (got.next === null || seen - before >= 50) break;
         if (anew && seen && !spot.children.length) break;
       }
-      setTimeout(() => readOn(mine), PAUSE);
+      readOn(mine);
     } catch (problem) {
       note.replaceChildren(error(problem));
     } finally {
@@ -49,12 +49,16 @@ export async function episodes(name, file, n) {
 
   // The rest of a large file, for its counts, as long as the page is looked at.
   async function readOn(mine) {
-    for (let whole = false; !whole && mine === asked && list.isConnected;) {
-      const got = await get(api(name, "/episodes"), { ...query(), text: "", limit: 1 });
-      if (mine !== asked) return;
-      whole = got.read === 1;
-      options(got.counts);
-      if (!text.value) tell(got, list.children.length);
+    try {
+      for (let whole = false; !whole && mine === asked && list.isConnected;) {
+        const got = await get(api(name, "/episodes"), { ...query(), text: "", limit: 1 });
+        if (mine !== asked) return;
+        whole = got.read === 1;
+        options(got.counts);
+        if (!text.value) tell(got, list.children.length);
+      }
+    } catch (problem) {
+      note.replaceChildren(error(problem));
     }
   }
 
@@ -120,6 +124,7 @@ export async function episodes(name, file, n) {
   await fill(true);
   if (list.children.length) await choose(Number(n) || 0);
   else spot.append(el("p", { class: "soft" }, "no episodes yet"));
+  setTimeout(() => readOn(asked), PAUSE);  // once it is shown
   return [el("p", { class: "small" }, el("a", { href: hash("run", name) }, plain(name))),
     el("h1", {}, plain(title(file))),
     el("div", { class: "split" }, el("div", {}, el("div", { class: "filters" }, outcome, text,
