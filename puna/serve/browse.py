@@ -162,7 +162,8 @@ def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
         try:
             found = paired(*sides)
         except UserError as error:
-            return _json({"suites": [], "left_out": [], "why": str(error)})
+            why = str(error).replace(f"{folder}/", "")
+            return _json({"suites": [], "left_out": [], "why": why})
         suites = [{**s.to_json(PAIRS), "title": found.title(s)} for s in found.suites]
         return _json({"suites": suites, "left_out": found.left_out, "why": ""})
 

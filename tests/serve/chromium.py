@@ -49,7 +49,12 @@ def a_page(browser: Any, request: pytest.FixtureRequest, **options: Any) -> Iter
     found, complaints = context.new_page(), list[str]()
     found.set_default_timeout(30_000)
     found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
+
+    def listen(said: Any) -> None:
+        if said.type in ("error", "warning"):
+            complaints.append(said.text)
+
+    found.on("console", listen)
     expected = request.node.get_closest_marker("complains")
     yield found
     if SHOTS:
@@ -90,7 +95,8 @@ class Told:
         self.answers: list[Sequence[Delta]] = []
         self.left: list[int] = []  # pieces that were sent before the reader went away
 
-    def answer(self, *pieces: Delta) -> None:
+    def answer(self, *pieces: Any) -> None:
+        """The next answer, `Delta` by `Delta`."""
         self.answers.append(pieces)
 
 

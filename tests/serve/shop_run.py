@@ -24,7 +24,7 @@ def write_shop_run(run: Path) -> Path:
     resources = env.setup()
     episode = asyncio.run(play_scripts(env, task, env.oracle(task), Context(), resources))
     (outcomes,) = env.judge([episode], task.hidden, Context())  # type: ignore[misc]
-    assert outcomes["agent"].success
+    assert outcomes["agent"] == Scored(1.0, True, {"state": 1.0, "policy": 1.0})
     said = Trajectory(
         env=identity(env), task_id=task.id, split="train", index=index, sample=0, episode=episode,
         outcomes=dict(outcomes), tags=task.tags, key=("rl", 0), seeds={"env": 5, "agent": 1},

@@ -175,6 +175,29 @@ def test_tool_calls_are_folded_and_their_results_sent(page: Any, told: Told) -> 
     assert block.get_by_label("Result of look").count() == 0
 
 
+def test_a_call_is_answered_in_words_or_by_its_result(laptop: Any, told: Told) -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "look", "arguments": "{}"}}
+    told.answer({"tool_calls": [call]})
+    told.answer("as you say")
+    told.answer("by the result")
+    laptop.goto(told.address)
+    say(laptop, "where is it?")
+    complete(laptop)
+    say(laptop, "never mind")
+    complete(laptop, 2)
+    laptop.locator("details.call summary").click()
+    laptop.get_by_label("Result of look").fill("gone")
+    laptop.get_by_role("button", name="Give result").click()
+    laptop.get_by_text("2 / 2").wait_for()
+    complete(laptop, 2)
+    assert said(laptop)[1] == "by the result"
+    assert roles(told.asked[2]) == ["user", "assistant", "tool"]
+    laptop.get_by_role("button", name="Earlier version").click()
+    assert said(laptop)[1] == "as you say"
+    laptop.get_by_role("button", name="Later version").click()
+    assert said(laptop)[1] == "by the result"
+
+
 def test_tools_that_are_no_json_are_said_and_not_sent(page: Any, told: Told) -> None:
     page.goto(told.address)
     page.get_by_text("Settings").click()

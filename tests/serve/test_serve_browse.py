@@ -59,7 +59,7 @@ def test_another_file_of_the_same_name_is_read_anew(folder: Path) -> None:
     lines = [json.dumps({**record, "task": f"other/{i}", "step": 1}) for i in range(500)]
     journal.write_text("\n".join(lines) + "\n")
     assert episodes(client)["total"] == 500
-    asked = {"file": "rl/episodes.jsonl", "n": 7}
+    asked: dict[str, Any] = {"file": "rl/episodes.jsonl", "n": 7}
     assert client.get("/runs/tiny/episode", params=asked).json()["task"] == "other/7"
 
 

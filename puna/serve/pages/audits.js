@@ -27,7 +27,7 @@ export async function audits() {
 
 function settings(a) {
   const told = Object.entries(a.settings).map(([k, v]) => `${k} ${JSON.stringify(v)}`);
-  return told.join(", ") || "–";
+  return told.join(", ") || "as shipped";
 }
 
 export async function audit(file) {
@@ -51,7 +51,8 @@ function one(a, back, where) {
   return [el("p", { class: "small" }, el("a", { href: back }, plain(where))),
     el("h1", {}, plain(`Audit of ${a.env?.name ?? "a reward"} ${a.env?.version ?? ""}`)),
     el("p", {}, verdict, el("span", { class: "soft" },
-      ` ${a.n} tasks of each split · ${settings(a)} · hash ${a.env?.hash} · record ${a.id}`)),
+      ` ${a.n} tasks of each split · settings ${settings(a)} · hash ${a.env?.hash}`
+        + ` · record ${a.id}`)),
     el("div", { class: "scroll", tabindex: "0" }, el("table", { class: "audit" },
       el("thead", {}, el("tr", {}, ["probe", "", "seen, and why it is asked"].map((h) =>
         el("th", { scope: "col" }, h)))), el("tbody", {}, rows)))];

@@ -9,7 +9,10 @@ export function view(node, acts) {
     const shown = { asked, answers, results }[node.kind](node, acts);
     const versions = el("span", { class: "versions" });
     shown.bar.append(versions);
-    made.set(node, { ...shown, refresh: () => versions.replaceChildren(...which(node, acts)) });
+    made.set(node, { ...shown, refresh: () => {
+      versions.replaceChildren(...which(node, acts));
+      shown.box.hidden = node.kind === "results" && !versions.children.length;
+    } });
   }
   return made.get(node);
 }
@@ -69,7 +72,7 @@ function answers(node, acts) {
   return { box, bar, boxes };
 }
 
-// The results themselves stand within their calls.
+// The results themselves stand within their calls; this is for the way to other versions.
 function results(node) {
   const bar = el("div", { class: "acts" }, el("span", {}, "results given"));
   return { box: el("div", { class: "turn" }, bar), bar };
