@@ -32,8 +32,9 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     from puna.core.messages import Message
     from puna.core.outcome import Scored
     from puna.core.stage import cpu_seconds
-    from puna.engine.local import Engine, LocalSampler, Rendezvous
+    from puna.engine.local import Engine
     from puna.engine.policy import SamplingParams
+    from puna.engine.rendezvous import LocalSampler, Rendezvous
     from puna.gym.environment import OneTurn, SingleTurn
     from puna.gym.loop import Job, Rollout
     from puna.gym.task import Task

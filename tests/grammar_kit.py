@@ -77,8 +77,8 @@ def complete(
     generator = torch.Generator().manual_seed(seed)
     matchers = [g.matcher() if g else None for g in grammars]
     rows = [list(opening) for _ in grammars]
-    for matcher in matchers:
-        for token in opening if matcher else ():
+    for matcher in filter(None, matchers):
+        for token in opening:
             matcher.accept(token)
     for _ in range(limit):
         open_rows = [k for k, row in enumerate(rows) if not row or row[-1] not in stops]

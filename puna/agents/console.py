@@ -17,8 +17,9 @@ from puna.core.messages import Image, Message, Text
 from puna.core.printable import printable
 from puna.core.runs import find_model, home_of
 from puna.core.threads import set_threads
-from puna.engine.local import Engine, LocalSampler, Rendezvous
+from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.registry import load_environment
 from puna.gym.seat import ContextFullError, SamplerSeat
 from puna.text.images import attach

@@ -31,6 +31,10 @@ SPACE = r" |\n[ \t]{0,40}"  # white space in JSON: a model that finds no end wou
 OPTIONS = '%llguidance {"no_forcing": true}'
 _WHERE = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")
 _FIX = "leave that out or write it otherwise"
+# For every value of eight bits of a mask, eight bytes as one number: 1 for each bit that is 0.
+_SHUT = torch.tensor(
+    [sum(1 << 8 * bit for bit in range(8) if not octet >> bit & 1) for octet in range(256)]
+)
 
 T = TypeVar("T")
 
@@ -75,14 +79,17 @@ class Matcher:
         self.inner.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
 
     def accept(self, token: int) -> None:
-        """Goes on behind `token`. Raises ValueError where the grammar does not allow it."""
-        if self.done or not self.inner.consume_token(token):
+        """Goes on behind `token`. Raises ValueError where it is not allowed, and stays there."""
+        over = self.inner.is_stopped()  # complete or given up: only the end may follow
+        fits = token in self.stops if over else self.inner.try_consume_tokens([token]) == 1
+        broke = self.inner.is_error() and not over  # the token is allowed, what follows too much
+        if self.done or not (fits or broke):
             raise ValueError(f"token {token} does not fit the grammar")
         self.done = token in self.stops
 
     @property
     def failed(self) -> str:
-        """Why nothing but the end is allowed although the grammar is not complete; "" if it is.
+        """Why only the end is allowed where the grammar is not complete; "" if nothing went wrong.
 
         A limit of llguidance, or a place that no token leads out of.
         """
@@ -107,13 +114,12 @@ def apply(logits_BV: torch.Tensor, matchers: Sequence[Matcher | None]) -> torch.
     bits = torch.empty(len(kept), kept[0][1].words, dtype=torch.int32)
     inner = [(matcher.inner, k) for k, (_, matcher) in enumerate(kept)]
     _executor().unsafe_compute_mask_ptr(inner, bits.data_ptr(), bits[0].nbytes, len(kept))
-    weights = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=device)
-    octets = bits.view(torch.uint8).to(device)
-    closed = ((octets[:, :, None] & weights) == 0).flatten(1)[:, :vocab]
-    closed = torch.nn.functional.pad(closed, (0, vocab - closed.shape[1]), value=True)
+    octets = bits.view(torch.uint8).to(device).long()
+    shut = _SHUT.to(device)[octets].view(torch.bool)[:, :vocab]
+    shut = torch.nn.functional.pad(shut, (0, vocab - shut.shape[1]), value=True)
     rows = torch.tensor([i for i, _ in kept], device=device)
-    masked = logits_BV[rows].masked_fill(closed, -torch.inf)
-    return logits_BV.index_copy(0, rows, masked)
+    closed_BV = torch.zeros_like(logits_BV, dtype=torch.bool).index_copy(0, rows, shut)
+    return logits_BV.masked_fill(closed_BV, -torch.inf)
 
 
 def json_grammar(tokenizer: Tokenizer, schema: Mapping[str, Any] | bool | None) -> Grammar:

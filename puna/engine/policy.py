@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,13 +15,16 @@ from puna.core.messages import Message
 from puna.core.rng import Key
 from puna.text.images import Picture
 
+if TYPE_CHECKING:
+    from puna.engine.grammar import Grammar
+
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to draw. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing off.
+    """How to draw. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut nothing off.
 
-    `min_p` drops what is less likely than that share of the likeliest; `top_logprobs` asks for the
-    likeliest tokens beside each; `grammar` says what may be drawn.
+    `min_p` keeps tokens with at least that share of the likeliest one's probability. `top_logprobs`
+    asks for so many of the likeliest tokens at each place. A `grammar` says what may be said.
     """
 
     max_tokens: int = 64
@@ -30,7 +33,7 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0
     top_logprobs: int = 0
-    grammar: Any = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for values outside their range."""
@@ -40,6 +43,8 @@ class SamplingParams:
             raise ValueError(f"temperature is {self.temperature}, must be 0 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, must be in (0, 1]")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}, must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Completion:
     """Sampled token ids [T], their log-probabilities [T] under the sampling distribution.
 
     `finish` is "stop" (a stop token, the last of `ids`) or "length"; `version` counts the weight
-    updates behind the sampler; `routes` [T_prompt + T, MoE layers] holds the chosen experts.
+    updates behind the sampler when it began, `versions` [T] those behind each token; `routes`
+    [T_prompt + T - 1, MoE layers] holds the chosen experts; `top` [T] the likeliest tokens at each
+    place with their log-probabilities, as many as were asked for.
     """
 
     ids: tuple[int, ...]
@@ -55,6 +62,8 @@ class Completion:
     version: int
     finish: str
     routes: np.ndarray[Any, Any] | None = None
+    versions: tuple[int, ...] = ()
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Sampler(Protocol):

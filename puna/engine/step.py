@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puna.models.decoder import Attention, Block, Cache, Decoder, Pass
+from puna.engine.cache import KVCache
+from puna.models.decoder import Attention, Block, Decoder, Pass
 from puna.models.moe import MoE, Routes
 
 LARGEST = 20_000_000  # parameters: above it products cost more than calls
@@ -61,7 +62,7 @@ class Step:
         self.layers = [self._fold(cast(Block, block)) for block in model.layers]
 
     def __call__(
-        self, ids_B: Tensor, positions_B: Tensor, cache: Cache, routes: Routes | None = None
+        self, ids_B: Tensor, positions_B: Tensor, cache: KVCache, routes: Routes | None = None
     ) -> Tensor:
         """Logits [B, V] after one more token of every row, which goes into the cache."""
         model, positions_B1 = self.model, positions_B[:, None]
@@ -70,7 +71,7 @@ class Step:
         cos_B1W, sin_B1W = self._rotations(plan.factors)
         x_BD = F.embedding(ids_B, model.embed)
         for layer in self.layers:
-            mixed = self._attend(layer, self._norm(x_BD), plan, cos_B1W, sin_B1W)
+            mixed = self._attend(layer, self._norm(x_BD), plan, cache, cos_B1W, sin_B1W)
             x_BD = torch.addmm(x_BD, mixed, layer.out)
             normed = self._norm(x_BD)
             if layer.gate_up is None or layer.down is None:
@@ -123,7 +124,13 @@ class Step:
         return cos, torch.stack((-sin, sin), -1).flatten(-2)
 
     def _attend(
-        self, layer: _Layer, normed_BD: Tensor, plan: Pass, cos: Tensor, sin: Tensor
+        self,
+        layer: _Layer,
+        normed_BD: Tensor,
+        plan: Pass,
+        cache: KVCache,
+        cos: Tensor,
+        sin: Tensor,
     ) -> Tensor:
         """What the heads bring together, [B, H * W]."""
         attention = layer.block.attention
@@ -142,13 +149,6 @@ class Step:
         q = qk[:, :heads]
         if attention.nope and plan.temperature is not None:
             q = q * plan.temperature[:, 0]
-        assert plan.cache is not None
-        k_BKSW, v_BKSW, mask = plan.cache.update(
-            attention.layer, qk[:, heads:, None], v[:, :, None]
-        )
         # The heads that share a key head are the queries of one product.
-        scores = torch.matmul(q.reshape(rows, keys, -1, width), k_BKSW.transpose(2, 3))
-        scores.mul_(attention.scale)
-        if mask is not None:
-            scores.add_(mask)
-        return torch.matmul(scores.softmax(-1), v_BKSW).view(rows, -1)
+        q, k, v = q.reshape(rows, keys, -1, width), qk[:, heads:, None], v[:, :, None]
+        return cache.step(attention.layer, q, k, v, attention.scale).reshape(rows, -1)

@@ -18,10 +18,13 @@ from puna.engine.grammar import OPTIONS, Grammar, json_rule
 from puna.text.tokenizer import Tokenizer
 from puna.text.turns import Fixed, Special
 
+MAX_CALLS = 32  # in one turn: a model that finds no end would call for ever
 # Stand for a tool's name, its arguments and a call's id in a turn that the format writes.
 _NAME, _ARGUMENTS, _ID = "\ue000", "\ue001", "0Id0Id0Id"
 _ID_TEXT = f', "id": "{_ID}"'
 _TEXT = "TEXT: /(?s:.*)/"
+# Where `puna.text.calls` looks for a call of any name.
+_OPENING = r'\[\s*([^\W\d][\w.-]*\s*\(|\{)|\{\s*"|<function='
 
 
 def tool_grammar(
@@ -34,8 +37,9 @@ def tool_grammar(
 
     Calls are written as the format writes them, with arguments that fit the tool's schema. "auto"
     allows a thought, then text, then calls; "required" calls only, and the name of a tool calls of
-    that one. `parallel` False allows one call. `tools` are OpenAI function dictionaries. Where a
-    format's calls are bare, text in which a tool would seem to be called is not allowed.
+    that one: one call, or up to MAX_CALLS where `parallel`. `tools` are OpenAI function
+    dictionaries. Where a format's calls are bare, text that would be read as a call of a tool is
+    not allowed. Raises UserError naming the tool that cannot be kept to.
     """
     specs = {str(spec.get("name")): spec for spec in (t.get("function", t) for t in tools)}
     if choice not in ("auto", "required", *specs) or not specs:
@@ -62,14 +66,20 @@ def _calls(
     rules = {
         "start": "calls",
         "calls": f"({' | '.join(f'first_{i} arguments_{i}' for i in every)}) more close",
-        "more": " | ".join(f"next_{i} arguments_{i} more" for i in every if between) + ' | ""',
+        "more": f"({' | '.join(f'next_{i} arguments_{i}' for i in every)}){{0,{MAX_CALLS - 1}}}"
+        if between
+        else '""',
         "close": _lark(after, ""),
         "id": f"/{_ID_TEXT.replace(_ID, '[A-Za-z0-9]{9}')}/",
     }
     said = ""
     if free and tokenizer.format.bare_calls:
-        rules["start"] = _thought(tokenizer) + "(PROSE | calls)"
+        marks = [f"<[{piece}]>" for piece in before if isinstance(piece, int)]
+        before = [piece for piece in before if isinstance(piece, str)]
+        beside = f"({' QUIET '.join(marks)})? " if marks else ""  # Llama 4 has prose in marks
+        rules["start"] = f"{_thought(tokenizer)}(PROSE | {beside}calls)"
         rules["PROSE"] = f"TEXT & ~/(?s:.*)({_seeming(list(specs))})(?s:.*)/"
+        rules["QUIET"] = f"TEXT & ~/(?s:.*)({_OPENING})(?s:.*)/"
         said = "PROSE "
     elif free:
         rules["start"] = _thought(tokenizer) + "TEXT calls?"

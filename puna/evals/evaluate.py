@@ -19,8 +19,9 @@ from puna.core.outcome import Infra, Invalid, Outcome, from_json
 from puna.core.rng import Key
 from puna.core.stage import Machine
 from puna.core.stats import Score, summarize
-from puna.engine.local import Engine, LocalSampler, Rendezvous
+from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.environment import Environment
 from puna.gym.loop import Group, Job, Rollout, identity
 from puna.gym.seat import Policy

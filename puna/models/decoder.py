@@ -42,23 +42,22 @@ class Cache(Protocol):
     def begin(self, positions_BT: Tensor, valid_BT: Tensor | None = None) -> None:
         """Plan one forward pass over new tokens at these positions."""
 
-    def update(
-        self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keep new keys and values; all that are visible, and the mask over them."""
+    def attend(
+        self,
+        layer: int,
+        q_BHTD: Tensor,
+        k_BKTD: Tensor,
+        v_BKTD: Tensor,
+        attention: AttentionFn,
+        scale: float,
+    ) -> Tensor:
+        """Keep new keys and values, and attend to all that are visible, [B, H, T, D]."""
 
 
 def sdpa(
     q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
     """PyTorch's attention; `mask` None means causal over as many keys as queries."""
-    rows, heads, tokens, width = q_BHTD.shape
-    keys = k_BKSD.shape[1]
-    if tokens == 1:
-        # One query a head: the heads that share a key head become its queries, nothing is copied.
-        q = q_BHTD.reshape(rows, keys, heads // keys, width)
-        out = F.scaled_dot_product_attention(q, k_BKSD, v_BKSD, attn_mask=mask, scale=scale)
-        return out.reshape(rows, heads, 1, width)
     return F.scaled_dot_product_attention(
         q_BHTD,
         k_BKSD,
@@ -66,7 +65,7 @@ def sdpa(
         attn_mask=mask,
         is_causal=mask is None,
         scale=scale,
-        enable_gqa=heads != keys,
+        enable_gqa=q_BHTD.shape[1] != k_BKSD.shape[1],
     )
 
 
@@ -152,10 +151,12 @@ class Attention(nn.Module):
         if plan.tree is not None:
             q, k, v = map(plan.tree.spread, (q, k, v))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        mask = plan.local_mask if self.local else plan.global_mask
         if plan.cache is not None:
-            k, v, mask = plan.cache.update(self.layer, k, v)
-        mixed = attend(self.attention, q, k, v, mask, self.scale).transpose(1, 2)
+            mixed = plan.cache.attend(self.layer, q, k, v, self.attention, self.scale)
+        else:
+            mask = plan.local_mask if self.local else plan.global_mask
+            mixed = attend(self.attention, q, k, v, mask, self.scale)
+        mixed = mixed.transpose(1, 2)
         if plan.tree is not None:
             mixed = plan.tree.gather(mixed)
         out: Tensor = self.out(mixed.reshape(rows, tokens, heads * width))

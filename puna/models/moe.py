@@ -61,11 +61,13 @@ class GatedMLP(nn.Module):
 class Routes:
     """Which expert every token took in every MoE layer: recorded, or replayed.
 
-    `replay` is [B, T, L] of any integer dtype; the recorded form is the same in int16.
+    `replay` is [B, T, L] of any integer dtype; the recorded form is the same in int16. `even` has
+    every expert multiply as many rows as there are tokens, so that to the last bit nothing depends
+    on what other tokens choose, on any processor.
     """
 
-    def __init__(self, replay: Tensor | None = None) -> None:
-        self.replay = replay
+    def __init__(self, replay: Tensor | None = None, even: bool = False) -> None:
+        self.replay, self.even = replay, even
         self._taken: dict[int, Tensor] = {}
 
     @property
@@ -102,7 +104,7 @@ class Experts(nn.Module):
         self.gate_up_adapter: ExpertAdapter | None = None
         self.down_adapter: ExpertAdapter | None = None
 
-    def forward(self, x_ND: Tensor, choice_N: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, choice_N: Tensor, even: bool = False) -> Tensor:
         """Each token through its own expert only, [N, D].
 
         Tokens are sorted by expert, so an expert is read once and only if somebody chose it.
@@ -112,7 +114,7 @@ class Experts(nn.Module):
         groups = torch.split(x_ND[order], counts)
         gate_ups = _each(self.gate_up, self.gate_up_adapter)
         weights = zip(gate_ups, _each(self.down, self.down_adapter), strict=True)
-        least = min(_FEW, x_ND.shape[0])
+        least = x_ND.shape[0] if even else min(_FEW, x_ND.shape[0])
         outputs = []
         for x, (gate_up, down) in zip(groups, weights, strict=True):
             count = x.shape[0]
@@ -184,7 +186,8 @@ class MoE(nn.Module):
         # must fall on the same tokens as in the reference for equality to the last bit.
         scores_NE = torch.sigmoid(logits_NE.float()).type_as(x_ND)
         score_N1 = scores_NE.gather(1, choice_N[:, None])
-        out: Tensor = self.shared(x_ND) + self.experts(x_ND * score_N1, choice_N)
+        even = routes is not None and routes.even
+        out: Tensor = self.shared(x_ND) + self.experts(x_ND * score_N1, choice_N, even)
         return out.view(x_BTD.shape)
 
     def balance(self, load_E: Tensor, rate: float) -> None:

@@ -1,157 +1,36 @@
-"""What the pages read: runs, their tables and curves, and episodes, as JSON. Nothing is written.
+"""What the pages read: runs, curves, episodes, comparisons and audits as JSON. Nothing is written.
 
-`browse_router(Path("runs"))` under /api. Names are looked up in what the folder holds and never
-joined to a path as they come, so nothing outside of it can be named.
+`browse_router(Path("runs"))` under /api.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse, Response
 
 from puna.agents.console import abilities
 from puna.core.errors import UserError
+from puna.core.files import json_bytes
 from puna.report.interval import Interval
 from puna.report.markup import number
-from puna.report.read import Run, mapping, open_run, sequence
+from puna.report.read import Run, load, open_run, sequence
 from puna.report.summary import rows_of
+from puna.serve import episode as episode_
+from puna.serve.journals import Wanted
+from puna.serve.records import BROKEN
+from puna.serve.shelf import LOST, Shelf, written
 
 POINTS = 300
 PAGE = 200
-_LOST = "nothing of that name"
-
-
-@dataclass
-class Index:
-    """Where each episode of a journal stands and how it ended; read on where the file grew.
-
-    An episode that a resumed run wrote once more takes the place of the first.
-    """
-
-    path: Path
-    end: int = 0
-    broken: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    head: bytes = b""
-    known: dict[str, int] = field(default_factory=dict)
-
-    def refresh(self) -> None:
-        """Take in whole lines that are new; a shorter or other file is read from its start."""
-        with open(self.path, "rb") as file:
-            head = file.read(256)
-            if file.seek(0, os.SEEK_END) < self.end or not head.startswith(self.head):
-                self.end, self.broken, self.rows, self.known = 0, 0, [], {}
-            self.head = head
-            file.seek(self.end)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # being written at this moment
-                self._add(self.end, line)
-                self.end += len(line)
-
-    def _add(self, offset: int, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            shots = _shots(record)
-        except (ValueError, RecursionError, AttributeError, TypeError, LookupError, OverflowError):
-            self.broken += 1
-            return
-        for place, shot in enumerate(shots):
-            row = {key: shot[key] for key in ("task", "step", "outcome", "value", "turns")}
-            name = json.dumps([record.get(key) for key in ("step", "key", "task")] + [place])
-            n = self.known.setdefault(name, len(self.rows))
-            if n == len(self.rows):
-                self.rows.append({})
-            self.rows[n] = row | {"n": n, "offset": offset, "place": place}
-
-    def episode(self, n: int) -> dict[str, Any]:
-        """Episode `n` in full. Raises IndexError where there is none."""
-        if n < 0:
-            raise IndexError(n)
-        row = self.rows[n]
-        with open(self.path, "rb") as file:
-            file.seek(row["offset"])
-            shot: dict[str, Any] = _shots(json.loads(file.readline()))[row["place"]]
-        return shot
-
-
-def _shots(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The episodes of a journal's line: an eval stage writes a task's all in one, rl one each."""
-    told = record["transcripts"] if "transcripts" in record else [record["transcript"]]
-    judged = record["outcomes"]
-    judged = judged if isinstance(judged, list) else [judged]
-    ended = record.get("ended", "")
-    ends = ended if isinstance(ended, list) else [ended] * len(told)
-    out = []
-    for messages, outcomes, end in zip(told, judged, ends, strict=False):
-        first = mapping(next(iter(outcomes.values()), {}))
-        kind = str(first.get("kind", ""))
-        if kind == "scored":
-            kind = "success" if first.get("success") else "failure"
-        out.append(
-            {
-                "task": str(record.get("task", "")),
-                "step": record.get("step"),
-                "outcome": kind,
-                "value": number(first.get("value")),
-                "turns": len(messages),
-                "ended": end,
-                "tags": record.get("tags", {}),
-                "outcomes": outcomes,
-                "messages": messages,
-            }
-        )
-    return out
-
-
-class Shelf:
-    """The runs of a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.indices: dict[Path, Index] = {}
-        self.lock = threading.Lock()  # requests come from several threads
-
-    def names(self) -> list[str]:
-        """Directories that hold a run, the one written last first."""
-        try:
-            found = [p for p in self.folder.iterdir() if os.path.isfile(p / "run.json")]
-        except OSError:
-            return []
-        return [p.name for p in sorted(found, key=_written, reverse=True)]
-
-    def run(self, name: str) -> Run:
-        """Raises HTTPException 404 where there is no such run, 422 where it cannot be read."""
-        if name not in self.names():
-            raise HTTPException(404, _LOST)
-        try:
-            return open_run(self.folder / name)
-        except UserError as error:
-            raise HTTPException(422, str(error)) from error
-
-    def files(self, run: Run) -> dict[str, Path]:
-        """Episode journals of a run by "stage/file"."""
-        stages = {s.id for s in run.stages}
-        found = sorted(p for d in run.dir.iterdir() if d.name in stages
-                       for p in d.glob("episodes*.jsonl"))  # fmt: skip
-        return {f"{p.parent.name}/{p.name}": p for p in found}
-
-    def index(self, name: str, file: str) -> Index:
-        """The up-to-date index of an episode journal."""
-        path = self.files(self.run(name)).get(file)
-        if path is None:
-            raise HTTPException(404, _LOST)
-        with self.lock:
-            index = self.indices.setdefault(path, Index(path))
-            index.refresh()
-        return index
+SECONDS = 0.8  # of a request that reads a large file: the page asks again for the rest
+SERIES = ("loss", "reward", "held_out", "bits_per_byte", "margin")
+PAIRS = 20
+T = TypeVar("T")
 
 
 def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
@@ -160,43 +39,32 @@ def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
     told: list[dict[str, Any]] = []  # once: it loads the run's environment
 
     @router.get("/examples")
-    def examples() -> dict[str, Any]:
+    def examples() -> Response:
         if not told:
             try:
                 about, prompts = abilities(home) if home else ("", [])
             except Exception:  # an environment's own code may raise anything
                 about, prompts = "", []
             told.append({"about": about, "prompts": prompts})
-        return told[0]
+        return _json(told[0])
 
     @router.get("/runs")
-    def runs() -> dict[str, Any]:
+    def runs() -> Response:
         out, skipped = [], []
         for name in shelf.names():
             try:
                 run = open_run(folder / name)
-                run.title.encode()  # a lone surrogate cannot be sent
+                run.title.encode()  # a lone surrogate is nothing to show
             except (UserError, OSError, ValueError, RecursionError):
                 skipped.append(name)
                 continue
-            states = [s.state for s in run.stages]
-            out.append(
-                {
-                    "name": name,
-                    "title": run.title,
-                    "state": next((s for s in ("failed", "unfinished", "waiting") if s in states),
-                                  "done"),
-                    "stages": len(states),
-                    "done": states.count("done"),
-                    "updated": _written(run.dir),
-                }
-            )  # fmt: skip
-        return {"runs": out, "skipped": skipped, "folder": folder.name}
+            out.append(_brief(name, run))
+        return _json({"runs": out, "skipped": skipped, "folder": folder.name})
 
     @router.get("/runs/{name}")
-    def run(name: str) -> dict[str, Any]:
+    def run(name: str) -> Response:
         found = shelf.run(name)
-        return {
+        out = {
             "name": name,
             "title": found.title,
             "stages": [
@@ -207,55 +75,179 @@ def browse_router(folder: Path, home: Path | None = None) -> APIRouter:
                     "from": s.parents,
                     "error": s.error,
                     "has_curve": (s.dir / "metrics.jsonl").exists(),
+                    "has_audit": (s.dir / "audit.json").exists(),
                 }
                 for s in found.stages
             ],
             "rows": [_row(r) for r in rows_of(found)],
             "files": list(shelf.files(found)),
+            "report": (found.dir / "report.html").is_file(),
         }
+        return _json(out)
+
+    @router.get("/runs/{name}/report")
+    def report(name: str) -> Response:
+        """As a file to keep: its own style would not pass the pages' policy."""
+        path = shelf.run(name).dir / "report.html"
+        if not path.is_file():
+            raise HTTPException(404, LOST)
+        return FileResponse(path, media_type="text/html", filename=f"{path.parent.name}.html")
 
     @router.get("/runs/{name}/curve")
-    def curve(name: str, stage: str) -> dict[str, Any]:
-        found = shelf.run(name).stage(stage)
-        if found is None:
-            raise HTTPException(404, _LOST)
+    def curve(name: str, stage: str) -> Response:
         series: dict[str, list[tuple[float, float]]] = {}
-        for record in found.metrics:
-            for key in ("loss", "reward", "held_out", "bits_per_byte", "margin"):
+        for record in shelf.stage(name, stage).metrics:
+            for key in SERIES:
                 value = number(record.get(key))
                 if value is not None:
                     series.setdefault(key, []).append((record["step"], value))
         if "reward" in series:
             series.pop("loss", None)  # of a policy gradient: it tells nothing
-        return {"stage": stage, "series": {k: _thin(v) for k, v in series.items()}}
+        return _json({"stage": stage, "series": {k: _thin(v) for k, v in series.items()}})
+
+    @router.get("/runs/{name}/audit")
+    def of_stage(name: str, stage: str) -> Response:
+        found = load(shelf.stage(name, stage).dir / "audit.json")
+        if not found:
+            raise HTTPException(404, LOST)
+        return _json(found)
 
     @router.get("/runs/{name}/episodes")
     def episodes(
-        name: str, file: str, outcome: str = "", offset: int = 0, limit: int = 50
-    ) -> dict[str, Any]:
-        index = shelf.index(name, file)
-        rows = [r for r in index.rows if not outcome or r["outcome"] == outcome]
-        counts: dict[str, int] = {}
-        for row in index.rows:
-            counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
-        start = max(0, offset)
-        shown = rows[start : start + max(1, min(limit, PAGE))]
-        return {
-            "total": len(rows),
-            "counts": counts,
-            "broken": index.broken,
-            "episodes": [{k: r[k] for k in ("n", "task", "step", "outcome", "value", "turns")}
-                         for r in shown],
-        }  # fmt: skip
+        name: str,
+        file: str,
+        outcome: str = "",
+        least: float = -math.inf,
+        most: float = math.inf,
+        text: str = "",
+        start: int = 0,
+        limit: int = 50,
+    ) -> Response:
+        """A page of a list. `next` is where to go on; null at the end of a file read to its end."""
+        index = shelf.journal(name, file)[2]
+        wanted = Wanted(outcome, least, most, text)
+        with index.lock:
+            _reading(lambda: index.refresh(SECONDS))
+            first = max(0, min(start, len(index)))
+            found, after, total = _reading(
+                lambda: index.find(wanted, first, max(1, min(limit, PAGE)), SECONDS)
+            )
+            more = after < len(index) or index.read < 1
+            out = {
+                "total": total if total >= 0 else None,
+                "counts": index.counts(),
+                "broken": index.broken,
+                "read": index.read,
+                "next": after if more else None,
+                "episodes": _reading(lambda: [index.row(n) for n in found]),
+            }
+        return _json(out)
 
     @router.get("/runs/{name}/episode")
-    def episode(name: str, file: str, n: int) -> dict[str, Any]:
+    def episode(name: str, file: str, n: int) -> Response:
+        found, stage, index = shelf.journal(name, file)
+        with index.lock:
+            _reading(lambda: index.refresh(SECONDS))
+            while n >= len(index) and index.read < 1:
+                _reading(lambda: index.refresh(SECONDS))
+            shot = _reading(lambda: index.episode(n))
+        return _json(_reading(lambda: episode_.full(found, stage, shot)))
+
+    @router.get("/compare")
+    def compare(a: str, b: str, stage_a: str = "", stage_b: str = "") -> Response:
+        """Both runs' results, task by task; `why` where they cannot be compared."""
+        from puna.evals.compare import compare as paired
+
+        sides = [_side(shelf, *side) for side in ((a, stage_a), (b, stage_b))]
         try:
-            return shelf.index(name, file).episode(n)
-        except (IndexError, ValueError):
-            raise HTTPException(404, _LOST) from None
+            found = paired(*sides)
+        except UserError as error:
+            why = str(error).replace(f"{folder}/", "")
+            return _json({"suites": [], "left_out": [], "why": why})
+        suites = [{**s.to_json(PAIRS), "title": found.title(s)} for s in found.suites]
+        return _json({"suites": suites, "left_out": found.left_out, "why": ""})
+
+    @router.get("/audits")
+    def audits() -> Response:
+        found, skipped = _audits()
+        keys = ("id", "target", "env", "settings", "n", "passed", "seconds")
+        out = [
+            {**{k: a.get(k) for k in keys}, "file": name, "holes": _holes(a)}
+            for name, a in found.items()
+        ]
+        return _json({"audits": out, "skipped": skipped})
+
+    @router.get("/audits/{file}")
+    def audit(file: str) -> Response:
+        found, _ = _audits()
+        if file not in found:
+            raise HTTPException(404, LOST)
+        return _json(found[file])
 
     return router
+
+
+def _json(data: Any) -> Response:
+    """JSON as browsers read it: what is no text in UTF-8 is escaped, what is no number is null."""
+    try:
+        body = json_bytes(data, allow_nan=False)
+    except ValueError:
+        body = json_bytes(_finite(data), allow_nan=False)
+    return Response(body, media_type="application/json")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _reading(read: Callable[[], T]) -> T:
+    """What `read()` gives. Raises HTTPException 404 where the file or the episode is not there."""
+    try:
+        return read()
+    except (OSError, *BROKEN):
+        raise HTTPException(404, LOST) from None
+
+
+def _side(shelf: Shelf, name: str, stage: str) -> Path:
+    """The directory of a run, or of a stage of it."""
+    return shelf.stage(name, stage).dir if stage else shelf.run(name).dir
+
+
+def _audits() -> tuple[dict[str, Mapping[str, Any]], int]:
+    """Records of audits made on this machine by file name, and how many could not be read."""
+    from puna.gym.audit.findings import Audit
+    from puna.gym.audit.records import folder
+
+    out, skipped = dict[str, Mapping[str, Any]](), 0
+    for path in sorted(folder().glob("*.json")):
+        try:
+            record = load(path)
+            Audit.from_json(record)  # holds its hash against what it says
+            out[path.name] = record
+        except BROKEN:
+            skipped += 1
+    return out, skipped
+
+
+def _holes(audit: Mapping[str, Any]) -> list[str]:
+    return [f["probe"] for f in audit["findings"] if f["status"] == "hole"]
+
+
+def _brief(name: str, run: Run) -> dict[str, Any]:
+    states = [s.state for s in run.stages]
+    worst = next((s for s in ("failed", "unfinished", "waiting") if s in states), "done")
+    return {
+        "name": name,
+        "title": run.title,
+        "state": worst,
+        "stages": len(states),
+        "done": states.count("done"),
+        "updated": written(run.dir),
+    }
 
 
 def _row(row: Any) -> dict[str, Any]:
@@ -278,10 +270,3 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         part = points[i * len(points) // POINTS : (i + 1) * len(points) // POINTS]
         out.append((part[-1][0], sum(v for _, v in part) / len(part)))
     return out
-
-
-def _written(run: Path) -> float:
-    try:
-        return max(p.stat().st_mtime for p in (run, run / "journal.jsonl") if p.exists())
-    except (OSError, ValueError):
-        return 0.0

@@ -1,6 +1,7 @@
-"""Models behind one thread: requests that wait together are decoded together, token by token.
+"""Models behind one thread: whatever is asked meanwhile joins what is being decoded.
 
-`Worker(catalogue)` then `async for event in worker.submit(ticket)`: `Token`s, at last a `Done`.
+`Worker(catalogue)` then `async for events in worker.submit(ticket)`: `Token`s, at last a `Done` for
+each choice.
 """
 
 from __future__ import annotations
@@ -16,21 +17,24 @@ from puna.serve.tickets import Done, Event, Ticket, Token, hand_over
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
+    from puna.engine.local import Engine, Running
 
-SLOTS = 32
+SLOTS = 64
 _STOPPED = "the server is being stopped"
 
 
 class Worker:
-    """The thread that loads models (when first asked for) and decodes.
+    """The thread that loads models (when first asked for) and decodes, a step of each in turn.
 
-    Tickets that wait for one model are decoded as one batch of at most `SLOTS` choices; what comes
-    meanwhile waits for the batch's end. `names` -> a function that loads the model of that name.
+    An engine takes in at most `SLOTS` choices; what comes meanwhile waits for a place. `models`:
+    name -> a function that loads the model of that name.
     """
 
     def __init__(self, models: Mapping[str, Callable[[], Model]]) -> None:
         self.models, self.loaded = models, dict[str, Any]()
+        self.engines: dict[str, Engine] = {}
         self.waiting: list[Ticket] = []
+        self.rows: dict[Running, tuple[Ticket, int]] = {}
         self.arrived = threading.Condition()
         self.closing = False
         self.generated = 0
@@ -50,7 +54,9 @@ class Worker:
 
         Raises Overloaded where it was not begun in time, TimeoutError where it took too long.
         """
-        self._enqueue(ticket)
+        with self.arrived:
+            self.waiting.append(ticket)
+            self.arrived.notify()
         return ticket.listen()
 
     def close(self) -> None:
@@ -59,78 +65,89 @@ class Worker:
             self.closing = True
             self.arrived.notify()
         self.thread.join(timeout=10)
-        for ticket in self.waiting:
-            hand_over([(ticket, UserError(_STOPPED))])
-
-    def _enqueue(self, ticket: Ticket) -> None:
-        with self.arrived:
-            self.waiting.append(ticket)
-            self.arrived.notify()
+        left = {ticket for ticket, _ in self.rows.values()}
+        hand_over([(ticket, UserError(_STOPPED)) for ticket in (*self.waiting, *left)])
 
     def _work(self) -> None:
-        while (wave := self._wave()) is not None:
-            try:
-                name = wave[0].model
-                if name not in self.loaded:
-                    self.loaded[name] = self.models[name]()
-                asked = [t for t in wave if not t.requests]  # for the model only
-                hand_over([(t, Done(0, "stop")) for t in asked])
-                self._decode(self.loaded[name], [t for t in wave if t.requests])
-            except UserError as error:
-                hand_over([(ticket, error) for ticket in wave])
-            except Exception as error:
-                traceback.print_exc()
-                failed = UserError(f"{name} failed: {type(error).__name__}: {error}")
-                hand_over([(ticket, failed) for ticket in wave])
+        while (new := self._new()) is not None:
+            for ticket in new:
+                self._begin(ticket)
+            for name, engine in self.engines.items():
+                if not engine.idle:
+                    self._step(name, engine)
 
-    def _wave(self) -> list[Ticket] | None:
-        """The oldest ticket and those for the same model that fit beside it; None at the end."""
+    def _new(self) -> list[Ticket] | None:
+        """Tickets that have come, at once where something is being decoded; None at the end."""
         with self.arrived:
-            while True:
-                self.arrived.wait_for(lambda: self.closing or bool(self.waiting))
-                if self.closing:
-                    return None
-                self.waiting = [t for t in self.waiting if not t.requests or not t.cancelled]
-                if self.waiting:
-                    break
-            name, room, wave = self.waiting[0].model, SLOTS, list[Ticket]()
-            for ticket in self.waiting:
-                if ticket.model == name and (not wave or len(ticket.requests) <= room):
-                    room -= len(ticket.requests)
-                    ticket.begun = True
-                    wave.append(ticket)
-            self.waiting = [t for t in self.waiting if t not in wave]
-            return wave
-
-    def _decode(self, model: Model, wave: list[Ticket]) -> None:
-        """One batch to its end, each token handed over as it is drawn."""
-        rows = [(t, i) for t in wave for i in range(len(t.requests))]
-        if not rows:
-            return
-        stops = set(model.engine.stop_ids)
-        counts, told = [0] * len(rows), [False] * len(rows)
-        steps = model.engine.decode([t.requests[i] for t, i in rows])
-        for run in steps:
-            events = list[tuple[Ticket, Event]]()
-            for row, ((ticket, index), (token, logprob)) in enumerate(
-                zip(rows, run.drawn(), strict=True)
-            ):
-                if told[row] or token < 0:
-                    continue
-                counts[row] += 1
-                self.generated += 1
-                events.append((ticket, Token(index, token, logprob)))
-                ended = token in stops
-                if ended or counts[row] >= ticket.requests[index].params.max_tokens:
-                    events.append((ticket, Done(index, "stop" if ended else "length")))
-                    told[row] = True
-            gone = [row for row, (t, i) in enumerate(rows) if i in t.dropped and not told[row]]
-            for row in gone:
-                told[row] = True
-                events.append((rows[row][0], Done(rows[row][1], "stop")))
-            hand_over(events)
+            self.arrived.wait_for(lambda: self.closing or bool(self.waiting) or bool(self.rows))
+            new, self.waiting = self.waiting, []
             if self.closing:
-                steps.close()
-                raise UserError(_STOPPED)
-            if gone:
-                run.drop(gone)
+                self.waiting = new
+                return None
+        return new
+
+    def _begin(self, ticket: Ticket) -> None:
+        """Hand a ticket's requests to its model's engine, which is made when first asked for."""
+        name = ticket.model
+        try:
+            if name not in self.loaded:
+                self.loaded[name] = self.models[name]()
+            if not ticket.requests:  # it asked for the model only
+                hand_over([(ticket, Done(0, "stop"))])
+                return
+            if name not in self.engines:
+                self.engines[name] = _engine(self.loaded[name])
+            rows = [self.engines[name].add(request) for request in ticket.requests]
+        except UserError as error:
+            hand_over([(ticket, error)])
+        except Exception as error:
+            self._failed(name, error, [ticket])
+        else:
+            self.rows |= {row: (ticket, i) for i, row in enumerate(rows)}
+
+    def _step(self, name: str, engine: Engine) -> None:
+        """One token of every choice, handed over as they are drawn."""
+        events = self._dropped()
+        try:
+            told = engine.step()
+        except Exception as error:
+            del self.engines[name]  # what it holds is of no use any more
+            mine = {t for t, _ in self.rows.values() if t.model == name}
+            self.rows = {r: at for r, at in self.rows.items() if at[0] not in mine}
+            self._failed(name, error, list(mine))
+            told = []
+        for row in told:
+            if row not in self.rows:
+                continue
+            ticket, index = self.rows[row]
+            ticket.begun = True
+            top = row.top[-1] if row.top else ()
+            events.append((ticket, Token(index, row.ids[-1], row.logprobs[-1], top)))
+            if row.finish:
+                events.append((ticket, Done(index, row.finish)))
+                del self.rows[row]
+        self.generated += len(told)
+        hand_over(events)
+
+    def _dropped(self) -> list[tuple[Ticket, Event]]:
+        """Choices that nobody wants any more leave the engine with its next step."""
+        gone = [row for row, (ticket, i) in self.rows.items() if i in ticket.dropped]
+        events = list[tuple[Ticket, Event]]()
+        for row in gone:
+            row.cancelled = True
+            ticket, index = self.rows.pop(row)
+            events.append((ticket, Done(index, "stop")))
+        return events
+
+    def _failed(self, name: str, error: Exception, tickets: list[Ticket]) -> None:
+        traceback.print_exception(error)
+        failed = UserError(f"{name} failed: {type(error).__name__}: {error}")
+        hand_over([(ticket, failed) for ticket in tickets])
+
+
+def _engine(model: Model) -> Engine:
+    """One that goes on with whatever an earlier request has read."""
+    from puna.engine.local import Engine
+
+    own = model.engine
+    return Engine(own.model, own.tokenizer, own.seed, SLOTS, frozen=True)

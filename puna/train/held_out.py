@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from puna.core.stage import StageContext, StageError
-from puna.engine.local import Rendezvous
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import Rendezvous
 from puna.evals.evaluate import evaluate, failures, local_policy
 from puna.gym.environment import Environment
 from puna.gym.seat import Policy

@@ -201,6 +201,8 @@ def test_grammars_are_compiled_once_and_matchers_are_apart() -> None:
     assert allowed(first) != allowed(second)
     with pytest.raises(ValueError, match="does not fit"):
         second.accept(tokenizer.encode("x")[0])
+    second.accept(tokenizer.encode('"')[0])
+    assert allowed(first) == allowed(second)
 
 
 def test_any_object_without_a_schema() -> None:
@@ -223,6 +225,25 @@ def accepts(grammar: Grammar, text: str) -> bool:
     except ValueError:
         return False
     return matcher.done
+
+
+def test_a_grammar_too_large_to_follow_ends_the_turn_and_says_so() -> None:
+    tokenizer = named("puna")
+    many = range(2100)  # that may follow an "a" at once
+    rules = [f'b{i}: c{i} "y"\nc{i}: "x" | "z{i}" c{i}' for i in many]
+    start = f'start: "a" ({" | ".join(f"b{i}" for i in many)})'
+    matcher = lark_grammar(tokenizer, "\n".join([start, *rules])).matcher()
+    matcher.accept(tokenizer.encode("a")[0])
+    assert "max is 2000" in matcher.failed
+    assert set(allowed(matcher)) == set(stop_ids(tokenizer))
+    with pytest.raises(ValueError, match="does not fit"):
+        matcher.accept(tokenizer.encode("x")[0])
+    assert not matcher.done
+    matcher.accept(tokenizer.special("eot"))
+    assert matcher.done
+    assert matcher.failed
+    with pytest.raises(ValueError, match="does not fit"):
+        matcher.accept(tokenizer.special("eot"))
 
 
 def test_white_space_has_an_end() -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from puna.core.messages import Image, Message, Text
-from puna.engine.local import Engine, LocalSampler, Rendezvous, Request
+from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.seat import SamplerSeat
 from puna.gym.trajectory import Episode, Trajectory
 from puna.models import VisionConfig, build, preset

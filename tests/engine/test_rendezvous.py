@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from puna.core.rng import stream
-from puna.engine.local import Engine, LocalSampler, Rendezvous, Request
+from puna.engine.local import Engine, Request
 from puna.engine.policy import Completion, SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.models import ModelConfig, build
 from puna.text.tokenizer import Tokenizer
 

@@ -40,7 +40,7 @@ def test_steps_agree_with_the_plain_forward_pass(name: str) -> None:
                 parameter.uniform_(0.5, 1.5)
     ids = torch.randint(0, 64, (5, 30), generator=torch.Generator().manual_seed(0))
     places = torch.arange(12).expand(5, 12)
-    caches = [KVCache(config, 5, 30) for _ in range(2)]
+    caches = [KVCache.fresh(config, 5, 30) for _ in range(2)]
     with torch.inference_mode():
         for cache in caches:
             model(ids[:, :12], places, cache=cache)

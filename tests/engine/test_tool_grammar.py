@@ -81,6 +81,8 @@ def test_auto_goes_from_text_to_calls(name: str) -> None:
     tokenizer = named(name)
     grammar = tool_grammar(tokenizer, TOOLS)
     turn = written(tokenizer, [ToolCall("call00000", "find-it", "")])
+    if name == "llama4":  # beside prose in front, as models write it, no marks
+        turn = [i for i in turn if tokenizer.decode([i])]
     matcher, opening = grammar.matcher(), tokenizer.encode("it is {x}: ")
     for token in opening:
         matcher.accept(token)
@@ -145,7 +147,12 @@ def test_turns_as_the_format_writes_them(name: str) -> None:
     assert [fits(g, text) for g in (auto, required, single, only)] == [True] + [False] * 3
     for case, call in WRONG.items():
         turn = written(tokenizer, [call])
-        assert not any(fits(g, turn) for g in (auto, required, single, only)), case
+        assert not any(fits(g, turn) for g in (required, single, only)), case
+        said = case == "unknown" and not parse_assistant(tokenizer, turn, tools=TOOLS).tool_calls
+        assert fits(auto, turn) == (said and name != "llama4"), (
+            case
+        )  # its marks say that calls come
+    assert fits(auto, written(tokenizer, [Text("so: {1}"), CALL, OTHER]))
     for stop in stop_ids(tokenizer):
         assert fits(auto, [*one[:-1], stop])
         assert not fits(required, [stop])
@@ -166,33 +173,57 @@ def test_auto_may_think_first(name: str) -> None:
     assert parts == (Reasoning("hm"), ToolCall(parts[1].id, "add", '{"a": 1}'))
 
 
-FRAGMENTS = st.sampled_from(
-    [
-        '{"name": "add"', '{"name":"now"', '"n\\u0061me": "\\u0061dd"', '"name": "sub"', ", ",
-        '"parameters": {"a": 1}', '"arguments": {"a": "x"}', "}", "; ", "[", "]", "add(a=1)",
-        "find-it(exact=3)", "now()", "<function=add>", '{"a": 1}', "</function>", "<tool_call>\n",
-        "\n</tool_call>", "so: ", "{", "\\", '"',
-    ]
-)  # fmt: skip
-READ = {"wrong": 0}
+def choose(*texts: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(texts)
+
+
+NAMED = st.tuples(
+    choose('"name"', '"n\\u0061me"', '"id"'), choose(": ", ":", " :\n"),
+    choose('"add"', '"now"', '"sub"', '"\\u0061DD"', '"\\u0061\\u0064d"'),
+).map("".join)  # fmt: skip
+GIVEN = choose('"parameters": {"a": 1}', '"arguments": {"a": "x"}', '"parameters": {}', '"a": {}')
+OBJECTS = st.permutations([NAMED, GIVEN]).flatmap(lambda p: st.tuples(*p)).map(", ".join)
+CALLS = st.one_of(
+    OBJECTS.map("{{{}}}".format),
+    st.tuples(choose("add", "now", "sub"), choose("", "a=1", "a='x'", "b=2")).map(
+        lambda p: f"[{p[0]}({p[1]})]"
+    ),
+    st.tuples(choose("add", "now", "sub"), choose('{"a": 1}', '{"a": "x"}')).map(
+        lambda p: f"<function={p[0]}>{p[1]}</function>"
+    ),
+)
+BEFORE = choose("", "so: ", "{", "[", "<tool_call>\n", '{"x": 1} ', "\\")
+BEHIND = choose("", "}", "]", "; ", "\n</tool_call>", " and")
+PROSE = st.tuples(BEFORE, CALLS, BEHIND, CALLS | st.just(""), BEHIND).map("".join)
+SEEMING = [
+    '{"name": "add", "parameters": {"a": "x"}}',
+    'so {"parameters": {}, "name":"add"}',
+    '{"n\\u0061me": "\\u0061dd", "arguments": {"b": 1}}',
+    '[{"name" : "find-it", "parameters": {"exact": 3}}]',
+    "[add(a='x')]",
+    "now: [ add ( b = 1 ) ]",
+    '<function=add>{"a": "x"}</function>',
+    '<tool_call>{"name": "now", "arguments": {"a": 1}}</tool_call>',
+]
 
 
 @pytest.mark.parametrize("name", BARE)
-@settings(max_examples=150, deadline=None)
-@given(fragments=st.lists(FRAGMENTS, max_size=7))
-def test_prose_never_becomes_a_call_that_does_not_fit(name: str, fragments: list[str]) -> None:
+@settings(max_examples=60, deadline=None)
+@given(text=PROSE)
+def test_prose_never_becomes_a_call_that_does_not_fit(name: str, text: str) -> None:
     tokenizer = named(name)
-    ids = [*tokenizer.encode("".join(fragments)), tokenizer.special("eot")]
+    ids = [*tokenizer.encode(text), tokenizer.special("eot")]
     message = parse_assistant(tokenizer, ids, tools=TOOLS)
-    if well_called(message) and not message.tool_calls:
-        return
-    accepted = fits(tool_grammar(tokenizer, TOOLS), ids)
-    READ["wrong"] += not well_called(message)
-    assert well_called(message) or not accepted, message
+    assert well_called(message) or not fits(tool_grammar(tokenizer, TOOLS), ids), message
 
 
-def test_some_prose_would_have() -> None:
-    assert READ["wrong"] > 20
+@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize("text", SEEMING)
+def test_prose_that_would_be_such_a_call(name: str, text: str) -> None:
+    tokenizer = named(name)
+    ids = [*tokenizer.encode(text), tokenizer.special("eot")]
+    assert not well_called(parse_assistant(tokenizer, ids, tools=TOOLS))
+    assert not fits(tool_grammar(tokenizer, TOOLS), ids)
 
 
 @pytest.mark.parametrize("name", BARE)

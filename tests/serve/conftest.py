@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import uvicorn
+from chromium import browser, laptop, page, told  # noqa: F401 - fixtures
 
 from puna.gym.registry import load_environment
 from puna.models import hf

@@ -59,7 +59,7 @@ def test_another_file_of_the_same_name_is_read_anew(folder: Path) -> None:
     lines = [json.dumps({**record, "task": f"other/{i}", "step": 1}) for i in range(500)]
     journal.write_text("\n".join(lines) + "\n")
     assert episodes(client)["total"] == 500
-    asked = {"file": "rl/episodes.jsonl", "n": 7}
+    asked: dict[str, Any] = {"file": "rl/episodes.jsonl", "n": 7}
     assert client.get("/runs/tiny/episode", params=asked).json()["task"] == "other/7"
 
 
@@ -87,3 +87,31 @@ def test_nothing_outside_the_folder_can_be_named(folder: Path) -> None:
     for n in (-1, 10**6):
         asked = {"file": "rl/episodes.jsonl", "n": str(n)}
         assert client.get("/runs/tiny/episode", params=asked).status_code == 404
+
+
+def test_what_json_cannot_hold_is_sent_all_the_same(folder: Path) -> None:
+    journal, client = folder / "tiny/rl/episodes.jsonl", asking(folder)
+    record = json.loads(journal.read_bytes().splitlines()[0])
+    record["outcomes"]["agent"] |= {"value": float("nan"), "evidence": "half \ud800"}
+    record["usage"] = {"cost": float("inf")}
+    record["branches"]["agent"][0]["logprobs"] = [float("-inf")] * 3
+    journal.write_text(json.dumps(record) + "\n")
+    assert episodes(client)["episodes"][0]["value"] is None
+    answer = client.get("/runs/tiny/episode", params={"file": "rl/episodes.jsonl", "n": 0})
+    told = json.loads(answer.text, parse_constant=lambda name: pytest.fail(name))
+    assert told["usage"] == {"cost": None}
+    assert told["outcomes"]["agent"]["evidence"] == "half \ud800"
+    assert {p for branch in told["tokens"]["agent"] for _, p in branch} == {None}
+
+
+@pytest.mark.parametrize(
+    "query", [{"start": 10**30}, {"start": -5}, {"limit": 0}, {"least": "nan"}, {"most": "-inf"}]
+)
+def test_any_page_of_a_list_can_be_asked_for(folder: Path, query: dict[str, Any]) -> None:
+    asked = {"file": "rl/episodes.jsonl", **query}
+    answer = asking(folder).get("/runs/tiny/episodes", params=asked)
+    assert answer.status_code == 200
+    found = answer.json()
+    wanted = {"start": {10**30: 0, -5: found["total"]}.get(query.get("start", 0))}
+    shown = {"limit": 1, "least": found["total"], "most": 0, **wanted}[next(iter(query))]
+    assert len(found["episodes"]) == shown

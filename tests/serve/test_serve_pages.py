@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-
-QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
-LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-# A folder for screenshots to look at: PUNA_SHOTS=DIR pytest tests/serve/test_serve_pages.py
-SHOTS = os.environ.get("PUNA_SHOTS", "")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sandbox = [] if os.getuid() else ["--no-sandbox"]  # root has no sandbox of its own
-    with playwright.sync_playwright() as engine:
-        found = engine.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
-        yield found
-        found.close()
-
-
-@pytest.fixture(params=[LAPTOP, PHONE], ids=["laptop", "phone"])
-def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A page that fails the test for whatever it complains about."""
-    context = browser.new_context(viewport=request.param)
-    found, complaints = context.new_page(), list[str]()
-    found.set_default_timeout(30_000)
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
-    expected = request.node.get_closest_marker("complains")
-    yield found
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        name = request.node.name.replace("[", "-").rstrip("]")
-        found.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
-    fits = found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    context.close()
-    wanted = expected.args[0] if expected else ""
-    assert not [text for text in complaints if not wanted or wanted not in text]
-    assert fits, "the page is wider than its window"
-
 
 def test_a_person_chats(page: Any, server: str) -> None:
     page.goto(server)
-    page.get_by_label("Your message").fill("Cancel order 482.\nPlease.")
+    page.get_by_label("Your message", exact=True).fill("Cancel order 482.\nPlease.")
     page.get_by_role("button", name="Send").click()
     answer = page.locator("[data-model=model]").first
     answer.wait_for()
     page.get_by_role("button", name="Send").wait_for()  # the answer is complete
     assert answer.inner_text().strip()
     assert "Please." in page.locator(".turn.user .said").first.inner_text()
-    assert page.get_by_label("Your message").input_value() == ""
+    assert page.get_by_label("Your message", exact=True).input_value() == ""
 
 
 def test_an_example_is_one_click(page: Any, server: str) -> None:
@@ -80,7 +38,9 @@ def test_two_models_side_by_side(page: Any, runs: Path, start: Callable[..., Any
         assert len(names) >= 2
         page.locator("#model").select_option(names[0])
         page.locator("#beside").select_option(names[1])
-        page.get_by_label("Your message").fill("1+1=")
+        page.get_by_text("Settings").click()
+        page.get_by_label("tokens").fill("8")
+        page.get_by_label("Your message", exact=True).fill("1+1=")
         page.keyboard.press("Enter")
         for name in names[:2]:
             page.locator(f"[data-model='{name}']").wait_for()
@@ -90,7 +50,9 @@ def test_two_models_side_by_side(page: Any, runs: Path, start: Callable[..., Any
 
 def test_text_of_a_model_is_never_markup(page: Any, server: str) -> None:
     page.goto(server)
-    page.get_by_label("Your message").fill("<img src=x onerror=document.title='owned'>")
+    page.get_by_text("Settings").click()
+    page.get_by_label("tokens").fill("16")  # the model makes a lot of markup
+    page.get_by_label("Your message", exact=True).fill("<img src=x onerror=document.title='owned'>")
     page.keyboard.press("Enter")
     page.locator("[data-model=model]").first.wait_for()
     page.get_by_role("button", name="Send").wait_for()
@@ -104,16 +66,14 @@ def test_a_run_its_curves_and_its_episodes(page: Any, server: str) -> None:
     page.locator(".cards a").first.click()
     page.locator("table tbody tr").first.wait_for()
     page.locator("figure svg").first.wait_for()
-    episodes = page.locator("main ul a")
-    episodes.last.click()
+    page.locator("ul.files a").last.click()
     page.locator("ol.list button").first.wait_for()
     page.locator(".turn .said").first.wait_for()
-    first = page.locator("dl").inner_text()
+    first = page.locator("dl.parts").inner_text()
     assert "agent" in first
     last = page.locator("ol.list button").last
     last.click()
-    page.wait_for_function("document.querySelector('ol.list button[aria-current]')"
-                           "?.dataset.n !== '0'")  # fmt: skip
+    page.locator("ol.list button[aria-current]:not([data-n='0'])").wait_for()
     assert page.url.split("/")[-1] != "0"
     page.reload()  # the address leads back to the same episode
     page.locator(".turn .said").first.wait_for()

@@ -10,8 +10,8 @@ import pytest
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Scored
-from puna.engine.local import LocalSampler
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler
 from puna.gym.environment import Problem, SingleTurn
 from puna.gym.loop import Group, Job
 from puna.gym.trajectory import Branch, Episode, Trajectory

@@ -1,9 +1,19 @@
-// The chat page: one conversation with a model, or with two side by side.
-import { call, el, error, get, whyNot } from "./dom.js";
+// The chat page: a conversation with a model, or with two side by side; see tree.js for branches.
+// Nothing in the address is ever sent: only what is typed, chosen or clicked here.
+import { button, el, error, get } from "./dom.js";
+import { asJson, asMarkdown, save } from "./export.js";
+import { Images } from "./images.js";
+import { nothing, speak } from "./speech.js";
+import { Tree, before, messages } from "./tree.js";
+import { askResults, view } from "./turns.js";
 
 const at = (id) => document.getElementById(id);
-const talk = at("talk");
-const state = { histories: new Map(), stop: null };
+const talk = at("talk"), text = at("text");
+const images = new Images(at("thumbs"), at("files"), document.body);
+const intro = el("div");
+const acts = { edit: attempt(edit), regenerate: attempt(regenerate), results: attempt(results),
+  choose, focus: () => text.focus() };
+let tree = new Tree(), running = null, examples = null;
 
 function option(name) {
   return el("option", { value: name }, name || "nothing");
@@ -11,114 +21,171 @@ function option(name) {
 
 async function open() {
   try {
-    const [models, examples] = await Promise.all(
-      [get("/v1/models"), get("/api/examples").catch(() => null)]);
-    const names = models.data.map((m) => m.id);
+    const names = (await get("/v1/models")).data.map((m) => m.id);
     at("model").replaceChildren(...names.map(option));
     at("beside").replaceChildren(option(""), ...names.map(option));
-    state.examples = examples;
     fresh();
+    get("/api/examples").catch(() => null).then((found) => {
+      examples = found;
+      introduce();
+    });
   } catch (problem) {
     talk.replaceChildren(error(problem));
   }
 }
 
-function fresh() {
-  state.stop?.abort();
-  state.histories.clear();
-  const about = state.examples?.about || "Nothing is recorded about what this model can do.";
-  const chips = (state.examples?.prompts ?? []).map((text) =>
-    el("button", { type: "button", onclick: () => say(text) }, text));
-  talk.replaceChildren(el("p", { class: "soft" }, about), el("div", { class: "chips" }, chips));
-  at("text").focus();
+function introduce() {
+  if (!examples) return;
+  const about = examples.about || "Nothing is recorded about what this model can do.";
+  intro.replaceChildren(el("p", { class: "soft" }, about), el("div", { class: "chips" },
+    examples.prompts.map((prompt) => button(prompt, attempt(() => say(prompt, []))))));
 }
 
-async function say(text) {
-  await ready;  // what is sent while the page opens is not lost
-  if (state.stop || !text.trim()) return;
-  const names = [...new Set([at("model").value, at("beside").value].filter(Boolean))];
-  talk.append(el("div", { class: "turn user" }, el("div", { class: "said" }, text)));
-  const boxes = names.map((name) => {
-    const box = el("div", { class: "said", "data-model": name });
-    return { name, box, whole: el("div", {}, el("div", { class: "who" }, name), box) };
-  });
-  talk.append(el("div", { class: "turn" }, el("div", { class: "answers" },
-    boxes.map((b) => b.whole))));
-  talk.scrollTop = talk.scrollHeight;
-  state.stop = new AbortController();
-  at("send").textContent = "Stop";
-  await Promise.all(boxes.map((b) => answer(b.name, text, b.box, state.stop.signal)));
-  state.stop = null;
-  at("send").textContent = "Send";
-}
-
-async function answer(name, text, box, signal) {
-  const history = state.histories.get(name) ?? [];
-  const messages = [...history, { role: "user", content: text }];
-  const said = { role: "assistant", content: "" };
-  const spoken = el("span");
-  box.append(spoken);
-  const body = {
-    model: name, messages, stream: true,
-    temperature: Number(at("temperature").value) || 0,
-    max_tokens: Number(at("tokens").value) || 64,
+// What a person has to mend is told beside the field, and nothing is sent.
+function attempt(act) {
+  return async (...given) => {
+    at("problem").replaceChildren();
+    try {
+      await act(...given);
+    } catch (problem) {
+      at("problem").replaceChildren(error(problem));
+    }
   };
-  try {
-    const response = await fetch("/v1/chat/completions", {
-      method: "POST", signal, headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
-    });
-    if (!response.ok) throw new Error(await whyNot(response));
-    for await (const event of events(response.body)) {
-      if (event.error) throw new Error(event.error.message);
-      const delta = event.choices[0]?.delta ?? {};
-      said.content += delta.content ?? "";
-      spoken.textContent = said.content;
-      for (const c of delta.tool_calls ?? []) {
-        (said.tool_calls ??= []).push(c);
-        box.append(call(c.function.name, c.function.arguments));
-      }
-      if (event.choices[0]?.finish_reason === "length")
-        box.append(el("span", { class: "soft small" }, " … cut at the token limit"));
-      talk.scrollTop = talk.scrollHeight;
-    }
-    if (!said.content && !said.tool_calls) box.append(el("span", { class: "soft" }, "(nothing)"));
-    state.histories.set(name, [...messages, said]);
-  } catch (problem) {
-    if (problem.name === "AbortError") box.append(el("span", { class: "soft small" }, " stopped"));
-    else box.append(error(problem));
-  }
 }
 
-async function* events(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split("\n\n");
-    rest = lines.pop();
-    for (const line of lines) {
-      const data = line.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      yield JSON.parse(data);
-    }
-  }
+async function fresh() {
+  await stop();
+  tree = new Tree();
+  show();
+  text.focus();
 }
 
+// Elements that stay are left where they are, with their focus and what is folded.
+function show() {
+  const views = tree.path().map((node) => view(node, acts));
+  const wanted = [intro, ...views.map((v) => v.box)];
+  for (const child of [...talk.children]) if (!wanted.includes(child)) child.remove();
+  wanted.forEach((box, i) => talk.children[i] !== box && talk.insertBefore(box, talk.children[i]));
+  views.forEach((v) => v.refresh());
+}
+
+async function say(words, shown, parent = null) {
+  await ready;  // what is sent while the page opens is not lost
+  const how = settings();
+  await stop();
+  tree.add(parent ?? tree.last, { kind: "asked", text: words, images: shown });
+  await reply(tree.last, how);
+}
+
+async function reply(parent, how) {
+  const names = [...new Set([at("model").value, at("beside").value].filter(Boolean))];
+  const controller = new AbortController(), system = at("system").value.trim();
+  const bodies = names.map((model) =>
+    ({ model, messages: messages(before(parent), model, system), ...how }));
+  const said = new Map(names.map((name) => [name, nothing()]));
+  const node = tree.add(parent, { kind: "answers", said });
+  show();
+  talk.scrollTop = talk.scrollHeight;
+  const boxes = view(node, acts).boxes;
+  tell("answering");
+  at("send").textContent = "Stop";
+  const done = Promise.all(bodies.map((body) =>
+    speak(said.get(body.model), boxes.get(body.model), body, controller.signal)));
+  running = { done, stop: () => controller.abort() };
+  await done;
+  running = null;
+  askResults(node, acts);
+  at("send").textContent = "Send";
+  tell(controller.signal.aborted ? "stopped" : "answer complete");
+}
+
+// What a request holds besides the conversation. Throws where the tools cannot be read.
+function settings() {
+  const limit = parseInt(at("tokens").value, 10), tools = at("tools").value.trim();
+  const out = { temperature: Number(at("temperature").value) || 0 };
+  if (limit > 0) out.max_tokens = limit;
+  if (tools) {
+    try {
+      out.tools = JSON.parse(tools);
+    } catch (problem) {
+      throw new Error(`the tools are not JSON: ${problem.message}`);
+    }
+  }
+  return out;
+}
+
+async function stop() {
+  const now = running;
+  now?.stop();
+  await now?.done;
+}
+
+async function edit(node, words) {
+  if (words.trim()) await say(words, node.images, node.parent);
+}
+
+async function regenerate(node) {
+  const how = settings();
+  await stop();
+  await reply(node.parent, how);
+}
+
+async function results(node, told) {
+  const how = settings();
+  await stop();
+  await reply(tree.add(node, { kind: "results", messages: told }), how);
+}
+
+async function choose(parent, index) {
+  await stop();
+  parent.chosen = index;
+  show();
+}
+
+function tell(what) {
+  at("status").textContent = what;
+}
+
+const send = attempt(async () => {
+  const words = text.value;
+  if (!words.trim() && !images.kept.length) return;
+  settings();  // where they are wrong, what was typed stays
+  text.value = "";
+  fit();
+  await say(words, images.give());
+});
 at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (state.stop) return state.stop.abort();
-  const text = at("text").value;
-  at("text").value = "";
-  say(text);
+  if (running) stop();
+  else send();
 });
-at("text").addEventListener("keydown", (event) => {
+text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     at("ask").requestSubmit();
   }
+  if (event.key === "ArrowUp" && !text.value) {
+    const last = tree.path().findLast((n) => n.kind === "asked");
+    if (last) {
+      event.preventDefault();
+      view(last, acts).edit();
+    }
+  }
 });
+addEventListener("keydown", (event) => event.key === "Escape" && stop());
+talk.addEventListener("grown", () => {
+  const below = talk.scrollHeight - talk.scrollTop - talk.clientHeight;
+  if (below < 200) talk.scrollTop = talk.scrollHeight;
+});
+function fit() {
+  text.style.height = "auto";
+  text.style.height = `${Math.min(text.scrollHeight + 2, 200)}px`;
+}
+text.addEventListener("input", fit);
+at("attach").addEventListener("click", () => at("files").click());
 at("fresh").addEventListener("click", fresh);
-for (const id of ["model", "beside"]) at(id).addEventListener("change", fresh);
+at("json").addEventListener("click", () => save("conversation.json", "application/json",
+  asJson(tree.path(), at("model").value, at("system").value.trim())));
+at("markdown").addEventListener("click", () => save("conversation.md", "text/markdown",
+  asMarkdown(tree.path(), at("system").value.trim())));
 const ready = open();

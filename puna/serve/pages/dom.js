@@ -1,4 +1,4 @@
-// Elements and requests. Text goes in through textContent only: models write it.
+// Elements and requests. Text goes in through text nodes only: models write it.
 
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -7,21 +7,43 @@ export function el(tag, attributes = {}, ...children) {
     else if (value !== null && value !== undefined && value !== false)
       made.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.flat().filter((c) => c !== null && c !== undefined));
+  made.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined));
   return made;
 }
 
 export function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes))
+    if (value !== null) made.setAttribute(name, value);
   made.append(...children);
   return made;
+}
+
+export function button(text, act, attributes = {}) {
+  return el("button", { type: "button", onclick: act, ...attributes }, text);
+}
+
+// What would turn the direction of writing around, or show as nothing, is named instead.
+const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+
+export function plain(text) {
+  const whole = String(text).replaceAll("\r\n", "\n"), out = [];
+  let from = 0;
+  for (const found of whole.matchAll(HIDDEN)) {
+    const code = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    if (found.index > from) out.push(whole.slice(from, found.index));
+    out.push(el("span", { class: "hidden-mark" }, `U+${code}`));
+    from = found.index + 1;
+  }
+  out.push(whole.slice(from));
+  return out;
 }
 
 export async function whyNot(response) {
   try {
     const body = await response.json();
-    return body.error?.message ?? body.detail ?? `${response.status}`;
+    const why = body.error?.message ?? body.detail ?? response.status;
+    return typeof why === "string" ? why : JSON.stringify(why);
   } catch {
     return `the server answered ${response.status}`;
   }
@@ -40,22 +62,14 @@ export async function get(path, query = {}) {
 }
 
 export function error(problem) {
-  return el("p", { class: "error", role: "alert" }, problem.message ?? String(problem));
+  return el("p", { class: "error", role: "alert" }, plain(problem.message ?? problem));
 }
 
-// A message as the library keeps it: a role, a speaker, typed parts.
-export function parts(message) {
-  return (message.parts ?? []).map((part) => {
-    if (part.kind === "text") return el("span", {}, part.text);
-    if (part.kind === "reasoning") return el("span", { class: "thought" }, part.text);
-    if (part.kind === "tool_call") return call(part.name, part.arguments);
-    if (part.kind === "tool_result")
-      return el("span", { class: "result" }, part.is_error ? "error: " : "",
-        ...(part.parts ?? []).map((p) => p.text ?? `(${p.kind})`));
-    return el("span", { class: "soft" }, `(${part.kind})`);
-  });
+export function short(value) {
+  return Number(value.toPrecision(3)).toString();
 }
 
-export function call(name, given) {
-  return el("span", { class: "call" }, `${name}(${given})`);
+export function tone(state) {
+  return { done: "good", failed: "bad", success: "good", failure: "bad", better: "good",
+    worse: "bad" }[state] ?? "flat";
 }

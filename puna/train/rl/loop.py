@@ -24,8 +24,9 @@ from puna.core.errors import UserError, nearest
 from puna.core.files import write_json
 from puna.core.journal import Journal
 from puna.core.stage import StageContext, StageError
-from puna.engine.local import Engine, LocalSampler, Rendezvous
+from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.audit import Audit
 from puna.gym.audit.records import require
 from puna.gym.environment import Environment

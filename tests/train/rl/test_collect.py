@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from puna.core.outcome import Infra, Scored
-from puna.engine.local import Engine, LocalSampler, Rendezvous
+from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
+from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.environment import Environment, Problem, SingleTurn, Turn
 from puna.gym.loop import Rollout
 from puna.gym.task import Task
