@@ -91,6 +91,65 @@ def test_a_stop_string_ends_and_is_not_said(client: openai.OpenAI) -> None:
         assert said == cut
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}, "of": {"enum": ["a", "b"]}},
+    "required": ["ok", "of"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_keeps_to_its_schema(client: openai.OpenAI) -> None:
+    pytest.importorskip("llguidance")
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    hot: dict[str, Any] = {"temperature": 2, "seed": 5, "n": 8, "max_tokens": 90}
+    for choice in ask(client, **hot, response_format=form).choices:
+        assert choice.finish_reason == "stop"
+        found = json.loads(choice.message.content)
+        assert found["ok"] in (True, False)
+        assert found["of"] in ("a", "b")
+        assert set(found) == {"ok", "of"}
+    free = [c.message.content or "" for c in ask(client, **hot).choices]
+    assert not any(text.startswith("{") for text in free)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_a_call_that_is_required_is_made(client: openai.OpenAI, parallel: bool) -> None:
+    pytest.importorskip("llguidance")
+    names = ("yes", "no")
+    tools = [{"type": "function", "function": {"name": n, "parameters": SCHEMA}} for n in names]
+    hot: dict[str, Any] = {"temperature": 2, "seed": 5, "n": 6, "max_tokens": 300, "tools": tools}
+    hot |= {"parallel_tool_calls": parallel}
+    made = ask(client, **hot, tool_choice="required").choices
+    for choice in made:
+        if choice.finish_reason == "length":
+            continue  # call after call, which no grammar forbids
+        assert choice.finish_reason == "tool_calls"
+        assert {c.function.name for c in choice.message.tool_calls} <= set(names)
+        assert all(set(json.loads(c.function.arguments)) == {"ok", "of"}
+                   for c in choice.message.tool_calls)  # fmt: skip
+        assert parallel or len(choice.message.tool_calls) == 1
+    assert parallel or all(c.finish_reason == "tool_calls" for c in made)
+    only = {"type": "function", "function": {"name": "no"}}
+    for choice in ask(client, **hot, tool_choice=only).choices:
+        assert {c.function.name for c in choice.message.tool_calls or ()} <= {"no"}
+
+
+def test_the_likeliest_are_told_in_order(client: openai.OpenAI) -> None:
+    rows = ask(client, logprobs=True, top_logprobs=5, temperature=0).choices[0].logprobs.content
+    for row in rows:
+        top = [t.logprob for t in row.top_logprobs]
+        assert len(top) == 5
+        assert top == sorted(top, reverse=True)
+        assert row.top_logprobs[0].token == row.token
+        assert row.top_logprobs[0].logprob == pytest.approx(row.logprob, abs=1e-5)
+    narrow = ask(client, temperature=2, seed=1, max_tokens=20, extra_body={"min_p": 1.0})
+    greedy = ask(client, temperature=0, max_tokens=20)
+    assert narrow.choices[0].message.content == greedy.choices[0].message.content
+    wide = ask(client, temperature=2, seed=1, max_tokens=20)
+    assert wide.choices[0].message.content != greedy.choices[0].message.content
+
+
 class Outside:
     """A ChatPolicy that is nothing but the `openai` client; it may stream."""
 
