@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
@@ -93,7 +94,7 @@ class Messages:
             blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
         if message.text or not message.tool_calls:
             blocks.append({"type": "text", "text": message.text})
-        blocks += [_used(c) | {"input": json.loads(c.arguments)} for c in message.tool_calls]
+        blocks += [_used(c) | {"input": _input(c.arguments)} for c in message.tool_calls]
         ended = {"content": blocks, **_stopped(choice), "usage": self._usage(choice.count)}
         return json.dumps(self._message() | ended)
 
@@ -173,6 +174,15 @@ def _stopped(choice: Choice) -> dict[str, str | None]:
 
 def _used(call: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name}
+
+
+def _input(arguments: str) -> Any:
+    """Arguments as an object; what a model may write and JSON has not (NaN, 1e999) is null."""
+
+    def number(text: str) -> float | None:
+        return float(text) if math.isfinite(float(text)) else None
+
+    return json.loads(arguments, parse_float=number, parse_constant=lambda _: None)
 
 
 def _event(name: str, data: Mapping[str, Any]) -> str:
