@@ -10,12 +10,14 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from puna.core.errors import UserError
 from puna.core.messages import Message, ToolCall
 from puna.core.outcome import Infra, Outcome, Scored
 from puna.core.stats import mean_interval
+from puna.gym.audit.making import Note, Tasks, silent
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, Rollout
 from puna.gym.seat import Scripted
@@ -25,14 +27,15 @@ from puna.gym.verify import judge_group
 
 SLACK = 0.05  # above the declared chance, before an answer is tried on fresh tasks
 EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
-THIRD = 3  # of the cases, where they are dear
+THIRD = 3  # every third of the cases, where they are dear
+SIXTH = 6  # every sixth, but four at least, where they are slow
+SLOW_S = 0.05  # an episode of the oracle's, judged
 LONG_ARGUMENT = 40  # characters of one that is the answer by itself
 BROKEN = 3  # tries without a score that are enough
-FRESH = 60  # tasks of the second look
+FRESH, FEW_FRESH = 60, 20  # tasks of the second look; where they are slow
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
 CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
 JUDGING = "judging"
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -166,27 +169,30 @@ class Bench:
     `note` is told what is about to be played, for whoever finds this process hanging.
     """
 
-    def __init__(self, env: Environment, n: int, note: Note = lambda text: None) -> None:
+    def __init__(
+        self, env: Environment, n: int, note: Note = silent, tasks: Tasks | None = None
+    ) -> None:
         self.env, self.n, self.note = env, n, note
+        self.tasks = tasks or Tasks(env, note)
         self.pid = os.getpid()
         self.counts = {split: int(min(env.count(split), 1 << 62)) for split in SPLITS}
         self.resources = env.setup()
         policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
         self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
-        self.task_s = 0.0  # CPU-seconds to make one of the first tasks
+        self.seconds = 0.0  # an episode of the oracle's takes, judged
         self.cases: list[Case] = []
         self.memo: dict[str, Any] = {}  # what several probes need, made once
 
     async def open(self) -> Bench:
         """Play the oracle on the first tasks; what they answer is `wrong` for each other."""
-        indices = [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]
-        spent = 0.0
-        for split, index in indices:
-            began = time.process_time()
-            task = self.env.task(split, index)
-            spent += time.process_time() - began
-            self.cases += [await self._case(task, role) for role in self.env.roles]
-        self.task_s = spent / max(1, len(indices))
+        spent = []
+        for split, index in [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]:
+            task = self.tasks(split, index)
+            for role in self.env.roles:
+                began = time.monotonic()
+                self.cases.append(await self._case(task, role))
+                spent.append(time.monotonic() - began)
+        self.seconds = median(spent or [0.0])
         self.cases = self._with_answers(self.cases)
         return self
 
@@ -221,9 +227,10 @@ class Bench:
         """Cases of tasks that were not looked at before, half of them of each split, made once."""
         if "fresh" not in self.memo:
             found = []
+            many = FEW_FRESH if self.slow or self.tasks.slow else FRESH
             for split in SPLITS:
-                for i in range(self.n, min(self.n + FRESH // 2, self.counts[split])):
-                    task = self.env.task(split, i)
+                for i in range(self.n, min(self.n + many // 2, self.counts[split])):
+                    task = self.tasks(split, i)
                     found += [await self._case(task, role) for role in self.env.roles]
             self.memo["fresh"] = self._with_answers(found)
         fresh: list[Case] = self.memo["fresh"]
@@ -241,15 +248,16 @@ class Bench:
         if os.getpid() != self.pid:  # the environment forked, and this is the copy
             os._exit(0)
         if not outcomes:
-            self.note(f"{JUDGING} {task.id}: {what}")
-            outcomes = dict(await self.judge(task, episode))
+            outcomes = dict(await self.judge(task, episode, what))
         return outcomes, episode
 
-    async def judge(self, task: Task, episode: Episode) -> Mapping[str, Outcome]:
+    async def judge(self, task: Task, episode: Episode, what: str) -> Mapping[str, Outcome]:
         """The verdict on one episode."""
+        self.note(f"{JUDGING} {task.id}: {what}")
         found = await judge_group(
             self.env, task, [episode], Context(), self.rollout.workers, self.resources
         )
+        self.note(f"after {task.id}: {what}")  # whatever takes long now is not the judge
         return found[0]
 
     async def attempt(self, case: Case, attack: Script, name: str) -> Try:
@@ -288,7 +296,7 @@ class Bench:
         interval of what it earns there lies above the declared chance, and above `least`. `of`
         says what a try counts, where that is not its value; `cases` are others than all.
         """
-        tried = await self.tries(make, name, self._some(name, cases or self.cases))
+        tried = await self.tries(make, name, self.some(name, cases or self.cases))
         raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
         again: list[Try] = []
         paid: list[Try] = []
@@ -305,11 +313,22 @@ class Bench:
         """Whether an episode runs code behind walls."""
         return self.env.tier not in ("process", "worker")
 
-    def _some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
-        """All cases; every third of them, by turns, where they are dear."""
-        if not self.dear or len(cases) <= 2 * THIRD:
+    @property
+    def slow(self) -> bool:
+        """Whether an episode takes so long that few are played of each kind."""
+        return self.seconds > SLOW_S
+
+    @property
+    def few(self) -> Sequence[Case]:
+        """All cases; a few that stand for them where they are slow."""
+        return self.some("", self.cases) if self.slow else self.cases
+
+    def some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
+        """All of `cases`; by turns every third where they are dear, fewer where they are slow."""
+        step = max(1, min(SIXTH, len(cases) // 4)) if self.slow else THIRD
+        if not (self.slow or self.dear) or len(cases) <= 2 * step:
             return cases
-        return cases[sum(name.encode()) % THIRD :: THIRD]
+        return cases[sum(name.encode()) % step :: step]
 
     def _suspicious(self, tried: Sequence[Try]) -> bool:
         return any(map(success, tried)) or mean_paid(tried) > self.env.chance + SLACK

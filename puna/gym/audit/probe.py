@@ -73,6 +73,7 @@ async def must_not_pay(
     broken: list[Try] = []
     raised: list[str] = []
     tried, most = 0, 0.0
+    asked = cases or bench.cases
     for name, make in ways.items():
         fared = await bench.paid(make, name, least, of, cases)
         tried += 1
@@ -83,7 +84,10 @@ async def must_not_pay(
             paid[name] = list(fared.paid)
         if len(paid) >= ENOUGH or len(broken) >= 2 * ENOUGH:
             break
-    found_out = _verdict(paid, broken, raised, f"{tried} {what if tried > 1 else what[:-1]}")
+    told = f"{tried} {what if tried > 1 else what[:-1]}"
+    if (few := len(bench.some("", asked))) < len(asked):
+        told += f" on {few} tasks each"
+    found_out = _verdict(paid, broken, raised, told)
     return replace(found_out, earned=most) if ways else nothing("nothing to try")
 
 
