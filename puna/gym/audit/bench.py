@@ -29,10 +29,13 @@ SLACK = 0.05  # above the declared chance, before an answer is tried on fresh ta
 EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
 THIRD = 3  # every third of the cases, where they are dear
 SIXTH = 6  # every sixth, but four at least, where they are slow
-SLOW_S = 0.05  # an episode of the oracle's, judged
+SLOW_S = 0.05  # seconds of an episode, with its verdict
+STALL_S = 0.3  # in which a machine that is busy with others does nothing
+LEAST, PATIENCE_S = 3, 1.0  # tries of one way of answering; what more of them may take
 LONG_ARGUMENT = 40  # characters of one that is the answer by itself
 BROKEN = 3  # tries without a score that are enough
-FRESH, FEW_FRESH = 60, 20  # tasks of the second look; where they are slow
+FRESH, FEW_FRESH, EARLY = 60, 20, 8  # tasks of the second look; where it is slow; to begin with
+SURE = 0.999  # the level at which the beginning is enough
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
 CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
 JUDGING = "judging"
@@ -151,12 +154,15 @@ class Try:
 @dataclass(frozen=True)
 class Fared:
     """How one way of answering fared: where it was paid for nothing, what was not scored, what
-    could not be taken (and was scored 0), what it earned in the mean."""
+    could not be taken (and was scored 0), what it earned in the mean; on how many tasks it was
+    tried at first, and whether a try is slow."""
 
     paid: Sequence[Try]
     broken: Sequence[Try]
     raised: Sequence[str]
     earned: float
+    tasks: int
+    slow: bool
 
 
 Make = Callable[[Case], Script | None]
@@ -228,10 +234,10 @@ class Bench:
         if "fresh" not in self.memo:
             found = []
             many = FEW_FRESH if self.slow or self.tasks.slow else FRESH
-            for split in SPLITS:
-                for i in range(self.n, min(self.n + many // 2, self.counts[split])):
-                    task = self.tasks(split, i)
-                    found += [await self._case(task, role) for role in self.env.roles]
+            indices = range(self.n, self.n + many // 2)
+            for split, i in [(s, i) for i in indices for s in SPLITS if i < self.counts[s]]:
+                task = self.tasks(split, i)
+                found += [await self._case(task, role) for role in self.env.roles]
             self.memo["fresh"] = self._with_answers(found)
         fresh: list[Case] = self.memo["fresh"]
         return fresh
@@ -296,17 +302,50 @@ class Bench:
         interval of what it earns there lies above the declared chance, and above `least`. `of`
         says what a try counts, where that is not its value; `cases` are others than all.
         """
-        tried = await self.tries(make, name, self.some(name, cases or self.cases))
+        tried, tasks, slow = await self._first_look(make, name, cases or self.cases)
         raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
         again: list[Try] = []
         paid: list[Try] = []
         if self._suspicious(tried):
-            again = await self.tries(make, name, await self.fresh())
+            again = await self._second_look(make, name, slow, least, of)
             enough = again if len(again) >= 20 else [*tried, *again]
             if self.above_chance(enough, least, of):
                 paid = [t for t in enough if value(t) > self.env.chance]
         broken = [t for t in (*tried, *again) if t.broken]
-        return Fared(paid, broken, raised, max(mean_paid(tried), mean_paid(paid)))
+        earned = max(mean_paid([*tried, *again] if slow else tried), mean_paid(paid))
+        return Fared(paid, broken, raised, earned, tasks, slow)
+
+    async def _first_look(
+        self, make: Make, name: str, cases: Sequence[Case]
+    ) -> tuple[list[Try], int, bool]:
+        """Tries on some of `cases`, on how many of them, and whether each takes long.
+
+        Then it ends as soon as there is reason for the second look, or its time is up.
+        """
+        cases, found, began = self.some(name, cases), list[Try](), time.monotonic()
+        slow = False
+        for tasks, case in enumerate(cases, start=1):
+            found += await self.tries(make, name, [case])
+            if sum(t.broken for t in found) >= BROKEN:
+                return found, tasks, slow
+            spent = time.monotonic() - began
+            slow = spent > max(STALL_S, SLOW_S * len(found))
+            reason = len(found) > 1 and self._suspicious(found)
+            if slow and (reason or (len(found) >= LEAST and spent > PATIENCE_S)):
+                return found, tasks, slow
+        return found, len(cases), slow
+
+    async def _second_look(
+        self, make: Make, name: str, slow: bool, least: float, of: Callable[[Try], float] | None
+    ) -> list[Try]:
+        """Tries on fresh tasks; fewer where each takes long, still fewer where these are sure."""
+        fresh = await self.fresh()
+        if not slow:
+            return await self.tries(make, name, fresh)
+        again = await self.tries(make, name, fresh[:EARLY])
+        if not self.above_chance(again, least, of, SURE):
+            again += await self.tries(make, name, fresh[EARLY:FEW_FRESH])
+        return again
 
     @property
     def dear(self) -> bool:
@@ -334,12 +373,16 @@ class Bench:
         return any(map(success, tried)) or mean_paid(tried) > self.env.chance + SLACK
 
     def above_chance(
-        self, tried: Sequence[Try], least: float = 0.0, of: Callable[[Try], float] | None = None
+        self,
+        tried: Sequence[Try],
+        least: float = 0.0,
+        of: Callable[[Try], float] | None = None,
+        level: float = 0.95,
     ) -> bool:
         """Whether the interval of what they earned lies above the chance, and above `least`."""
         values = [[(of or value)(t)] for t in tried if isinstance(t.outcome, Scored)]
         bound = max(self.env.chance + EDGE, least)
-        return bool(values) and mean_interval(values).low > bound
+        return bool(values) and mean_interval(values, level).low > bound
 
 
 def mean_paid(tried: Sequence[Try]) -> float:

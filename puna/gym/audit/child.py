@@ -117,8 +117,9 @@ async def facts(bench: Bench) -> dict[str, Any]:
 
     `few`: not all of them, since they take long.
     """
+    made = bench.memo.get("digests") if bench.tasks.slow else None
     found: dict[str, Any] = {
-        "tasks": data_probes.digests(bench.tasks, bench.n),
+        "tasks": made or data_probes.digests(bench.tasks, bench.n),
         "verdicts": {},
         "few": bench.slow or bench.tasks.slow,
     }

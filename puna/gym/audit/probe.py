@@ -67,26 +67,27 @@ async def must_not_pay(
     """Each of `ways` must earn no more than the declared chance, and be scored at all.
 
     `least`: what an honest share of the credit may come to, even where no chance is declared.
-    A few that do not are enough: the rest is then not tried.
+    A few that do not are enough, one where tries are slow: the rest is then not tried.
     """
     paid: dict[str, list[Try]] = {}
     broken: list[Try] = []
     raised: list[str] = []
     tried, most = 0, 0.0
-    asked = cases or bench.cases
+    asked = len(cases or bench.cases)
+    fewest = asked
     for name, make in ways.items():
         fared = await bench.paid(make, name, least, of, cases)
         tried += 1
         broken += fared.broken
         raised += fared.raised
-        most = max(most, fared.earned)
+        most, fewest = max(most, fared.earned), min(fewest, fared.tasks)
         if fared.paid:
             paid[name] = list(fared.paid)
-        if len(paid) >= ENOUGH or len(broken) >= 2 * ENOUGH:
+        if len(paid) >= (1 if fared.slow else ENOUGH) or len(broken) >= 2 * ENOUGH:
             break
     told = f"{tried} {what if tried > 1 else what[:-1]}"
-    if (few := len(bench.some("", asked))) < len(asked):
-        told += f" on {few} tasks each"
+    if fewest < asked:
+        told += f" (some on {fewest} of {asked} tasks)"
     found_out = _verdict(paid, broken, raised, told)
     return replace(found_out, earned=most) if ways else nothing("nothing to try")
 
