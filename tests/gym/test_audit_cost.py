@@ -22,6 +22,12 @@ from puna.gym.environment import Problem, SingleTurn
 from puna.gym.task import Task
 
 
+def work(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
 class Sums(SingleTurn):
     """Sound and quick; counts what is asked of it."""
 
@@ -52,7 +58,7 @@ class SlowScorer(Sums):
     """Takes longer for each answer than an audit has time for."""
 
     def pays(self, answer: str, problem: Problem) -> float:
-        time.sleep(0.06)
+        work(0.06)
         return super().pays(answer, problem)
 
 
@@ -67,9 +73,7 @@ class SlowMaker(Sums):
     """Tasks take longer than an audit has time for."""
 
     def task(self, split: str, index: int) -> Task:
-        until = time.process_time() + 2 * SLOW_S
-        while time.process_time() < until:
-            pass
+        work(2 * SLOW_S)
         return super().task(split, index)
 
 
@@ -116,7 +120,7 @@ class LongPays(Sums):
     def pays(self, answer: str, problem: Problem) -> float:
         if len(answer) < 10_000:
             return super().pays(answer, problem)
-        time.sleep(0.35)
+        work(0.35)
         return self.reward
 
 

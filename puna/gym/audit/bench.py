@@ -30,7 +30,7 @@ EDGE = 0.02  # above the declared chance, for the lower end of the interval over
 THIRD = 3  # every third of the cases, where they are dear
 SIXTH = 6  # every sixth, but four at least, where they are slow
 SLOW_S = 0.05  # seconds of an episode, with its verdict
-STALL_S = 0.3  # in which a machine that is busy with others does nothing
+STALL_S = 0.3  # in which a machine that is busy with others may do nothing
 LEAST, PATIENCE_S = 3, 1.0  # tries of one way of answering; what more of them may take
 LONG_ARGUMENT = 40  # characters of one that is the answer by itself
 BROKEN = 3  # tries without a score that are enough
@@ -195,9 +195,9 @@ class Bench:
         for split, index in [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]:
             task = self.tasks(split, index)
             for role in self.env.roles:
-                began = time.monotonic()
+                began = self._clock()
                 self.cases.append(await self._case(task, role))
-                spent.append(time.monotonic() - began)
+                spent.append(self._clock() - began)
         self.seconds = median(spent or [0.0])
         self.cases = self._with_answers(self.cases)
         return self
@@ -322,14 +322,14 @@ class Bench:
 
         Then it ends as soon as there is reason for the second look, or its time is up.
         """
-        cases, found, began = self.some(name, cases), list[Try](), time.monotonic()
-        slow = False
+        cases, found, began = self.some(name, cases), list[Try](), self._clock()
+        slow = self.slow
         for tasks, case in enumerate(cases, start=1):
             found += await self.tries(make, name, [case])
             if sum(t.broken for t in found) >= BROKEN:
                 return found, tasks, slow
-            spent = time.monotonic() - began
-            slow = spent > max(STALL_S, SLOW_S * len(found))
+            spent = self._clock() - began
+            slow = self.slow or spent > max(STALL_S, SLOW_S * len(found))
             reason = len(found) > 1 and self._suspicious(found)
             if slow and (reason or (len(found) >= LEAST and spent > PATIENCE_S)):
                 return found, tasks, slow
@@ -351,6 +351,10 @@ class Bench:
     def dear(self) -> bool:
         """Whether an episode runs code behind walls."""
         return self.env.tier not in ("process", "worker")
+
+    def _clock(self) -> float:
+        """Seconds that this process has worked, or that have passed, where others work for it."""
+        return time.monotonic() if self.dear else time.process_time()
 
     @property
     def slow(self) -> bool:
