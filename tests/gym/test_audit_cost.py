@@ -12,7 +12,8 @@ import pytest
 
 from puna.core.outcome import Scored
 from puna.gym.audit import parent
-from puna.gym.audit.bench import EARLY, FEW_FRESH, JUDGING, SURE, Bench, Case, Fared, Try, script
+from puna.gym.audit.bench import EARLY, FEW_FRESH, JUDGING, SURE, Bench, Fared, Try
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.data_probes import determinism, overlap
 from puna.gym.audit.making import FEW, SLOW_S, Tasks
 from puna.gym.audit.probe import Result

@@ -20,7 +20,8 @@ from puna.core.errors import UserError
 from puna.core.jobs import die_with_parent
 from puna.core.outcome import Scored
 from puna.gym.audit import data_probes
-from puna.gym.audit.bench import Bench, script
+from puna.gym.audit.bench import Bench
+from puna.gym.audit.case import script
 from puna.gym.audit.making import FEW, Tasks
 from puna.gym.audit.probe import Probe, Result
 from puna.gym.audit.probes import PROBES, busy_probe

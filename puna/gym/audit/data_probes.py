@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from puna.core.errors import UserError
-from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.bench import Bench
+from puna.gym.audit.case import Case
 from puna.gym.audit.choice_probes import OPTION
 from puna.gym.audit.codes import codes, holds
 from puna.gym.audit.making import FEW, Tasks

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from puna.gym.audit.bench import Bench, Case, Make, Try, mean_paid
+from puna.gym.audit.bench import Bench, Make, Try, mean_paid
+from puna.gym.audit.case import Case
 from puna.gym.audit.findings import Status
 from puna.gym.task import Script
 

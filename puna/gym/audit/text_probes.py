@@ -13,7 +13,8 @@ from dataclasses import replace
 from statistics import median
 
 from puna.gym.audit import answers, forgeries, mutations, programs
-from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script, success, value
+from puna.gym.audit.bench import Bench, Make, mean_paid, success, value
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.probe import (
     Result,
     hole,

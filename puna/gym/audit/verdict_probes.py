@@ -12,7 +12,8 @@ import numpy as np
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
 from puna.gym.audit import answers, mutations
-from puna.gym.audit.bench import Bench, Case, script, success
+from puna.gym.audit.bench import Bench, success
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
