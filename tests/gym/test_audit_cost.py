@@ -33,6 +33,7 @@ class Sums(SingleTurn):
     """Sound and quick; counts what is asked of it."""
 
     name = "sums"
+    judge_seconds = 100.0  # of a machine that is busy with others
 
     def __init__(self, config: Any = None, seed: int = 0) -> None:
         super().__init__(config, seed)
