@@ -27,8 +27,8 @@ from puna.sandbox.outer import PACKAGES
 
 # A call of theirs on anything but the task's own entry.
 _EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\((?!entry\b|metadata\b)")
-# No call, attribute, power, factorial, shift, 1e9: nothing that runs for long or reaches anything.
-_HARMLESS = re.compile(r"(?!.*\d_*[eE])[\w\s,;:'\"?/\[\]=-]{0,10000}", re.DOTALL)
+# No call, attribute, power, factorial, shift, loop, 1e9: nothing that runs for long or reaches out.
+_HARMLESS = re.compile(r"(?!.*\d_*[eE])(?!.*for(?!\w))[\w\s,;:'\"?/\[\]=-]{0,10000}", re.DOTALL)
 FORGERY = """__import__('os').write(3, b'{"score": 1.0}') and __import__('os')._exit(0)"""
 _FOLDER, _SCORER_FOLDER = "/run/reasoning_gym", "/run/scorer"
 LIMITS = Limits(wall_s=30.0, cpu_s=1.0)
