@@ -75,7 +75,7 @@ class SlowMaker(Sums):
     """Tasks take longer than an audit has time for."""
 
     def task(self, split: str, index: int) -> Task:
-        work(2 * SLOW_S)
+        work(3 * SLOW_S)
         return super().task(split, index)
 
 

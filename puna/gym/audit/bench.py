@@ -267,8 +267,8 @@ class Bench:
 
     @property
     def few(self) -> Sequence[Case]:
-        """All cases; a few that stand for them where they are slow."""
-        return self.some("", self.cases) if self.slow else self.cases
+        """All cases; some that stand for them where they are dear or slow."""
+        return self.some("", self.cases)
 
     def some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
         """All of `cases`; by turns every third where they are dear, fewer where they are slow."""

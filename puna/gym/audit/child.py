@@ -122,7 +122,7 @@ async def facts(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {
         "tasks": made or data_probes.digests(bench.tasks, bench.n),
         "verdicts": {},
-        "few": bench.slow or bench.tasks.slow,
+        "few": bench.tasks.slow or len(bench.few) < len(bench.cases),
     }
     for case in bench.few:
         answers = {

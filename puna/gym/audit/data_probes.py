@@ -25,7 +25,7 @@ from puna.gym.audit.probe import Result, hole, note, nothing, ok
 from puna.gym.task import SPLITS, Task
 
 COMPARED = ((2e-4, 2000), (4e-3, 400))  # tasks of each split, where one takes less seconds than
-LEAST = 40
+LEAST, MOST_S = 40, 3.0
 ALIKE = 0.85  # of the words, in order
 RETOLD = 0.7  # where all numbers are the same
 DIGITS = 8  # of numbers that do not agree by chance
@@ -108,11 +108,12 @@ async def overlap(bench: Bench) -> Result:
 
 
 def _compared(bench: Bench, split: str) -> list[int]:
-    """Which tasks: the first and the last, those that there are where they are slow to make."""
-    if bench.tasks.slow:
-        return [i for s, i in bench.tasks.known if s == split]
+    """Which tasks: the first and the last, or those that there are where more would take long."""
     count, seconds = bench.counts[split], bench.tasks.seconds
     most = next((n for dear, n in COMPARED if seconds < dear), LEAST)
+    known = [i for s, i in bench.tasks.known if s == split]
+    if most * seconds > MOST_S:
+        return known
     half = most // 2
     return list(range(min(count, most))) if count <= most else [
         *range(half), *range(count - half, count)
