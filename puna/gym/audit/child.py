@@ -78,8 +78,10 @@ async def main(request: dict[str, Any]) -> None:
     say.line(env=identity(env), judge_seconds=env.judge_seconds)
     tasks, n = Tasks(env, say.note), request["n"]
     why = data_probes.tasks_or_why(tasks, min(n, FEW))
+    made = {}
     if request["facts"] and tasks.slow:
         n = min(n, FEW)
+        made["digests"] = {f"{s}/{i}": task.digest for (s, i), task in tasks.known.items()}
     why = why or data_probes.tasks_or_why(tasks, n)
     if why:
         say.line(broken=why)
@@ -87,6 +89,7 @@ async def main(request: dict[str, Any]) -> None:
     say.note("setting up and playing the oracle")
     try:
         bench = await Bench(env, n, say.note, tasks).open()
+        bench.memo |= made
     except Exception as error:
         say.line(broken=f"{env.name} cannot be set up: {type(error).__name__}: {error}"[:400])
         return
