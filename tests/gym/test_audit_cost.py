@@ -16,7 +16,7 @@ from puna.gym.audit.bench import EARLY, FEW_FRESH, JUDGING, SURE, Bench, Fared, 
 from puna.gym.audit.case import Case, script
 from puna.gym.audit.data_probes import determinism, overlap
 from puna.gym.audit.making import FEW, SLOW_S, Tasks
-from puna.gym.audit.probe import Result
+from puna.gym.audit.probe import Result, counted
 from puna.gym.audit.text_probes import echo, frequent, overlong
 from puna.gym.audit.verdict_probes import repeats
 from puna.gym.environment import Problem, SingleTurn
@@ -141,15 +141,15 @@ def test_one_slow_way_of_answering_is_tried_on_few_tasks() -> None:
     assert sum(len(x) >= 10_000 for x in env.scored) == 2 + EARLY
     env = LongPaysNothing()
     (found,), _ = asked(env, overlong)
-    assert found.seen == "3 long answers (some on 3 of 6 tasks), none paid"
-    assert sum(len(x) >= 10_000 for x in env.scored) == 3 * 3
+    assert found.seen == "3 long answers (some on 2 of 6 tasks), none paid"
+    assert sum(len(x) >= 10_000 for x in env.scored) == 3 * 2
 
 
 def test_luck_is_not_enough_to_stop_early() -> None:
     env = Sums()
     env.chance = 0.25  # type: ignore[misc]
     case = Case(env.task("train", 0), "agent")
-    tries = [Try("x", case, Scored(float(i < 5), i < 5)) for i in range(EARLY)]
+    tries = [Try("x", case, Scored(float(i < 4), i < 4)) for i in range(EARLY)]
     bench = Bench(env, 1)
     assert bench.above_chance(tries)
     assert not bench.above_chance(tries, level=SURE)
@@ -220,6 +220,14 @@ def test_the_dearest_tasks_do_not_say_what_one_costs() -> None:
     tasks.spent += [9.0, 0.01, 0.02, 0.03]
     assert tasks.seconds == pytest.approx(0.02)
     assert not tasks.slow
+
+
+@pytest.mark.parametrize(
+    ("many", "one"),
+    [("forgeries", "forgery"), ("echoes", "echo"), ("pieces of the prompt", "piece of the prompt")],
+)
+def test_one_of_several_is_called_by_its_name(many: str, one: str) -> None:
+    assert (counted(1, many), counted(2, many)) == (f"1 {one}", f"2 {many}")
 
 
 def test_a_way_that_is_not_slow_is_tried_on_every_task() -> None:

@@ -27,13 +27,12 @@ from puna.gym.verify import judge_group
 
 SLACK = 0.05  # above the declared chance, before an answer is tried on fresh tasks
 EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
-THIRD = 3  # every third of the cases, where they are dear
-SIXTH = 6  # every sixth, but four at least, where they are slow
+SIXTH = 6  # every sixth of the cases, but four at least, where they are slow
 SLOW_S = 0.05  # seconds of an episode, with its verdict
 STALL_S = 0.3  # in which a machine that is busy with others may do nothing
-LEAST, PATIENCE_S = 2, 1.0  # tries of one way of answering; what more of them may take
+LEAST, PATIENCE_S = 2, 0.5  # tries of one way of answering; what more of them may take
 BROKEN = 3  # tries without a score that are enough
-FRESH, FEW_FRESH, EARLY = 60, 20, 8  # tasks of the second look; where it is slow; to begin with
+FRESH, FEW_FRESH, EARLY = 60, 20, 6  # tasks of the second look; where it is slow; to begin with
 SURE = 0.999  # the level at which the beginning is enough
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
 CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
@@ -263,18 +262,16 @@ class Bench:
     @property
     def slow(self) -> bool:
         """Whether an episode takes so long that few are played of each kind."""
-        return self.seconds > SLOW_S
+        return self.dear or self.seconds > SLOW_S
 
     @property
     def few(self) -> Sequence[Case]:
-        """All cases; some that stand for them where they are dear or slow."""
+        """All cases; some that stand for them where they are slow."""
         return self.some("", self.cases)
 
     def some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
-        """All of `cases`; by turns every third where they are dear, fewer where they are slow."""
-        step = max(1, min(SIXTH, len(cases) // 4)) if self.slow else THIRD
-        if not (self.slow or self.dear) or len(cases) <= 2 * step:
-            return cases
+        """All of `cases`; a few of them by turns where they are slow."""
+        step = max(1, min(SIXTH, len(cases) // 4)) if self.slow else 1
         return cases[sum(name.encode()) % step :: step]
 
     def _suspicious(self, tried: Sequence[Try]) -> bool:

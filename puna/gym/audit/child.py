@@ -125,7 +125,7 @@ async def facts(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {
         "tasks": made or data_probes.digests(bench.tasks, bench.n),
         "verdicts": {},
-        "few": bench.tasks.slow or len(bench.few) < len(bench.cases),
+        "few": bench.slow or bench.tasks.slow,
     }
     for case in bench.few:
         answers = {

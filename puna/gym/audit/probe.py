@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,11 +87,18 @@ async def must_not_pay(
             paid[name] = list(fared.paid)
         if len(paid) >= (1 if fared.slow else ENOUGH) or len(broken) >= 2 * ENOUGH:
             break
-    told = f"{tried} {what if tried > 1 else what[:-1]}"
+    told = counted(tried, what)
     if fewest < asked:
         told += f" (some on {fewest} of {asked} tasks)"
     found_out = _verdict(paid, broken, raised, told)
     return replace(found_out, earned=most) if ways else nothing("nothing to try")
+
+
+def counted(n: int, what: str) -> str:
+    """`counted(1, "forgeries")` is "1 forgery"."""
+    ends = {"ies": "y", "oes": "o", "s": ""}
+    one = re.sub(r"(ies|oes|s)\b", lambda found: ends[found[0]], what, count=1)
+    return f"{n} {one if n == 1 else what}"
 
 
 def _verdict(

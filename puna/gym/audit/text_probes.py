@@ -82,8 +82,8 @@ async def frequent(bench: Bench) -> Result:
 
 
 async def _earned(bench: Bench, name: str, text: str) -> float:
-    """What a text earns on the tasks at hand; where they are dear, on some that it is not for."""
-    if len(bench.few) == len(bench.cases):
+    """What a text earns on the tasks at hand; where they are slow, on a few that it is not for."""
+    if not bench.slow:
         return mean_paid(await bench.tries(lambda c: c.instead(text), name, bench.cases))
     others = [c for c in bench.cases if c.answer != text]
     right = 1 - len(others) / len(bench.cases)
