@@ -27,15 +27,23 @@ from puna.sandbox.outer import PACKAGES
 
 # A call of theirs on anything but the task's own entry.
 _EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\((?!entry\b|metadata\b)")
-# No call, attribute, power, factorial, shift, 1e9: nothing that runs for long or reaches anything.
-_HARMLESS = re.compile(r"(?!.*\d_*[eE])[\w\s,;:'\"?/\[\]=-]{0,10000}", re.DOTALL)
+# No call, attribute, power, factorial, shift, loop, 1e9: nothing that runs for long or reaches out.
+_HARMLESS = re.compile(r"(?!.*\d_*[eE])(?!.*for(?!\w))[\w\s,;:'\"?/\[\]=-]{0,10000}", re.DOTALL)
 FORGERY = """__import__('os').write(3, b'{"score": 1.0}') and __import__('os')._exit(0)"""
 _FOLDER, _SCORER_FOLDER = "/run/reasoning_gym", "/run/scorer"
 LIMITS = Limits(wall_s=30.0, cpu_s=1.0)
+# What a scorer does first is slow (SymPy imports and remembers a lot): done once, before the forks.
 _MODULE = """
 from alone import import_alone
 import_alone("reasoning_gym.coaching.base_curriculum")
-import_alone({module!r})
+module = import_alone({module!r})
+dataset = module.{dataset}(config=module.{config}(seed=0))
+entry = dataset[0]
+for answer in (str(entry["answer"]), "x", "0.5"):
+    try:
+        dataset.score_answer(answer, entry)
+    except Exception:
+        pass
 """
 _SCORER = """
 import json, os, pickle, sys
@@ -76,7 +84,7 @@ def score_in_jail(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
     TimeoutError where the machine was too slow, and UserError where there is no sandbox.
     """
     cls = type(dataset)
-    sandbox, scorer = _sandbox(cls.__module__)
+    sandbox, scorer = _sandbox(cls, type(dataset.config))
     job = Job.python(
         _SCORER,
         json.dumps([_SCORER_FOLDER, _FOLDER, PACKAGES, scorer, *sys.path]),
@@ -96,9 +104,9 @@ def score_in_jail(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
         return 0.0
 
 
-def _sandbox(module: str) -> tuple[Sandbox, str]:
-    """One in which the dataset's module is loaded already, and the folder of what loads it."""
-    backend = os.environ.get(CHOICE, "auto")
+def _sandbox(cls: type, config: type) -> tuple[Sandbox, str]:
+    """One in which the dataset has scored already, and the folder of what makes it do so."""
+    backend, module = os.environ.get(CHOICE, "auto"), cls.__module__
     with _lock:
         if (backend, module) not in _opened:
             spec = importlib.util.find_spec("reasoning_gym")
@@ -107,7 +115,8 @@ def _sandbox(module: str) -> tuple[Sandbox, str]:
             scorer = Path(made.name)
             scorer.chmod(0o755)  # a job is another user
             (scorer / "alone.py").write_text(inspect.getsource(alone))
-            (scorer / "scorer.py").write_text(_MODULE.format(module=module))
+            names = {"module": module, "dataset": cls.__name__, "config": config.__name__}
+            (scorer / "scorer.py").write_text(_MODULE.format(**names))
             folders = {
                 _SCORER_FOLDER: scorer,
                 _FOLDER: Path(str(spec and spec.origin)).parent.parent,

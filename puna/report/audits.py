@@ -16,6 +16,7 @@ from puna.report.markup import Html, details, esc, join, row, section, table, ta
 from puna.report.style import frame
 
 KINDS = (".html", ".md", ".json")
+SHOWN = 120  # characters of a cell
 
 
 def write(audits: Sequence[Audit], path: Path) -> Path:
@@ -137,7 +138,7 @@ def _proofs(audit: Audit) -> list[Html]:
 
 
 def markdown(audits: Sequence[Audit]) -> str:
-    """A table for a repository: a line a target, and what each hole looks like."""
+    """A table for a repository: a line a target, what its holes pay, what the first looks like."""
     failed = [a for a in audits if not a.passed]
     name = audits[0].target.partition(":")[0] if len(audits) > 1 else audits[0].target
     command = f"puna audit '{name}:*'" if len(audits) > 1 else f"puna audit {name}"
@@ -147,19 +148,26 @@ def markdown(audits: Sequence[Audit]) -> str:
         "",
         f"Made by `{command}`: version {version}, {audits[0].n} tasks of each split, seed "
         f"{audits[0].seed}. {len(audits) - len(failed)} of {len(audits)} pass. A hole is a way to "
-        "be paid without solving the task, or a verdict that cannot be trusted.",
+        "be paid without solving the task, or a verdict that cannot be trusted; the figure is the "
+        "most that one of its answers earned, in the mean over tasks (1 is full marks).",
         "",
-        "| target | verdict | holes | the first of them |",
+        f"| {'dataset' if len(audits) > 1 else 'target'} | verdict | holes | the first of them |",
         "|---|---|---|---|",
     ]
     for each in audits:
-        holes = ", ".join(f.probe for f in each.holes) or "–"
+        holes = ", ".join(map(_earning, each.holes)) or "–"
         first = _cell(each.holes[0].seen) if each.holes else ""
         verdict = "passed" if each.passed else "**failed**"
-        lines.append(f"| {_cell(each.target)} | {verdict} | {holes} | {first} |")
+        named = each.target.removeprefix(f"{name}:") if len(audits) > 1 else each.target
+        lines.append(f"| {_cell(named)} | {verdict} | {holes} | {first} |")
     return "\n".join(lines) + "\n"
+
+
+def _earning(hole: Finding) -> str:
+    """A hole, and what it pays where answers were paid."""
+    return f"{hole.probe} {hole.earned:.2f}" if hole.earned else hole.probe
 
 
 def _cell(text: str) -> str:
     flat = " ".join(text.split()).replace("|", "\\|").replace("`", "'")
-    return "".join(c if c.isprintable() else "\ufffd" for c in flat)[:160]
+    return "".join(c if c.isprintable() else "\ufffd" for c in flat)[:SHOWN]

@@ -254,10 +254,15 @@ def test_scorers_that_evaluate_answers_are_known_and_need_a_jail() -> None:
 
 
 def test_what_can_be_evaluated_without_a_jail() -> None:
-    for text in ("", "1 2\n0 1", "[[1, 0], [0, 1]]", "_ Q _", "3/4", "x - 1"):
+    for text in ("", "1 2\n0 1", "[[1, 0], [0, 1]]", "_ Q _", "3/4", "x - 1", "before, forty"):
         assert harmless(text), text
     long = ("9**9**9", "99999999!", "1e999999999", "1_0E99", "1<<9", "x" * 10_001)
-    for text in (FORGERY, "exit()", "a.b", "f'{x}'", *long):
+    loops = (
+        "[0 for a in 'aaaaaaaaa' for b in 'aaaaaaaaa']",
+        "[1jfor a in'aa']",
+        "['a'for\na in b]",
+    )
+    for text in (FORGERY, "exit()", "a.b", "f'{x}'", *long, *loops):
         assert not harmless(text), text
 
 

@@ -38,9 +38,11 @@ def test_several_have_a_line_each() -> None:
     assert "1 of 2 pass." in text
     assert 'href="#a-two"' in text
     assert 'id="a-two"' in text
-    table = markdown([made(FINE, target="a:one"), made(FINE, HOLE, target="a:two")])
-    rows = [line for line in table.splitlines() if line.startswith("| a:")]
-    assert rows[0] == "| a:one | passed | – |  |"
+    blind = Finding("hidden fields", "why", "hole", "2 of 24 tasks")
+    table = markdown([made(FINE, target="a:one"), made(FINE, HOLE, blind, target="a:two")])
+    rows = table.splitlines()[-2:]
+    assert rows[0] == "| one | passed | – |  |"
+    assert rows[1].startswith("| two | **failed** | many answers 0.90, hidden fields | <script>")
     assert rows[1].count("|") - rows[1].count("\\|") == 5
     assert "`puna audit 'a:*'`" in table
 

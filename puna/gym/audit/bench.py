@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from puna.core.errors import UserError
-from puna.core.messages import Message, ToolCall
+from puna.core.messages import Message
 from puna.core.outcome import Infra, Outcome, Scored
 from puna.core.stats import mean_interval
+from puna.gym.audit.case import Case, answered
+from puna.gym.audit.making import Note, Tasks, silent
 from puna.gym.environment import Environment
 from puna.gym.loop import Context, Rollout
 from puna.gym.seat import Scripted
@@ -25,102 +27,16 @@ from puna.gym.verify import judge_group
 
 SLACK = 0.05  # above the declared chance, before an answer is tried on fresh tasks
 EDGE = 0.02  # above the declared chance, for the lower end of the interval over those
-THIRD = 3  # of the cases, where they are dear
-LONG_ARGUMENT = 40  # characters of one that is the answer by itself
+SIXTH = 6  # every sixth of the cases, but four at least, where they are slow
+SLOW_S = 0.05  # seconds of an episode, with its verdict
+STALL_S = 0.3  # in which a machine that is busy with others may do nothing
+LEAST, PATIENCE_S = 2, 0.5  # tries of one way of answering; what more of them may take
 BROKEN = 3  # tries without a score that are enough
-FRESH = 60  # tasks of the second look
+FRESH, FEW_FRESH, EARLY = 60, 20, 6  # tasks of the second look; where it is slow; to begin with
+SURE = 0.999  # the level at which the beginning is enough
 # How `gym.verify` and `gym.loop` begin the evidence of a 0 for what nobody could judge.
 CANNOT = ("this answer makes the verifier fail", "this message makes the environment fail")
 JUDGING = "judging"
-Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One task, what its oracle said in it and what that earned; the rest are other answers.
-
-    `said` are the oracle's messages in order; `answer` is the text that decides: what message
-    number `at` of them says, or the longest argument of its last call (`argument` names it).
-    `wrong` are answers to other tasks that differ from this one's.
-    """
-
-    task: Task
-    role: str
-    said: tuple[Message, ...] = ()
-    answer: str = ""
-    at: int = -1
-    argument: str = ""
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    varying: tuple[str, ...] = ()  # the call's arguments where several make the answer
-    wrong: tuple[str, ...] = ()
-    episode: Episode | None = None
-    problem: str = ""  # why there is no reference
-
-    @property
-    def outcome(self) -> Outcome:
-        """Of the role that is probed."""
-        return self.outcomes.get(self.role, Infra(self.problem or "no outcome"))
-
-    @property
-    def sound(self) -> bool:
-        """Whether the reference was scored at all: then a bad answer must be, too."""
-        return isinstance(self.outcome, Scored)
-
-    @property
-    def prompt(self) -> str:
-        """All text that the policy sees at first."""
-        return "\n".join(m.text for m in self.task.messages)
-
-    def message(self, text: str) -> Message:
-        """`text` in the place of the answer: said, or as the argument of the same call."""
-        if not self.argument:
-            return Message.assistant(text)
-        call = self.said[self.at].tool_calls[-1]
-        arguments = json.loads(call.arguments)
-        if self.varying:  # the answer is all of them: nothing of it is given away
-            kept = {k: v for k, v in arguments.items() if k not in self.varying}
-            arguments = kept | (_object(text) or dict.fromkeys(self.varying, text))
-        else:
-            arguments[self.argument] = _like(arguments[self.argument], text)
-        return Message("assistant", (ToolCall(call.id, call.name, json.dumps(arguments)),))
-
-    @property
-    def before(self) -> tuple[Message, ...]:
-        """What the oracle says before its answer."""
-        return self.said[: self.at] if self.at >= 0 else self.said[:-1]
-
-    @property
-    def after(self) -> tuple[Message, ...]:
-        """What it says after its answer (that it is done)."""
-        return self.said[self.at + 1 :] if self.at >= 0 else ()
-
-    def instead(self, text: str) -> Script:
-        """Answers at once with `text`, then says no more than the oracle does."""
-        return script([self.message(text), *self.after])
-
-    def at_the_end(self, text: str) -> Script:
-        """Does all that the oracle did, but answers with `text`."""
-        return script([*self.before, self.message(text), *self.after])
-
-
-def _like(old: Any, text: str) -> Any:
-    """`text` as the kind of value that `old` is, where it can be."""
-    if isinstance(old, int | float) and not isinstance(old, bool):
-        try:
-            return type(old)(text)
-        except (ValueError, OverflowError):
-            return text
-    return text
-
-
-def script(messages: Sequence[Message]) -> Script:
-    """Says these in order, then nothing for ever."""
-
-    def speak(heard: Sequence[Message]) -> Message:
-        said = sum(m.role == "assistant" for m in heard)
-        return messages[said] if said < len(messages) else Message.assistant("")
-
-    return speak
 
 
 @dataclass(frozen=True)
@@ -148,12 +64,15 @@ class Try:
 @dataclass(frozen=True)
 class Fared:
     """How one way of answering fared: where it was paid for nothing, what was not scored, what
-    could not be taken (and was scored 0), what it earned in the mean."""
+    could not be taken (and was scored 0), what it earned in the mean; on how many tasks it was
+    tried at first, and whether a try is slow."""
 
     paid: Sequence[Try]
     broken: Sequence[Try]
     raised: Sequence[str]
     earned: float
+    tasks: int
+    slow: bool
 
 
 Make = Callable[[Case], Script | None]
@@ -166,41 +85,37 @@ class Bench:
     `note` is told what is about to be played, for whoever finds this process hanging.
     """
 
-    def __init__(self, env: Environment, n: int, note: Note = lambda text: None) -> None:
+    def __init__(
+        self, env: Environment, n: int, note: Note = silent, tasks: Tasks | None = None
+    ) -> None:
         self.env, self.n, self.note = env, n, note
+        self.tasks = tasks or Tasks(env, note)
         self.pid = os.getpid()
         self.counts = {split: int(min(env.count(split), 1 << 62)) for split in SPLITS}
         self.resources = env.setup()
         policies = {role: Scripted(lambda heard: Message.assistant("")) for role in env.roles}
         self.rollout = Rollout(env, policies, workers=1, resources=self.resources)
-        self.task_s = 0.0  # CPU-seconds to make one of the first tasks
+        self.seconds = 0.0  # an episode of the oracle's takes, judged
         self.cases: list[Case] = []
         self.memo: dict[str, Any] = {}  # what several probes need, made once
 
     async def open(self) -> Bench:
         """Play the oracle on the first tasks; what they answer is `wrong` for each other."""
-        indices = [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]
-        spent = 0.0
-        for split, index in indices:
-            began = time.process_time()
-            task = self.env.task(split, index)
-            spent += time.process_time() - began
-            self.cases += [await self._case(task, role) for role in self.env.roles]
-        self.task_s = spent / max(1, len(indices))
-        self.cases = self._with_answers(self.cases)
+        spent = []
+        for split, index in [(s, i) for s in SPLITS for i in range(min(self.n, self.counts[s]))]:
+            task = self.tasks(split, index)
+            for role in self.env.roles:
+                began = self._clock()
+                self.cases.append(await self._case(task, role))
+                spent.append(self._clock() - began)
+        self.seconds = median(spent or [0.0])
+        self.cases = answered(self.cases, [])
         return self
 
     def close(self) -> None:
         """Give everything back."""
         self.rollout.close()
         self.env.teardown(self.resources)
-
-    def _with_answers(self, found: Sequence[Case]) -> list[Case]:
-        """Which text decides in each, and the answers to others."""
-        speaks = _decides(found or self.cases)
-        told = _composed([_slotted(c, speaks) for c in found])
-        pool = list(dict.fromkeys(c.answer for c in (*self.cases, *told) if c.answer))
-        return [replace(c, wrong=_others(c, pool)) for c in told]
 
     async def _case(self, task: Task, role: str) -> Case:
         heard: list[Message] = []
@@ -221,11 +136,12 @@ class Bench:
         """Cases of tasks that were not looked at before, half of them of each split, made once."""
         if "fresh" not in self.memo:
             found = []
-            for split in SPLITS:
-                for i in range(self.n, min(self.n + FRESH // 2, self.counts[split])):
-                    task = self.env.task(split, i)
-                    found += [await self._case(task, role) for role in self.env.roles]
-            self.memo["fresh"] = self._with_answers(found)
+            many = FEW_FRESH if self.slow or self.tasks.slow else FRESH
+            indices = range(self.n, self.n + many // 2)
+            for split, i in [(s, i) for i in indices for s in SPLITS if i < self.counts[s]]:
+                task = self.tasks(split, i)
+                found += [await self._case(task, role) for role in self.env.roles]
+            self.memo["fresh"] = answered(found, self.cases)
         fresh: list[Case] = self.memo["fresh"]
         return fresh
 
@@ -241,15 +157,16 @@ class Bench:
         if os.getpid() != self.pid:  # the environment forked, and this is the copy
             os._exit(0)
         if not outcomes:
-            self.note(f"{JUDGING} {task.id}: {what}")
-            outcomes = dict(await self.judge(task, episode))
+            outcomes = dict(await self.judge(task, episode, what))
         return outcomes, episode
 
-    async def judge(self, task: Task, episode: Episode) -> Mapping[str, Outcome]:
+    async def judge(self, task: Task, episode: Episode, what: str) -> Mapping[str, Outcome]:
         """The verdict on one episode."""
+        self.note(f"{JUDGING} {task.id}: {what}")
         found = await judge_group(
             self.env, task, [episode], Context(), self.rollout.workers, self.resources
         )
+        self.note(f"after {task.id}: {what}")  # whatever takes long now is not the judge
         return found[0]
 
     async def attempt(self, case: Case, attack: Script, name: str) -> Try:
@@ -288,39 +205,89 @@ class Bench:
         interval of what it earns there lies above the declared chance, and above `least`. `of`
         says what a try counts, where that is not its value; `cases` are others than all.
         """
-        tried = await self.tries(make, name, self._some(name, cases or self.cases))
+        tried, tasks, slow = await self._first_look(make, name, cases or self.cases)
         raised = [f"'{name}': {why}" for t in tried if (why := _raised(t))]
         again: list[Try] = []
         paid: list[Try] = []
         if self._suspicious(tried):
-            again = await self.tries(make, name, await self.fresh())
+            again = await self._second_look(make, name, slow, least, of)
             enough = again if len(again) >= 20 else [*tried, *again]
             if self.above_chance(enough, least, of):
                 paid = [t for t in enough if value(t) > self.env.chance]
         broken = [t for t in (*tried, *again) if t.broken]
-        return Fared(paid, broken, raised, max(mean_paid(tried), mean_paid(paid)))
+        earned = max(mean_paid([*tried, *again] if slow else tried), mean_paid(paid))
+        return Fared(paid, broken, raised, earned, tasks, slow)
+
+    async def _first_look(
+        self, make: Make, name: str, cases: Sequence[Case]
+    ) -> tuple[list[Try], int, bool]:
+        """Tries on some of `cases`, on how many of them, and whether each takes long.
+
+        Then it ends as soon as there is reason for the second look, or its time is up.
+        """
+        cases, found, began = self.some(name, cases), list[Try](), self._clock()
+        slow = self.slow
+        for tasks, case in enumerate(cases, start=1):
+            found += await self.tries(make, name, [case])
+            if sum(t.broken for t in found) >= BROKEN:
+                return found, tasks, slow
+            spent = self._clock() - began
+            slow = self.slow or spent > max(STALL_S, SLOW_S * len(found))
+            reason = len(found) > 1 and self._suspicious(found)
+            if slow and (reason or (len(found) >= LEAST and spent > PATIENCE_S)):
+                return found, tasks, slow
+        return found, len(cases), slow
+
+    async def _second_look(
+        self, make: Make, name: str, slow: bool, least: float, of: Callable[[Try], float] | None
+    ) -> list[Try]:
+        """Tries on fresh tasks; fewer where each takes long, still fewer where these are sure."""
+        fresh = await self.fresh()
+        if not slow:
+            return await self.tries(make, name, fresh)
+        again = await self.tries(make, name, fresh[:EARLY])
+        if not self.above_chance(again, least, of, SURE):
+            again += await self.tries(make, name, fresh[EARLY:FEW_FRESH])
+        return again
 
     @property
     def dear(self) -> bool:
         """Whether an episode runs code behind walls."""
         return self.env.tier not in ("process", "worker")
 
-    def _some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
-        """All cases; every third of them, by turns, where they are dear."""
-        if not self.dear or len(cases) <= 2 * THIRD:
-            return cases
-        return cases[sum(name.encode()) % THIRD :: THIRD]
+    def _clock(self) -> float:
+        """Seconds that this process has worked, or that have passed, where others work for it."""
+        return time.monotonic() if self.dear else time.process_time()
+
+    @property
+    def slow(self) -> bool:
+        """Whether an episode takes so long that few are played of each kind."""
+        return self.dear or self.seconds > SLOW_S
+
+    @property
+    def few(self) -> Sequence[Case]:
+        """All cases; some that stand for them where they are slow."""
+        return self.some("", self.cases)
+
+    def some(self, name: str, cases: Sequence[Case]) -> Sequence[Case]:
+        """All of `cases`; a few of them by turns where they are slow."""
+        step = max(1, min(SIXTH, len(cases) // 4)) if self.slow else 1
+        return cases[sum(name.encode()) % step :: step]
 
     def _suspicious(self, tried: Sequence[Try]) -> bool:
         return any(map(success, tried)) or mean_paid(tried) > self.env.chance + SLACK
 
     def above_chance(
-        self, tried: Sequence[Try], least: float = 0.0, of: Callable[[Try], float] | None = None
+        self,
+        tried: Sequence[Try],
+        least: float = 0.0,
+        of: Callable[[Try], float] | None = None,
+        level: float = 0.95,
     ) -> bool:
         """Whether the interval of what they earned lies above the chance, and above `least`."""
         values = [[(of or value)(t)] for t in tried if isinstance(t.outcome, Scored)]
         bound = max(self.env.chance + EDGE, least)
-        return bool(values) and mean_interval(values).low > bound
+        return bool(values) and mean_interval(values, level).low > bound
 
 
 def mean_paid(tried: Sequence[Try]) -> float:
@@ -351,74 +318,6 @@ def _overheard(given: Script, heard: list[Message]) -> Script:
         return heard[-1]
 
     return speak
-
-
-def _decides(cases: Sequence[Case]) -> bool:
-    """Whether what the oracles say last is the answer, and not that they are done."""
-    last = [c.said[-1] for c in cases if c.said]
-    if any(m.tool_calls for m in last) or not any(m.tool_calls for c in cases for m in c.said):
-        return True
-    texts = {m.text for m in last}
-    return len(texts) > 2 or (len(last) < 3 and all(len(t) > 20 for t in texts))
-
-
-def _slotted(case: Case, speaks: bool) -> Case:
-    """With the text that decides, and where it stands."""
-    if not case.said:
-        return case
-    last = len(case.said) - 1
-    calls = [i for i, m in enumerate(case.said) if m.tool_calls]
-    at = last if speaks or not calls else calls[-1]
-    message = case.said[at]
-    if not message.tool_calls:
-        return replace(case, answer=message.text, at=at)
-    try:
-        arguments = json.loads(message.tool_calls[-1].arguments)
-        texts = {k: str(v) for k, v in arguments.items() if isinstance(v, str | int | float)}
-    except (ValueError, AttributeError):
-        texts = {}
-    if not texts:
-        return replace(case, answer=message.tool_calls[-1].arguments, at=at)
-    name = max(texts, key=lambda k: (isinstance(arguments[k], str), len(texts[k])))
-    return replace(case, answer=texts[name], at=at, argument=name)
-
-
-def _composed(cases: list[Case]) -> list[Case]:
-    """Where several short arguments of the deciding call differ from task to task, all of them."""
-    values: dict[tuple[str, str], set[str]] = {}
-    for c in cases:
-        if c.argument:
-            call = c.said[c.at].tool_calls[-1]
-            for name, value in json.loads(call.arguments).items():
-                values.setdefault((call.name, name), set()).add(repr(value))
-    out = []
-    for c in cases:
-        if c.argument and len(c.answer) < LONG_ARGUMENT:
-            call = c.said[c.at].tool_calls[-1]
-            moved = {n: v for n, v in json.loads(call.arguments).items()
-                     if len(values[call.name, n]) > 1}  # fmt: skip
-            if len(moved) > 1:
-                c = replace(c, answer=json.dumps(moved), varying=tuple(moved))
-        out.append(c)
-    return out
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _others(case: Case, pool: Sequence[str]) -> tuple[str, ...]:
-    """Up to eleven answers to other tasks, none of which is this one's in other clothes."""
-
-    def plain(text: str) -> str:
-        return "".join(text.casefold().split())
-
-    own = plain(case.answer)
-    return tuple(x for x in pool if plain(x) != own)[:11]
 
 
 def _shown(error: BaseException) -> str:

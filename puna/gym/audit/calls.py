@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from puna.core.messages import ToolCall
-from puna.gym.audit.bench import Case
+from puna.gym.audit.case import Case
 
 Place = tuple[int, str, str]
 """The number of a message, the tool it calls and the argument; the last two "" for what it says."""

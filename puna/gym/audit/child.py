@@ -20,7 +20,9 @@ from puna.core.errors import UserError
 from puna.core.jobs import die_with_parent
 from puna.core.outcome import Scored
 from puna.gym.audit import data_probes
-from puna.gym.audit.bench import Bench, script
+from puna.gym.audit.bench import Bench
+from puna.gym.audit.case import script
+from puna.gym.audit.making import FEW, Tasks
 from puna.gym.audit.probe import Probe, Result
 from puna.gym.audit.probes import PROBES, busy_probe
 from puna.gym.loop import identity, refuse_less_isolation
@@ -74,14 +76,20 @@ async def main(request: dict[str, Any]) -> None:
         say.line(refused=error.what, fix=error.fix)
         return
     say.line(env=identity(env), judge_seconds=env.judge_seconds)
-    say.note("making tasks")
-    why = data_probes.tasks_or_why(env, request["n"])
+    tasks, n = Tasks(env, say.note), request["n"]
+    why = data_probes.tasks_or_why(tasks, min(n, FEW))
+    made = {}
+    if request["facts"] and tasks.slow:
+        n = min(n, FEW)
+        made["digests"] = {f"{s}/{i}": task.digest for (s, i), task in tasks.known.items()}
+    why = why or data_probes.tasks_or_why(tasks, n)
     if why:
         say.line(broken=why)
         return
     say.note("setting up and playing the oracle")
     try:
-        bench = await Bench(env, request["n"], say.note).open()
+        bench = await Bench(env, n, say.note, tasks).open()
+        bench.memo |= made
     except Exception as error:
         say.line(broken=f"{env.name} cannot be set up: {type(error).__name__}: {error}"[:400])
         return
@@ -91,6 +99,7 @@ async def main(request: dict[str, Any]) -> None:
         for probe in (*PROBES, busy_probe(say.slow)):
             if probe.name not in request["skip"] and probe.name in (request["only"] or probe.name):
                 say.line(began=probe.name)
+                say.note(f"asking for {probe.name}")
                 say.line(result=asdict(await _ask(probe, bench)), probe=probe.name)
         if not request["only"]:
             say.line(facts=await facts(bench))
@@ -108,9 +117,17 @@ async def _ask(probe: Probe, bench: Bench) -> Result:
 
 
 async def facts(bench: Bench) -> dict[str, Any]:
-    """What another process must find too: every task, and verdicts on three answers to each."""
-    found: dict[str, Any] = {"tasks": data_probes.digests(bench.env, bench.n), "verdicts": {}}
-    for case in bench.cases:
+    """What another process must find too: every task, and verdicts on three answers to each.
+
+    `few`: not all of them, since they take long.
+    """
+    made = bench.memo.get("digests") if bench.tasks.slow else None
+    found: dict[str, Any] = {
+        "tasks": made or data_probes.digests(bench.tasks, bench.n),
+        "verdicts": {},
+        "few": bench.slow or bench.tasks.slow,
+    }
+    for case in bench.few:
         answers = {
             "nothing": script([]),
             "wrong": case.instead(case.wrong[0] if case.wrong else "x"),

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from puna.gym.audit.bench import Bench, Case, Make, success
+from puna.gym.audit.bench import Bench, Make, success
+from puna.gym.audit.case import Case
 from puna.gym.audit.mutations import plain
 from puna.gym.audit.probe import Result, hole, must_not_pay, nothing, ok
 from puna.gym.task import Script

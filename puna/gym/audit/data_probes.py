@@ -1,12 +1,11 @@
 """Probes of the tasks: made again, drawn apart, given away.
 
-`digests(env, n)` is what two processes must agree on.
+`digests(tasks, n)` is what two processes must agree on.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 from collections import Counter
@@ -17,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from puna.core.errors import UserError
-from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.bench import Bench
+from puna.gym.audit.case import Case
 from puna.gym.audit.choice_probes import OPTION
 from puna.gym.audit.codes import codes, holds
+from puna.gym.audit.making import FEW, Tasks
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
-from puna.gym.environment import Environment
 from puna.gym.task import SPLITS, Task
 
-OVERLAP = 2000  # tasks of each split that are compared
+COMPARED = ((2e-4, 2000), (4e-3, 400))  # tasks of each split, where one takes less seconds than
+LEAST, MOST_S = 40, 3.0
 ALIKE = 0.85  # of the words, in order
 RETOLD = 0.7  # where all numbers are the same
 DIGITS = 8  # of numbers that do not agree by chance
@@ -37,14 +38,18 @@ CODED = r"base ?64|hex|decod|encod|revers|backward|cipher|rot ?13|binary|ascii|c
 SPELT = r"octal|decimal|0x|alphabet|letter|spell|join|convert|number system|a is 1|shift"
 
 
-def digests(env: Environment, n: int) -> dict[str, str]:
-    """A hash of everything in each of the first tasks; drawn backwards, after other draws."""
+def digests(tasks: Tasks, n: int) -> dict[str, str]:
+    """A hash of everything in each of the first tasks, few where they are slow to make.
+
+    They are made anew, drawn backwards, after other draws.
+    """
     found = {}
     for split in SPLITS:
-        for i in reversed(range(int(min(n, env.count(split))))):
+        most = min(n, FEW if tasks.slow else n, tasks.env.count(split))
+        for i in reversed(range(int(most))):
             random.seed(i)
             np.random.seed(i)
-            found[f"{split}/{i}"] = env.task(split, i).digest
+            found[f"{split}/{i}"] = tasks.again(split, i).digest
     return dict(sorted(found.items()))
 
 
@@ -57,8 +62,8 @@ def compare_digests(one: Mapping[str, str], two: Mapping[str, str], where: str) 
 async def determinism(bench: Bench) -> Result:
     """The same seed gives the same tasks, in any order and whatever the global random state."""
     first = {c.task.id.split("/", 1)[-1]: c.task.digest for c in bench.cases}
-    again = digests(bench.env, bench.n)
-    second = digests(bench.env, bench.n)
+    again = bench.memo["digests"] = digests(bench.tasks, bench.n)
+    second = again if bench.tasks.slow else digests(bench.tasks, bench.n)
     known = {k: v for k, v in first.items() if k in again}
     bad = compare_digests(again, second, "two calls") or compare_digests(
         known, again, "another order of calls"
@@ -67,7 +72,7 @@ async def determinism(bench: Bench) -> Result:
         return hole(bad)
     try:
         other = type(bench.env)(bench.env.config, bench.env.seed + 1)
-        moved = digests(other, min(bench.n, 4))
+        moved = digests(Tasks(other, bench.note), 1 if bench.tasks.slow else min(bench.n, FEW))
     except Exception:
         return ok(f"{len(again)} tasks, the same again")
     same = [t for t in moved if moved[t] == again.get(t) and t.startswith("train")]
@@ -78,10 +83,10 @@ async def determinism(bench: Bench) -> Result:
 
 async def overlap(bench: Bench) -> Result:
     """No problem of test is in train: by key, by its text, by nearly its text."""
-    env = bench.env
     found: dict[str, list[Task]] = {}
     for split in SPLITS:
-        found[split] = [env.task(split, i) for i in _spread(bench.counts[split], bench.task_s)]
+        found[split] = [bench.tasks(split, i) for i in _compared(bench, split)]
+    bench.note("comparing tasks")
     if not all(found.values()):
         return nothing("one of the splits has no tasks")
     keys = {split: {t.key for t in tasks} for split, tasks in found.items()}
@@ -102,9 +107,13 @@ async def overlap(bench: Bench) -> Result:
     return ok(f"{sizes}, none common, none nearly so")
 
 
-def _spread(count: int, task_s: float) -> list[int]:
-    """Which tasks are compared: the first and the last, fewer where they are slow to make."""
-    most = next(n for n, dear in ((OVERLAP, 2e-4), (400, 4e-3), (40, math.inf)) if task_s < dear)
+def _compared(bench: Bench, split: str) -> list[int]:
+    """Which tasks: the first and the last, or those that there are where more would take long."""
+    count, seconds = bench.counts[split], bench.tasks.seconds
+    most = next((n for dear, n in COMPARED if seconds < dear), LEAST)
+    known = [i for s, i in bench.tasks.known if s == split]
+    if most * seconds > MOST_S:
+        return known
     half = most // 2
     return list(range(min(count, most))) if count <= most else [
         *range(half), *range(count - half, count)
@@ -342,15 +351,16 @@ async def declared(bench: Bench) -> Result:
               f"{bench.counts['test']:,} test tasks")  # fmt: skip
 
 
-def tasks_or_why(env: Environment, n: int) -> str:
+def tasks_or_why(tasks: Tasks, n: int) -> str:
     """Why the first tasks cannot be made, "" where they can."""
+    env = tasks.env
     for split in SPLITS:
         try:
             count = env.count(split)
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 return f"count('{split}') is {count!r:.40}, not a number of tasks"
             for i in range(min(n, count)):
-                task = env.task(split, i)
+                task = tasks(split, i)
                 if not isinstance(task, Task):
                     return f"task {split}/{i} is a {type(task).__name__}, not a Task"
         except UserError as error:

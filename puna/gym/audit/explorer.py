@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from puna.core.messages import Message, ToolCall
-from puna.gym.audit.bench import Bench, Case
+from puna.gym.audit.bench import Bench
 from puna.gym.audit.calls import said
+from puna.gym.audit.case import Case
 
 PATHS = (
     *("path", "file", "filename", "file_path", "filepath", "file_name", "name", "directory", "dir"),

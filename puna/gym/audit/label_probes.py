@@ -12,8 +12,9 @@ from typing import Any
 
 from puna.core.messages import Message, ToolCall
 from puna.gym.audit import answers, calls
-from puna.gym.audit.bench import Bench, Case, Try, success, value
+from puna.gym.audit.bench import Bench, Try, success, value
 from puna.gym.audit.calls import Place, arguments, varying_places
+from puna.gym.audit.case import Case
 from puna.gym.audit.explorer import (
     HISTORY,
     SUSPECT,

@@ -29,7 +29,7 @@ def audit_all(
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
 ) -> list[Audit]:
-    """One audit, or those of all that `PREFIX:*` stands for, one process a core.
+    """One audit, or those of all that `PREFIX:*` stands for, one more at once than there are cores.
 
     A line on the terminal says what is being asked. Raises UserError as `audit` does.
     """
@@ -43,7 +43,7 @@ def audit_all(
 
         if len(targets) == 1:
             return [one(targets[0])]
-        with ThreadPoolExecutor(default_threads()) as pool:
+        with ThreadPoolExecutor(default_threads() + 1) as pool:  # each waits now and then
             return list(pool.map(one, targets))
 
 

@@ -130,18 +130,20 @@ def _agreement(seen: _Seen) -> list[Finding]:
     if len(seen.facts) < 2:
         return []
     a, b = seen.facts[:2]
-    tasks = [t for t in a["tasks"] if a["tasks"][t] != b["tasks"].get(t)]
-    verdicts = [v for v in a["verdicts"] if a["verdicts"][v] != b["verdicts"].get(v)]
+    either = {k: [x for x in a[k] if x in b[k] or not (a["few"] or b["few"])]
+              for k in ("tasks", "verdicts")}  # fmt: skip
+    tasks = [t for t in either["tasks"] if a["tasks"][t] != b["tasks"].get(t)]
+    verdicts = [v for v in either["verdicts"] if a["verdicts"][v] != b["verdicts"].get(v)]
     why = reason(OTHER_PROCESS)
     if tasks:
-        said = f"{len(tasks)} of {len(a['tasks'])} tasks differ, e.g. {tasks[0]}"
+        said = f"{len(tasks)} of {len(either['tasks'])} tasks differ, e.g. {tasks[0]}"
         return [Finding(OTHER_PROCESS, why, "hole", said)]
     if verdicts:
         first = verdicts[0]
-        said = f"{len(verdicts)} of {len(a['verdicts'])} verdicts differ: {first} gets "
+        said = f"{len(verdicts)} of {len(either['verdicts'])} verdicts differ: {first} gets "
         said += f"{a['verdicts'][first]} and {b['verdicts'].get(first)}"
         return [Finding(OTHER_PROCESS, why, "hole", said)]
-    said = f"{len(a['tasks'])} tasks and {len(a['verdicts'])} verdicts agree"
+    said = f"{len(either['tasks'])} tasks and {len(either['verdicts'])} verdicts agree"
     return [Finding(OTHER_PROCESS, why, "ok", said)]
 
 

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from puna.gym.audit.bench import Bench, Case, Make, Try, mean_paid
+from puna.gym.audit.bench import Bench, Make, Try, mean_paid
+from puna.gym.audit.case import Case
 from puna.gym.audit.findings import Status
 from puna.gym.task import Script
 
@@ -67,24 +69,36 @@ async def must_not_pay(
     """Each of `ways` must earn no more than the declared chance, and be scored at all.
 
     `least`: what an honest share of the credit may come to, even where no chance is declared.
-    A few that do not are enough: the rest is then not tried.
+    A few that do not are enough, one where tries are slow: the rest is then not tried.
     """
     paid: dict[str, list[Try]] = {}
     broken: list[Try] = []
     raised: list[str] = []
     tried, most = 0, 0.0
+    asked = len(cases or bench.cases)
+    fewest = asked
     for name, make in ways.items():
         fared = await bench.paid(make, name, least, of, cases)
         tried += 1
         broken += fared.broken
         raised += fared.raised
-        most = max(most, fared.earned)
+        most, fewest = max(most, fared.earned), min(fewest, fared.tasks)
         if fared.paid:
             paid[name] = list(fared.paid)
-        if len(paid) >= ENOUGH or len(broken) >= 2 * ENOUGH:
+        if len(paid) >= (1 if fared.slow else ENOUGH) or len(broken) >= 2 * ENOUGH:
             break
-    found_out = _verdict(paid, broken, raised, f"{tried} {what if tried > 1 else what[:-1]}")
+    told = counted(tried, what)
+    if fewest < asked:
+        told += f" (some on {fewest} of {asked} tasks)"
+    found_out = _verdict(paid, broken, raised, told)
     return replace(found_out, earned=most) if ways else nothing("nothing to try")
+
+
+def counted(n: int, what: str) -> str:
+    """`counted(1, "forgeries")` is "1 forgery"."""
+    ends = {"ies": "y", "oes": "o", "s": ""}
+    one = re.sub(r"(ies|oes|s)\b", lambda found: ends[found[0]], what, count=1)
+    return f"{n} {one if n == 1 else what}"
 
 
 def _verdict(

@@ -13,7 +13,8 @@ from functools import partial
 
 from puna.core.messages import Message
 from puna.gym.audit import forgeries, programs
-from puna.gym.audit.bench import Bench, Case, Make, script
+from puna.gym.audit.bench import Bench, Make
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.explorer import (
     CODES,
     COMMANDS,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 from puna.gym.audit import answers, forgeries, mutations, programs
-from puna.gym.audit.bench import Bench, Case, Make, mean_paid, script, success, value
+from puna.gym.audit.bench import Bench, Make, mean_paid, success, value
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.probe import (
     Result,
     hole,
@@ -59,23 +61,34 @@ async def constants(bench: Bench) -> Result:
 async def frequent(bench: Bench) -> Result:
     """The commonest right answers, each said to every task it is not known to be right for."""
     counted = Counter(c.answer for c in bench.cases if c.answer)
-    texts = [text for text, _ in counted.most_common(12)]
+    texts = [text for text, _ in counted.most_common(6 if bench.slow else 12)]
     texts += _middling([c.answer for c in bench.cases if c.answer])
-    ways = {f"{text:.60}": (lambda case, text=text: case.instead(text)) for text in texts}
+    ways = {f"{text:.60}": text for text in texts}
     if not ways:
         return nothing("no reference answers")
     if len(await bench.fresh()) < 2 or len({c.task.key for c in await bench.fresh()}) < 2:
         return nothing("too few tasks to tell a constant from the answer")
     best, most = "", -1.0
-    for name, make in ways.items():
-        earned = mean_paid(await bench.tries(make, name, bench.cases))
+    for name, text in ways.items():
+        earned = await _earned(bench, name, text)
         if earned > most:
             best, most = name, earned
-    again = await bench.tries(ways[best], best, await bench.fresh())
+    again = await bench.tries(lambda c: c.instead(ways[best]), best, await bench.fresh())
     seen = f"'{best}' earns {mean_paid(again):.2f} on {len(again)} fresh tasks"
+    found = ok(f"the best of {len(ways)}, {seen}")
     if bench.above_chance(again):
-        return hole(f"{seen}, declared {bench.env.chance:g}", [t for t in again if value(t)])
-    return ok(f"the best of {len(ways)}, {seen}")
+        found = hole(f"{seen}, declared {bench.env.chance:g}", [t for t in again if value(t)])
+    return replace(found, earned=mean_paid(again))
+
+
+async def _earned(bench: Bench, name: str, text: str) -> float:
+    """What a text earns on the tasks at hand; where they are slow, on a few that it is not for."""
+    if not bench.slow:
+        return mean_paid(await bench.tries(lambda c: c.instead(text), name, bench.cases))
+    others = [c for c in bench.cases if c.answer != text]
+    right = 1 - len(others) / len(bench.cases)
+    tried = await bench.tries(lambda c: c.instead(text), name, bench.some(name, others))
+    return right + (1 - right) * mean_paid(tried)
 
 
 def _middling(given: Sequence[str]) -> list[str]:
@@ -247,7 +260,7 @@ def _among(case: Case) -> Mapping[str, str]:
 async def junk(bench: Bench) -> Result:
     """The right answer in the middle of noise: no hole, but worth knowing."""
     earned = []
-    for case in bench.cases:
+    for case in bench.few:
         if case.answer and case.sound:
             earned.append(
                 await bench.attempt(case, case.instead(answers.in_junk(case.answer)), "in junk")
@@ -263,7 +276,7 @@ async def junk(bench: Bench) -> Result:
 async def lookalike(bench: Bench) -> Result:
     """Letters of another alphabet: paid only where damaged letters are paid as well."""
     control = mean_paid(
-        await bench.tries(lambda case: case.instead(answers.damaged(case.answer)), "q", bench.cases)
+        await bench.tries(lambda case: case.instead(answers.damaged(case.answer)), "q", bench.few)
     )
     worse: dict[str, Make] = {"foreign letters": _if_changed(answers.lookalike)}
     found = await must_not_pay(bench, worse, what="look-alikes", least=min(0.9, control + 0.3))
@@ -281,7 +294,7 @@ async def lookalike(bench: Bench) -> Result:
             else None
         ),
         "full-width digits",
-        bench.cases,
+        bench.few,
     )
     paid = [t for t in digits if success(t)]
     return note(f"full-width digits are read as digits: {paid[0]}", paid) if paid else found
@@ -329,7 +342,7 @@ async def breaking(bench: Bench) -> Result:
 async def overlong(bench: Bench) -> Result:
     """A megabyte."""
     texts = saying(answers.OVERLONG)
-    return await must_not_pay(bench, texts, what="long answers", cases=bench.cases[:6])
+    return await must_not_pay(bench, texts, what="long answers", cases=bench.few[:6])
 
 
 async def forged(bench: Bench) -> Result:

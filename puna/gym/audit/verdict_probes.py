@@ -12,7 +12,8 @@ import numpy as np
 from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
 from puna.gym.audit import answers, mutations
-from puna.gym.audit.bench import Bench, Case, script, success
+from puna.gym.audit.bench import Bench, success
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
 
@@ -38,7 +39,7 @@ def _succeeds(outcome: Outcome) -> bool:
 async def bounds(bench: Bench) -> Result:
     """Values lie within 0 and 1 and evidence is short, whatever is said, also after the end."""
     values, longest = [], 0
-    for case in bench.cases:
+    for case in bench.few:
         said = {"nothing": script([]), "wrong": case.instead(case.wrong[0] if case.wrong else "x")}
         if case.said:
             said["the last message again and again"] = script([*case.said, *case.said[-1:] * 3])
@@ -64,7 +65,7 @@ async def bounds(bench: Bench) -> Result:
 async def repeats(bench: Bench) -> Result:
     """The same episode, judged and played three times, whatever the global random state."""
     bad = []
-    for case in bench.cases:
+    for case in bench.few:
         for name, said in _answers(case).items():
             seen, shown = set(), set()
             for i in range(REPEATS):
@@ -75,12 +76,12 @@ async def repeats(bench: Bench) -> Result:
                 seen.add(_shown(outcomes))
                 shown.add("\n".join(m.text or results(m) for who, m in episode.transcript))
                 if episode.ended != "failed":
-                    seen.add(_shown(await bench.judge(case.task, episode)))
+                    seen.add(_shown(await bench.judge(case.task, episode, name)))
             if len(seen) > 1:
                 bad.append(f"{case.task.id} '{name}': {sorted(seen)[:2]}")
             elif len(shown) > 1:
                 bad.append(f"{case.task.id} '{name}': the same messages are answered otherwise")
-    tried = len(bench.cases) * 2 * REPEATS
+    tried = len(bench.few) * 2 * REPEATS
     return hole(f"{len(bad)}: {bad[0]}"[:300], bad) if bad else ok(f"{tried} episodes judged twice")
 
 
@@ -107,10 +108,10 @@ def _plain(outcome: Outcome) -> dict[str, object]:
 async def later(bench: Bench) -> Result:
     """The first episodes, judged again after all that was asked meanwhile."""
     bad, seen = [], 0
-    for case in bench.cases:
+    for case in bench.few:
         if case.episode is not None:
             seen += 1
-            now = await bench.judge(case.task, case.episode)
+            now = await bench.judge(case.task, case.episode, "the first episode")
             if _shown(now) != _shown(case.outcomes):
                 bad.append(f"{case.task.id}: {_shown(case.outcomes)} and later {_shown(now)}")
     return hole(f"{len(bad)} of {seen}: {bad[0]}", bad) if bad else ok(f"{seen} judged again")
@@ -119,7 +120,7 @@ async def later(bench: Bench) -> Result:
 async def idle_again(bench: Bench) -> Result:
     """Doing nothing, right after the oracle has succeeded on the same task."""
     paid = []
-    for case in bench.cases:
+    for case in bench.few:
         if not case.said:
             continue
         await bench.attempt(case, script(case.said), "the reference answer")
@@ -127,17 +128,15 @@ async def idle_again(bench: Bench) -> Result:
         if success(after):
             first = await bench.attempt(case, script([]), "nothing, once more")
             paid.append(first if isinstance(first.outcome, Scored) else after)
-    share = len(paid) / max(1, len(bench.cases))
+    share = len(paid) / max(1, len(bench.few))
     if paid and share > bench.env.chance:
-        return hole(
-            f"{len(paid)} of {len(bench.cases)} inherit the success before: {paid[0]}", paid
-        )
-    return ok(f"{len(bench.cases)} tasks, none inherits the success of the episode before")
+        return hole(f"{len(paid)} of {len(bench.few)} inherit the success before: {paid[0]}", paid)
+    return ok(f"{len(bench.few)} tasks, none inherits the success of the episode before")
 
 
 async def busy(bench: Bench, slow: AbstractContextManager[None]) -> Result:
     """The reference on a machine that leaves little time to this process."""
-    cases = [c for c in bench.cases if _succeeds(c.outcome)][:BUSY]
+    cases = [c for c in bench.cases if _succeeds(c.outcome)][: 1 if bench.slow else BUSY]
     if not cases:
         return nothing("no reference that succeeds")
     with slow:

@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from puna.core.messages import Message, ToolCall
-from puna.gym.audit.bench import Bench, Case, Make, Try, script
+from puna.gym.audit.bench import Bench, Make, Try
 from puna.gym.audit.calls import Place, arguments, varying_places
+from puna.gym.audit.case import Case, script
 from puna.gym.audit.explorer import Tool, explored, results, tools_of, with_tools
 from puna.gym.audit.mutations import spellings
 from puna.gym.audit.probe import Result, hole, must_not_pay, nothing, ok
