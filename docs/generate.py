@@ -157,8 +157,7 @@ KEYS: dict[str, dict[str, str]] = {
         "alarm": "Where the reward is being gamed: say so, end the stage too, or do not look.",
     },
     "dpo": {
-        "data": "A `.jsonl` or `.parquet` file of preferences "
-        "([your own data](your-own-data.md)).",
+        "data": "A `.jsonl` or `.parquet` file of preferences ([your own data](your-own-data.md)).",
         "env": "Where pairs come from if there is no `data`, and what is scored.",
         "prompts": "Train tasks that the parent plays for pairs.",
         "samples": "Episodes of each task, at least 2; a success and a failure make a pair.",
@@ -256,7 +255,7 @@ def recipes() -> str:
     parts += ["## Every stage\n\n" + table(stage), MATRIX]
     for kind, module in KINDS.items():
         config = importlib.import_module(module).Config
-        parts.append(section(f"kind = \"{kind}\"", kind, config, used))
+        parts.append(section(f'kind = "{kind}"', kind, config, used))
     for name, module, cls in (
         ("optim", "puna.train.optim", "OptimConfig"),
         ("loss", "puna.train.loss", "PolicyLoss"),
@@ -287,7 +286,7 @@ def environments(used: set[tuple[str, str]]) -> list[str]:
     for name, where in sorted(known_environments().items()):
         config = load_environment(name).Config if where == "shipped" else None
         if config is not None and dataclasses.fields(config):
-            out.append(section(f"env = {{ id = \"{name}\" }}", name, config, used))
+            out.append(section(f'env = {{ id = "{name}" }}', name, config, used))
     return out
 
 

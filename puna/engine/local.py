@@ -132,14 +132,18 @@ class Engine:
             self._step = None  # the weights may change in place before the next call
         return [rows[i].completion() for i in range(len(requests))]
 
-    def add(self, request: Request) -> Running:
-        """Line a request up. Raises UserError where it can never fit."""
-        grammar = request.params.grammar
-        row = Running(request, matcher=None if grammar is None else grammar.matcher())
-        length, limit = row.longest, self.pages.limit
+    def check(self, request: Request) -> None:
+        """Raises UserError where it could never fit."""
+        limit, length = self.pages.limit, len(request.prompt_ids) + request.params.max_tokens
         if limit is not None and self.pages.needed(length) > limit:
             what = f"{length:,} tokens take {self.pages.needed(length) / 1e9:.3g} GB of cache"
             raise UserError(f"{what}, there are {limit / 1e9:.3g}", "ask for fewer tokens")
+
+    def add(self, request: Request) -> Running:
+        """Line a request up. Raises UserError where it could never fit."""
+        self.check(request)
+        grammar = request.params.grammar
+        row = Running(request, matcher=None if grammar is None else grammar.matcher())
         self.waiting.append(row)
         return row
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from puna.core.errors import UserError
+from puna.gateway.reading import BadRequest
 from puna.serve.tickets import Done, Event, Ticket, Token, hand_over
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Worker:
         while (new := self._new()) is not None:
             for ticket in new:
                 self._begin(ticket)
-            for name, engine in self.engines.items():
+            for name, engine in list(self.engines.items()):
                 if not engine.idle:
                     self._step(name, engine)
 
@@ -97,13 +98,22 @@ class Worker:
                 return
             if name not in self.engines:
                 self.engines[name] = _engine(self.loaded[name])
-            rows = [self.engines[name].add(request) for request in ticket.requests]
-        except UserError as error:
+            rows = self._add(self.engines[name], ticket)
+        except (UserError, BadRequest) as error:
             hand_over([(ticket, error)])
         except Exception as error:
             self._failed(name, error, [ticket])
         else:
             self.rows |= {row: (ticket, i) for i, row in enumerate(rows)}
+
+    def _add(self, engine: Engine, ticket: Ticket) -> list[Running]:
+        """All of a ticket's requests, or none. Raises BadRequest where one can never fit."""
+        try:
+            for request in ticket.requests:
+                engine.check(request)
+        except UserError as error:
+            raise BadRequest(str(error), "max_tokens") from None
+        return [engine.add(request) for request in ticket.requests]
 
     def _step(self, name: str, engine: Engine) -> None:
         """One token of every choice, handed over as they are drawn."""

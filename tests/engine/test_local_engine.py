@@ -468,7 +468,8 @@ def test_a_grammar_holds_beside_rows_that_have_none() -> None:
     made = engine("dense")
     free = [Request(prompt(i, 6), SamplingParams(20), ("g", i)) for i in range(6)]
     grammar = regex_grammar(TOKENIZER, "(the|llama| )+of [0-9]{3,8}")
-    bound = [replace(r, params=replace(r.params, grammar=grammar, max_tokens=60)) for r in free[::2]]
+    params = replace(free[0].params, grammar=grammar, max_tokens=60)
+    bound = [replace(r, params=params) for r in free[::2]]
     got = made.generate([*bound, *free[1::2]])
     for done in got[:3]:
         text = TOKENIZER.decode(done.ids[:-1])
