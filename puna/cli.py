@@ -306,25 +306,11 @@ def serve(args: list[str]) -> int:
         runs: Path | None = None
         """The folder whose runs the pages show; the one that TARGET is in if not given."""
 
-    given = parse(
-        Options,
-        "serve",
-        args,
-        "An OpenAI-compatible endpoint, a chat page, and a page of runs and episodes.",
-    )
-    if given.new_key:
-        from puna.serve.keyring import new_key
-
-        if given.keys is None:
-            raise UserError("--new-key needs a file", "give --keys FILE")
-        print(new_key(given.keys, given.new_key))
-        return 0
+    about = "An OpenAI-compatible endpoint, a chat page, and a page of runs and episodes."
+    given = parse(Options, "serve", args, about)
     from puna.serve.main import serve as serve_models
 
-    options = {k: v for k, v in vars(given).items() if k not in ("target", "new_key")}
-    if given.target is None:
-        raise UserError("puna serve needs a run or a model", "puna serve runs/NAME")
-    serve_models(given.target, **options)
+    serve_models(**vars(given))
     return 0
 
 

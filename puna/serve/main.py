@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from puna.core.errors import UserError
 from puna.core.runs import find_model
 from puna.serve.keyring import Keyring
+from puna.serve.keyring import new_key as make_key
 from puna.serve.keys import LOOPBACK
 
 if TYPE_CHECKING:
@@ -52,17 +53,28 @@ def _finished(run: Path, stage: str) -> bool:
 
 
 def serve(
-    target: Path,
+    target: Path | None,
     *,
     stage: str = "",
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key_env: str = "",
     keys: Path | None = None,
+    new_key: str = "",
     allow_origin: Sequence[str] = (),
     runs: Path | None = None,
 ) -> None:
-    """Serve until interrupted. Raises UserError for a missing key, model, extra, port or format."""
+    """Serve until interrupted, or only print a `new_key` of the file `keys`.
+
+    Raises UserError for a missing key, model, extra, port or format.
+    """
+    if new_key and keys is None:
+        raise UserError("--new-key needs a file", "give --keys FILE")
+    if new_key and keys is not None:
+        print(make_key(keys, new_key))
+        return
+    if target is None:
+        raise UserError("puna serve needs a run or a model", "puna serve runs/NAME")
     try:
         import uvicorn
 
