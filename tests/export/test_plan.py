@@ -18,6 +18,7 @@ from benchmarks.plan import EYES, RANK, SMALL, TOLERANCE, Case, ProcessorMeter, 
 from puna import cli
 from puna.core.errors import UserError
 from puna.engine.cache import KVCache
+from puna.engine.pages import SIZE, Pages
 from puna.export.device import RESERVED, find_device
 from puna.export.eyes import looking
 from puna.export.lora import adapter_parameters, lora_training
@@ -151,13 +152,17 @@ def test_the_cache_is_the_engines_to_the_byte(
 ) -> None:
     config = preset("nano", attention_chunk=chunk, nope_every=nope, max_positions=3000)
     dtype = torch.float32 if wide else torch.bfloat16
-    held = KVCache(config, rows, context, dtype, "meta").bytes
-    assert cache_bytes(config, rows, context, 4 if wide else 2) == held
+    pages = Pages(config, dtype, "meta")  # as an engine has them
+    pages.expect([context] * rows)
+    planned = cache_bytes(config, rows, context, 4 if wide else 2)
+    assert planned == pages.bytes
+    if context >= SIZE:
+        assert planned == KVCache.fresh(config, rows, context, dtype, "meta").bytes
 
 
 def test_a_cache_without_bounds_would_be_four_times_too_large() -> None:
     config = preset("nano", attention_chunk=16, num_layers=8, max_positions=100_000)
-    held = KVCache(config, 1, 100_000, torch.bfloat16, "meta").bytes
+    held = KVCache.fresh(config, 1, 100_000, torch.bfloat16, "meta").bytes
     assert naive_cache_bytes(config, 1, 100_000, 2) > 3.9 * held
 
 
