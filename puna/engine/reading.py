@@ -98,7 +98,10 @@ class Reader:
         return self._seen[1]
 
     def _width(self, starts: Sequence[int], width: int) -> int:
-        """Narrower where the masks over what the rows hold would be large."""
+        """Narrower where the masks over what the rows hold would be large, or a chunk ends."""
         if not any(starts):
             return width
+        chunk = self.pages.chunk
+        if chunk is not None and min(starts) == max(starts):
+            width = min(width, chunk - starts[0] % chunk)
         return max(1, min(width, MASK // (len(starts) * (max(starts) + width))))
