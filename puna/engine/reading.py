@@ -64,6 +64,8 @@ class Reader:
             for i, row in enumerate(rows):
                 row.routes.append(taken[i, : len(pieces[i])])
         done = [i for i, r in enumerate(rows) if r.held.length == r.length]
+        if len(done) == len(rows):
+            self._seen = [], None
         last = hidden[done, (counts[done] - 1).to(device)]
         return [rows[i] for i in done], model.logits(last)
 

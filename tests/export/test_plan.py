@@ -18,6 +18,7 @@ from benchmarks.plan import EYES, RANK, SMALL, TOLERANCE, Case, ProcessorMeter, 
 from puna import cli
 from puna.core.errors import UserError
 from puna.engine.cache import KVCache
+from puna.engine.local import MEMORY
 from puna.engine.pages import SIZE, Pages
 from puna.export.device import RESERVED, find_device
 from puna.export.eyes import looking
@@ -182,6 +183,20 @@ def test_training_keeps_sixteen_bytes_a_weight_and_grows_with_tokens() -> None:
     assert (large.casts, large.logits) == (small.casts, 4 * 1024 * 128256)
 
 
+def cached(plan: puna.Plan) -> int:
+    return next(p.bytes for p in plan.parts if p.name == "cache")
+
+
+def test_a_processor_gives_the_cache_so_much_and_no_more() -> None:
+    """Where the engine would refuse a row, the plan does not fit, however large the machine."""
+    found = puna.plan("llama3-8b", context=32768, device="here", precision="bf16")
+    wide = replace(found.device, bytes=10**12, processor=True)
+    here = replace(found, device=wide, cache_room=MEMORY)
+    assert cached(here) > MEMORY
+    assert not here.fits
+    assert replace(here, cache_room=2 * MEMORY).fits
+
+
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("model", ["llama3-1b", "llama4-scout"])
 def test_what_fits_is_the_most_that_fits(model: str, train: bool) -> None:
@@ -205,7 +220,10 @@ def test_what_fits_is_the_most_that_fits(model: str, train: bool) -> None:
         read = found.longest_prompt
         assert 2048 < read <= longest
         assert again(context=read).reading <= room
-        assert read == found.config.max_positions or again(context=read + 1).reading > room
+        if read < found.config.max_positions:
+            more = again(context=read + 1)
+            assert more.reading > room or cached(more) > more.cache_room
+        assert cached(again(context=longest)) <= found.cache_room < 0.61 * room
 
 
 def test_a_model_that_is_too_large_says_how_many_devices_its_weights_need() -> None:
