@@ -206,8 +206,8 @@ class Pages:
         """Room for tokens `held.length` to `length`; False, and nothing done, where there is none.
 
         Pages of past chunks become room further on, or are given back. So whoever asked at once
-        for all of a long prompt, and then for one piece after the other, always finds room, as far
-        as no piece but the first runs over a chunk's end.
+        for all of a long prompt finds room for one piece of it after the other, if none but the
+        first runs over a chunk's end.
         """
         missing: dict[bool, list[int]] = {}
         for kind in self.pools:

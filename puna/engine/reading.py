@@ -104,6 +104,6 @@ class Reader:
         if not any(starts):
             return width
         chunk = self.pages.chunk
-        if chunk is not None and min(starts) == max(starts):
-            width = min(width, chunk - starts[0] % chunk)
+        if chunk is not None:
+            width = min(width, *(chunk - s % chunk for s in starts))
         return max(1, min(width, MASK // (len(starts) * (max(starts) + width))))

@@ -138,6 +138,17 @@ def test_a_prompt_of_many_chunks_is_read_in_the_pages_of_one(
     assert worst(model("chunked"), [asked], got) < CLOSE
 
 
+@pytest.mark.parametrize("seed", [4, 18, 24])
+def test_pieces_of_many_prompts_find_room_where_it_is_scarce(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that stand in different places of a chunk, with pieces longer than one."""
+    monkeypatch.setattr("puna.engine.reading.PREFILL", 12)
+    for pages in (9, 12, 20):
+        engine = made("chunked", seed % 2 == 0, pages, 1 + seed % 7)
+        check(engine, live(engine, seed, 25))
+
+
 def test_a_cancelled_row_frees_its_pages_at_once() -> None:
     engine = made("chunked", True, 100)
     rows = [
