@@ -191,11 +191,7 @@ class Pages:
 
     def needed(self, length: int) -> int:
         """Bytes that a sequence of so many tokens takes, at its most."""
-        found = 0
-        for kind, pool in self.pools.items():
-            tokens = min(length, self.chunk) if kind and self.chunk else length
-            found += -(-tokens // self.size) * pool.page_bytes
-        return found
+        return sum(len(self._wanted(k, 0, length)) * p.page_bytes for k, p in self.pools.items())
 
     def expect(self, lengths: Sequence[int]) -> None:
         """Grow once for sequences of so many tokens that are about to come, as far as it goes."""
