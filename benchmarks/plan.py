@@ -1,6 +1,6 @@
 """Planned bytes beside what PyTorch allocates: serving a full context; one step of training.
 
-`python benchmarks/plan.py` takes five small shapes on the processor, `--large` one more that trains
+`python benchmarks/plan.py` takes six small shapes on the processor, `--large` one more that trains
 in 15 GB (20 GB free); `--device cuda` takes five large ones, up to 75 GB.
 The engine, the stages' loss, optimiser and update do the work. On a processor every allocation is
 read from PyTorch's profiler, on a GPU from its allocator. Exit status 1: a plan is off by over 3 %.
@@ -77,6 +77,11 @@ SMALL = (
     Case(
         "vocabulary", _shape("llama3-8b", 30000, 128, 3, intermediate_size=512),
         "bf16", serving=(8, 128), training=(2, 256),
+    ),
+    Case(
+        "in pieces", _shape("llama4-scout", 500, 128, 4, expert_size=64, num_experts=2,
+                            attention_chunk=2048, floor_scale=2048),
+        "bf16", serving=(2, 6300), training=(4, 128),
     ),
 )  # fmt: skip
 EYES = Case(
@@ -224,15 +229,12 @@ def generate(case: Case, device: str) -> tuple[Measured, Measured]:
     ids, shown = drawn(case, rows, context - 4)
     hot = SamplingParams(4, temperature=0.7)
     mine = [tuple(p for row, p in shown if row == i) for i in range(rows)]
-    asked = zip(ids.tolist(), mine, strict=True)
-    steps = engine.decode(
-        [Request(tuple(row), hot, ("plan", i), seen) for i, (row, seen) in enumerate(asked)]
-    )
-    _, reading = watch.peak(lambda: next(steps))
-    watch.peak(lambda: next(steps))  # lets go of the masks of reading
-    held = {"weights": weights, "held": watch.live}
-    _, decoding = watch.peak(lambda: [next(steps) for _ in range(2)])
-    steps.close()
+    for i, (row, seen) in enumerate(zip(ids.tolist(), mine, strict=True)):
+        engine.add(Request(tuple(row), hot, ("plan", i), seen))
+    _, reading = watch.peak(lambda: engine.step(urgent=False))
+    watch.peak(engine.step)  # lets go of the prompts' logits
+    held = {"weights": weights, "pages": engine.pages.bytes, "held": watch.live}
+    _, decoding = watch.peak(lambda: [engine.step() for _ in range(2)])
     return Measured(decoding, held), Measured(reading, held)
 
 

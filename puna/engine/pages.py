@@ -34,10 +34,12 @@ class Page:
 class Held:
     """What a sequence has in the cache: `length` tokens, in pages by kind of layer.
 
-    Page `i` of a list holds tokens from `i * S` on; None where no token to come will see it.
+    Page `i` of a list holds tokens from `i * S` on; None where no token to come will see it. What
+    stands behind the tokens is room for others. Local layers have none before page `past`.
     """
 
     length: int = 0
+    past: int = 0
     pages: dict[bool, list[Page | None]] = field(default_factory=lambda: {True: [], False: []})
 
 
@@ -154,7 +156,7 @@ class Pool:
 class Pages:
     """The pools of a model, and the sequences' share of them.
 
-    `limit`: bytes that all pools together may take, None for no limit. The page size divides the
+    `limit`: bytes that all pages together may take, None for no limit. The page size divides the
     attention chunk, so that no page belongs to two.
     """
 
@@ -168,7 +170,7 @@ class Pages:
     ) -> None:
         self.config, self.limit = config, limit
         self.chunk = config.attention_chunk
-        self.size = size if self.chunk is None else _divisor(self.chunk, size)
+        self.size = size if self.chunk is None else divisor(self.chunk, size)
         local = [config.is_local(i) for i in range(config.num_layers)]
         self.layers = [(kind, local[:i].count(kind)) for i, kind in enumerate(local)]
         shape = (config.num_kv_heads, self.size, config.head_dim)
@@ -189,11 +191,7 @@ class Pages:
 
     def needed(self, length: int) -> int:
         """Bytes that a sequence of so many tokens takes, at its most."""
-        found = 0
-        for kind, pool in self.pools.items():
-            tokens = min(length, self.chunk) if kind and self.chunk else length
-            found += -(-tokens // self.size) * pool.page_bytes
-        return found
+        return sum(len(self._wanted(k, 0, length)) * p.page_bytes for k, p in self.pools.items())
 
     def expect(self, lengths: Sequence[int]) -> None:
         """Grow once for sequences of so many tokens that are about to come, as far as it goes."""
@@ -203,7 +201,9 @@ class Pages:
     def extend(self, held: Held, length: int) -> bool:
         """Room for tokens `held.length` to `length`; False, and nothing done, where there is none.
 
-        Pages of past chunks are given back first.
+        Pages of past chunks become room further on, or are given back. So whoever asked at once
+        for all of a long prompt finds room for one piece of it after the other, if none but the
+        first runs over a chunk's end.
         """
         missing: dict[bool, list[int]] = {}
         for kind in self.pools:
@@ -211,6 +211,10 @@ class Pages:
             own = held.pages[kind]
             wanted = self._wanted(kind, held.length, length)
             missing[kind] = [i for i in wanted if i >= len(own) or own[i] is None]
+            later = [i for i in range(wanted.stop, len(own)) if own[i] is not None]
+            for to, place in zip(list(missing[kind]), later, strict=False):
+                own[to], own[place] = own[place], None
+                missing[kind].remove(to)
         if not self._room({kind: len(places) for kind, places in missing.items()}):
             return False
         for kind, places in missing.items():
@@ -227,7 +231,7 @@ class Pages:
                 if page is not None:
                     pool.give(page)
             held.pages[kind] = []
-        held.length = 0
+        held.length = held.past = 0
 
     def fork(
         self, held: Sequence[Held], lengths: Sequence[int], share: bool = True
@@ -267,23 +271,28 @@ class Pages:
         return made
 
     def _wanted(self, kind: bool, start: int, end: int) -> range:
-        """Which pages of a layer tokens `start` to `end` go to, if any token to come sees them."""
-        first = start
-        if kind and self.chunk is not None and end:
-            first = max(start, (end - 1) // self.chunk * self.chunk)
-        return range(first // self.size, -(-end // self.size))
+        """Which pages of a layer tokens `start` to `end` go to: local layers need a chunk's."""
+        first, last = start // self.size, -(-end // self.size)
+        if kind and self.chunk is not None:
+            first = max(first, last - self.chunk // self.size)
+        return range(first, last)
 
     def _forget(self, kind: bool, held: Held) -> None:
         if not kind or self.chunk is None:
             return
-        gone = held.length // self.chunk * self.chunk // self.size
         own = held.pages[kind]
-        for i in range(min(gone, len(own)) - 1, -1, -1):
-            page = own[i]
-            if page is None:
-                break
-            self.pools[kind].give(page)
-            own[i] = None
+        gone = min(held.length // self.chunk * self.chunk // self.size, len(own))
+        before = [page for page in own[held.past : gone] if page is not None]
+        if not before:
+            return
+        own[:gone] = [None] * gone
+        held.past = gone
+        later = [i for i in range(gone, len(own)) if own[i] is None]
+        for page in before:
+            if later and page.holders == 1:
+                own[later.pop()] = page
+            else:
+                self.pools[kind].give(page)
 
     def _room(self, counts: dict[bool, int]) -> bool:
         """Whether there are so many free pages of each kind, after growing within the limit."""
@@ -291,7 +300,8 @@ class Pages:
         if not lacking:
             return True
         least = sum(n * self.pools[k].page_bytes for k, n in lacking.items())
-        left = None if self.limit is None else self.limit - self.bytes
+        taken = sum(p.count * p.page_bytes for p in self.pools.values())
+        left = None if self.limit is None else self.limit - taken
         if left is not None and least > left:
             return False
         for kind, count in lacking.items():
@@ -305,6 +315,6 @@ class Pages:
         return True
 
 
-def _divisor(chunk: int, most: int) -> int:
+def divisor(chunk: int, most: int) -> int:
     """The largest divisor of `chunk` that is at most `most`."""
     return next(n for n in range(min(chunk, most), 0, -1) if chunk % n == 0)

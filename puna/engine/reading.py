@@ -64,6 +64,8 @@ class Reader:
             for i, row in enumerate(rows):
                 row.routes.append(taken[i, : len(pieces[i])])
         done = [i for i, r in enumerate(rows) if r.held.length == r.length]
+        if len(done) == len(rows):
+            self._seen = [], None
         last = hidden[done, (counts[done] - 1).to(device)]
         return [rows[i] for i in done], model.logits(last)
 
@@ -98,7 +100,10 @@ class Reader:
         return self._seen[1]
 
     def _width(self, starts: Sequence[int], width: int) -> int:
-        """Narrower where the masks over what the rows hold would be large."""
+        """Narrower where the masks over what the rows hold would be large, or a chunk ends."""
         if not any(starts):
             return width
+        chunk = self.pages.chunk
+        if chunk is not None:
+            width = min(width, *(chunk - s % chunk for s in starts))
         return max(1, min(width, MASK // (len(starts) * (max(starts) + width))))

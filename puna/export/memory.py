@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from puna.engine.local import PREFILL
+from puna.engine.batch import AHEAD
+from puna.engine.pages import SIZE, divisor
+from puna.engine.reading import MASK, PASS, PREFILL
 from puna.engine.step import LARGEST
 from puna.export.eyes import looking
 from puna.models.config import ModelConfig
@@ -52,11 +54,11 @@ def _feed_forward_matrices(config: ModelConfig) -> list[tuple[int, int]]:
 def cache_bytes(config: ModelConfig, rows: int, context: int, width: int) -> int:
     """Keys and values of `rows` sequences: local layers hold one attention chunk at most.
 
-    As `puna.engine.cache.KVCache` has them, with one slot more a layer as its waste bin.
+    As the pools of `puna.engine.pages` have them: whole pages, and one slot more a layer and tensor
+    as its waste bin.
     """
-    slots = sum(_slots(config, i, context) for i in range(config.num_layers))
-    heads = rows * config.num_kv_heads * slots + config.num_layers
-    return 2 * heads * config.head_dim * width
+    slots = sum(rows * config.num_kv_heads * n + 1 for n in _slots(config, context))
+    return 2 * slots * config.head_dim * width
 
 
 def naive_cache_bytes(config: ModelConfig, rows: int, context: int, width: int) -> int:
@@ -65,9 +67,17 @@ def naive_cache_bytes(config: ModelConfig, rows: int, context: int, width: int) 
     return 2 * tokens * config.num_kv_heads * config.head_dim * width
 
 
-def _slots(config: ModelConfig, layer: int, context: int) -> int:
+def _slots(config: ModelConfig, context: int) -> list[int]:
+    """How many tokens the pages of a sequence hold, of each layer."""
+    chunk, size = config.attention_chunk, _page(config)
+    local = (config.is_local(i) for i in range(config.num_layers))
+    held = (min(context, chunk) if near and chunk is not None else context for near in local)
+    return [-(-n // size) * size for n in held]
+
+
+def _page(config: ModelConfig) -> int:
     chunk = config.attention_chunk
-    return min(chunk, context) if chunk is not None and config.is_local(layer) else context
+    return SIZE if chunk is None else divisor(chunk, SIZE)
 
 
 def rope_bytes(config: ModelConfig, context: int) -> int:
@@ -125,9 +135,9 @@ def generation(
     return Generation(
         weight_bytes(config, precision),
         _folded(config) if processor and precision == "fp32" else 0,
-        cache + sum(2 * width * s for s in _sizes(config, context)),
+        cache,
         table,
-        _step(config, rows, context, width),
+        _step(config, rows, context, width, processor),
         _prompt(config, rows, context, width) + seen.features,
         seen.tiles if processor else 0,
         seen.passing,
@@ -148,62 +158,82 @@ def _folded(config: ModelConfig) -> int:
     return 4 * numbers
 
 
-def _step(config: ModelConfig, rows: int, context: int, width: int) -> int:
-    """One token a row: a layer and the masks over the cache; or the sampler's choice.
-
-    That holds logits before and after the temperature, probabilities and their sums, in fp32; the
-    prompt's logits stay all along.
+def _step(config: ModelConfig, rows: int, context: int, width: int, processor: bool) -> int:
+    """One token a row: a layer over its pages; or the sampler's choice, which has logits before and
+    after the temperature, probabilities and their sums in fp32. Masks and uniforms stay beside.
     """
-    masks = sum(rows * width * s for s in _sizes(config, context))
-    logits = 4 * rows * config.vocab_size
-    return max(2 * logits + masks + _forward(config, rows, width), 5 * logits)
+    size, heads = _page(config), config.num_heads
+    held = set(_slots(config, context))
+    # Of one page as much is read as the longest row has, of several all.
+    read = max(n if n > size else min(n, -(-context // 16) * 16) for n in held)
+    # Scores and shares of the softmax are fp32, and so are a processor's keys for their product.
+    scores = heads * (4 + 4 + (width if width < 4 else 0))
+    if processor and width < 4:
+        scores = max(scores, 4 * heads + 4 * config.num_kv_heads * config.head_dim)
+    queries = -(-read // size) * heads * config.head_dim * (width + (4 if width < 4 else 0))
+    masks = rows * (4 * sum(held) + 4 * AHEAD)
+    layer = _forward(config, rows, width, rows * (read * scores + queries))
+    return masks + max(layer, 16 * rows * config.vocab_size)
 
 
 def _prompt(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
-    """A prompt is read in blocks: the largest of the last two, or what comes before and after.
+    """Prompts that fill the context are read in pieces, as many rows at once as `Reader` takes.
 
-    The table of rotations is made first, with as much beside it; at the end the sampler chooses,
-    and each layer's cache is copied in turn.
+    The largest piece is the first, the second or the last, of a prompt or of a chunk. The table of
+    rotations is made first, with as much beside it; at the end the sampler chooses, with the logits
+    of every pass beside those of all rows.
     """
-    last = (tokens - 1) // PREFILL * PREFILL
-    spans = [(last, tokens), (last - PREFILL, last)] if last else [(0, tokens)]
-    blocks = [_block(config, rows, tokens, span, width) for span in spans]
-    copied = rows * config.num_kv_heads * tokens * config.head_dim * width
-    choice = 20 * rows * config.vocab_size
-    return max(*blocks, rope_bytes(config, tokens), choice, copied)
+    together = max(1, min(rows, PASS // min(PREFILL, tokens)))
+    chunk = config.attention_chunk
+    ends = [tokens] if chunk is None else [tokens, tokens // chunk * chunk]
+    starts = {0, PREFILL, *(end - _piece(config, together, end - 1, PREFILL) for end in ends)}
+    pieces = [s for s in starts if s == 0 or PREFILL <= s < tokens]
+    blocks = [_block(config, together, tokens, start, width) for start in pieces]
+    logits = 4 * config.vocab_size
+    behind = logits * (rows - together)
+    return max(max(blocks) + behind, rope_bytes(config, tokens), 5 * logits * rows)
 
 
-def _block(config: ModelConfig, rows: int, tokens: int, span: tuple[int, int], width: int) -> int:
-    """Tokens `span` of a prompt of `tokens`, with masks over them and what the cache holds before.
+def _piece(config: ModelConfig, rows: int, start: int, most: int) -> int:
+    """How many tokens from `start` on are read at once, so that masks stay small."""
+    return max(1, min(most, MASK // (rows * (start + most)))) if start else most
 
-    Its keys and values stand once more beside the cache, whole, layer after layer.
+
+def _block(config: ModelConfig, rows: int, tokens: int, start: int, width: int) -> int:
+    """The piece of a prompt of `tokens` from `start` on, with masks over it and what is held.
+
+    Rows that stand alike have their masks in common.
     """
-    block, chunk = span[1] - span[0], config.attention_chunk
-    before = {size: span[0] % size for size in _sizes(config, tokens)}
-    crossing = chunk is not None and block > chunk
-    masked = [n + block for size, n in before.items() if n or (crossing and size == chunk)]
-    pair = 2 * rows * config.num_kv_heads * config.head_dim * width
-    beside = pair * (max(before.values()) + block) if any(before.values()) else 0
-    layers = width * block * sum(masked) + rows * block * _planned(config, tokens, width)
-    layers += 17 * rows * tokens + _forward(config, rows * block, width, beside)
-    making = (1 + width) * block * max(masked, default=0)
+    chunk, local = config.attention_chunk, {config.is_local(i) for i in range(config.num_layers)}
+    piece = _piece(config, rows, start, min(PREFILL, tokens - start))
+    if start and chunk is not None:
+        piece = min(piece, chunk - start % chunk)
+    seen = [start % chunk if kind and chunk is not None else start for kind in local]
+    crossing = chunk is not None and piece > chunk and True in local
+    masked = [n + piece for n in seen if n] or [piece] * crossing
+    layers = width * piece * sum(masked) + rows * piece * _planned(config, width)
+    layers += 17 * rows * tokens + _forward(config, rows * piece, width, read=rows * max(seen))
+    making = (1 + width) * piece * max(masked, default=0)
     return max(layers, making)
 
 
-def _planned(config: ModelConfig, tokens: int, width: int) -> int:
+def _planned(config: ModelConfig, width: int) -> int:
     """Ids, positions and rotations of a token, and where its keys and values go in the cache."""
-    places = len(_sizes(config, tokens)) * (config.num_kv_heads + 2) + 2
+    kinds = len({config.is_local(i) for i in range(config.num_layers)})
     rotation = config.head_dim * (4 if config.family == "llama4" else 2 * width)
-    return 8 * places + rotation
+    return 8 * (kinds * (config.num_kv_heads + 2) + 2) + rotation
 
 
-def _forward(config: ModelConfig, many: int, width: int, beside: int = 0) -> int:
+def _forward(config: ModelConfig, many: int, width: int, scores: int = 0, read: int = 0) -> int:
     """The most that stands at once in a layer without gradients, for M tokens.
 
-    `beside`: bytes that attention has beside them.
+    `scores`: bytes of them; `read`: tokens whose keys and values are gathered from pages, as a copy
+    of their own and then before the new ones.
     """
     size, wide = config.hidden_size, config.head_dim
     queries, keys = config.num_heads * wide, config.num_kv_heads * wide
+    gathering = width * (many * (queries + keys) + keys * (3 * read + 2 * many)) if read else 0
+    beside = 2 * width * keys * (read + many) if read else scores
     found = 0
     for layer in range(config.num_layers):
         rotating = 0
@@ -212,19 +242,15 @@ def _forward(config: ModelConfig, many: int, width: int, beside: int = 0) -> int
         elif not config.is_nope(layer):
             rotating = (4 if width == 4 else 8 + width) * (queries + keys)
         mixing = width * (2 * queries + 3 * keys) + 8 * config.num_kv_heads
-        attention = width * (2 * size + queries + 2 * keys) + max(rotating, mixing)
+        attention = many * width * (2 * size + queries + 2 * keys)
+        attention += max(many * rotating, many * mixing + beside, gathering)
         if config.is_moe(layer):
             last = 2 * config.expert_size // config.num_experts  # of the last expert, still held
             inner = width * (3 * size + max(4 * config.expert_size, 6 * size + last))
         else:
             inner = width * (3 * size + 4 * config.intermediate_size)
-        found = max(found, many * attention + beside, many * inner)
+        found = max(found, attention, many * inner)
     return found
-
-
-def _sizes(config: ModelConfig, context: int) -> set[int]:
-    """The different numbers of slots that layers have: one, or local and global."""
-    return {_slots(config, i, context) for i in range(config.num_layers)}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from puna.core.errors import UserError, nearest
 from puna.core.runs import find_model
+from puna.engine.local import MEMORY, SHARE
 from puna.export.device import RESERVED, Device, find_device
 from puna.export.lora import lora_training
 from puna.export.memory import (
@@ -47,11 +48,12 @@ class Part:
 class Plan:
     """What a model takes and what would fit; bytes, tokens, rows. `how` of a part says its formula.
 
-    `reading` is the peak while the engine reads a prompt that fills the context, in blocks, and
+    `reading` is the peak while the engine reads a prompt that fills the context, in pieces, and
     `longest_prompt` what fits so; both are 0 in training. `longest_context` and `most_rows` are 0
-    where nothing fits. `naive_cache` is the cache's size if local layers kept every token. `lora`
-    is the rank of adapters that learn instead of all weights, `tiles` are those of the rows'
-    pictures. `facts` are about the model named `like`, whose shape it is.
+    where nothing fits. `naive_cache` is the cache's size if local layers kept every token,
+    `cache_room` what the engine would give it, 0 in training. `lora` is the rank of adapters that
+    learn instead of all weights, `tiles` are those of the rows' pictures. `facts` are about the
+    model named `like`, whose shape it is.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Plan:
     rows: int
     parts: tuple[Part, ...]
     naive_cache: int
+    cache_room: int
     reading: int
     device: Device
     longest_context: int
@@ -80,8 +83,10 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has room for `total` beside what its own programs need."""
-        return self.total <= self.device.usable
+        """Whether the device has room for `total` beside what its own programs need, and the
+        engine for the cache.
+        """
+        return _fits(self.parts, self.device, self.cache_room)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data, for `puna plan --json`."""
@@ -127,6 +132,8 @@ class Plan:
             f"{word}: {device.name} has {_gb(device.bytes)}, "
             f"{_gb(RESERVED)} of it set aside; {room}"
         ]
+        if not self.train:
+            lines.append(f"the engine gives the cache at most {_gb(self.cache_room)}")
         of, many = ("row", "rows of") if self.train else ("context", "rows at")
         limit = " (all that the model takes)" * (self.longest_context == self.config.max_positions)
         longest = f"{self.longest_context:,} tokens{limit}" if self.longest_context else "none"
@@ -167,7 +174,7 @@ def plan(
     >>> import puna
     >>> found = puna.plan("llama3-8b", context=8192, device="24GB")
     >>> found.fits, found.parts[0].bytes, found.longest_context
-    (True, 16060522496, 52410)
+    (True, 16060522496, 31744)
     >>> puna.plan("llama3-8b", device="24GB", train=True).fits
     False
     >>> puna.plan("llama3-8b", device="24GB", context=512, lora=16).fits
@@ -191,13 +198,19 @@ def plan(
             return _training_parts(config, rows, tokens, given, place, lora, tiles)
         return _generation_parts(config, rows, tokens, given, place, tiles)
 
+    weights = weight_bytes(config, "fp32" if train and not lora else given)
+    cache_room = 0 if train else _cache_room(place, weights)
+
     def reading(tokens: int) -> int:
         return generation(config, batch, tokens, given, place.processor, tiles).reading
 
     def fits(rows: int, tokens: int) -> bool:
-        return sum(p.bytes for p in parts(rows, tokens)) <= place.usable
+        return _fits(parts(rows, tokens), place, cache_room)
 
-    weights = weight_bytes(config, "fp32" if train and not lora else given)
+    def readable(tokens: int) -> bool:
+        cache = cache_bytes(config, batch, tokens, WIDTH[given])
+        return reading(tokens) <= place.usable and cache <= cache_room
+
     like = name if model in preset_names() else recognise(config)
     return Plan(
         model=name,
@@ -208,12 +221,11 @@ def plan(
         rows=batch,
         parts=parts(batch, context),
         naive_cache=0 if train else naive_cache_bytes(config, batch, context, WIDTH[given]),
+        cache_room=cache_room,
         reading=0 if train else reading(context),
         device=place,
         longest_context=_most(lambda n: fits(batch, n), config.max_positions),
-        longest_prompt=0
-        if train
-        else _most(lambda n: reading(n) <= place.usable, config.max_positions),
+        longest_prompt=0 if train else _most(readable, config.max_positions),
         most_rows=_most(lambda n: fits(n, context), _MOST_ROWS),
         devices_for_weights=-(-weights // max(1, place.usable)),
         lora=lora,
@@ -253,7 +265,7 @@ def _generation_parts(
         Part("cache", found.cache, cache),
         Part("rotations", found.table, "a table of positions in use"),
         Part("pictures", found.tiles, "pixels of the tiles, bf16, kept for the next time"),
-        Part("one step", found.step, "a layer and its masks, or the sampler's probabilities"),
+        Part("one step", found.step, "a layer and its scores, or the sampler's probabilities"),
     ]
     return tuple(p for p in parts if p.bytes)
 
@@ -289,6 +301,16 @@ def _training_parts(
         Part("passing", found.passing, "gradients on their way at the peak"),
     ]
     return tuple(p for p in parts if p.bytes)
+
+
+def _cache_room(device: Device, weights: int) -> int:
+    """As `puna.engine.local` takes it for pages, once the weights are there."""
+    return MEMORY if device.processor else int(SHARE * max(0, device.usable - weights))
+
+
+def _fits(parts: tuple[Part, ...], device: Device, cache_room: int) -> bool:
+    cache = sum(p.bytes for p in parts if p.name == "cache")
+    return cache <= cache_room and sum(p.bytes for p in parts) <= device.usable
 
 
 def _most(fits: Callable[[int], bool], limit: int) -> int:

@@ -122,6 +122,33 @@ def test_what_never_fits_is_refused() -> None:
     assert engine.idle
 
 
+@pytest.mark.parametrize("piece", [12, 16, 2048])
+@pytest.mark.parametrize("even", [False, True])
+def test_a_prompt_of_many_chunks_is_read_in_the_pages_of_one(
+    even: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With memory for exactly that: the pool of local layers, and the limit, show any page more."""
+    monkeypatch.setattr("puna.engine.reading.PREFILL", piece)
+    asked = Request(tuple(stream(0, "long").integers(0, 256, 83).tolist()), SamplingParams(9), ())
+    engine = Engine(model("chunked"), TOKENIZER, 0, 1, False, even, page=4)
+    engine.pages.limit = engine.pages.needed(92)
+    got = engine.generate([asked])
+    assert engine.pages.chunk == 8
+    assert {kind: pool.count for kind, pool in engine.pages.pools.items()} == {True: 2, False: 23}
+    assert worst(model("chunked"), [asked], got) < CLOSE
+
+
+@pytest.mark.parametrize("seed", [4, 18, 24])
+def test_pieces_of_many_prompts_find_room_where_it_is_scarce(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that stand in different places of a chunk, with pieces longer than one."""
+    monkeypatch.setattr("puna.engine.reading.PREFILL", 12)
+    for pages in (9, 12, 20):
+        engine = made("chunked", seed % 2 == 0, pages, 1 + seed % 7)
+        check(engine, live(engine, seed, 25))
+
+
 def test_a_cancelled_row_frees_its_pages_at_once() -> None:
     engine = made("chunked", True, 100)
     rows = [

@@ -18,6 +18,8 @@ from benchmarks.plan import EYES, RANK, SMALL, TOLERANCE, Case, ProcessorMeter, 
 from puna import cli
 from puna.core.errors import UserError
 from puna.engine.cache import KVCache
+from puna.engine.local import MEMORY
+from puna.engine.pages import SIZE, Pages
 from puna.export.device import RESERVED, find_device
 from puna.export.eyes import looking
 from puna.export.lora import adapter_parameters, lora_training
@@ -151,13 +153,17 @@ def test_the_cache_is_the_engines_to_the_byte(
 ) -> None:
     config = preset("nano", attention_chunk=chunk, nope_every=nope, max_positions=3000)
     dtype = torch.float32 if wide else torch.bfloat16
-    held = KVCache(config, rows, context, dtype, "meta").bytes
-    assert cache_bytes(config, rows, context, 4 if wide else 2) == held
+    pages = Pages(config, dtype, "meta")  # as an engine has them
+    pages.expect([context] * rows)
+    planned = cache_bytes(config, rows, context, 4 if wide else 2)
+    assert planned == pages.bytes
+    if context >= SIZE:
+        assert planned == KVCache.fresh(config, rows, context, dtype, "meta").bytes
 
 
 def test_a_cache_without_bounds_would_be_four_times_too_large() -> None:
     config = preset("nano", attention_chunk=16, num_layers=8, max_positions=100_000)
-    held = KVCache(config, 1, 100_000, torch.bfloat16, "meta").bytes
+    held = KVCache.fresh(config, 1, 100_000, torch.bfloat16, "meta").bytes
     assert naive_cache_bytes(config, 1, 100_000, 2) > 3.9 * held
 
 
@@ -175,6 +181,20 @@ def test_training_keeps_sixteen_bytes_a_weight_and_grows_with_tokens() -> None:
     assert small.weights + small.gradients + small.optimizer == 16 * config.num_parameters()
     assert large.saved == 2 * small.saved
     assert (large.casts, large.logits) == (small.casts, 4 * 1024 * 128256)
+
+
+def cached(plan: puna.Plan) -> int:
+    return next(p.bytes for p in plan.parts if p.name == "cache")
+
+
+def test_a_processor_gives_the_cache_so_much_and_no_more() -> None:
+    """Where the engine would refuse a row, the plan does not fit, however large the machine."""
+    found = puna.plan("llama3-8b", context=32768, device="here", precision="bf16")
+    wide = replace(found.device, bytes=10**12, processor=True)
+    here = replace(found, device=wide, cache_room=MEMORY)
+    assert cached(here) > MEMORY
+    assert not here.fits
+    assert replace(here, cache_room=2 * MEMORY).fits
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -200,7 +220,10 @@ def test_what_fits_is_the_most_that_fits(model: str, train: bool) -> None:
         read = found.longest_prompt
         assert 2048 < read <= longest
         assert again(context=read).reading <= room
-        assert read == found.config.max_positions or again(context=read + 1).reading > room
+        if read < found.config.max_positions:
+            more = again(context=read + 1)
+            assert more.reading > room or cached(more) > more.cache_room
+        assert cached(again(context=longest)) <= found.cache_room < 0.61 * room
 
 
 def test_a_model_that_is_too_large_says_how_many_devices_its_weights_need() -> None:
