@@ -22,6 +22,7 @@ PREFILL = 2048  # tokens of a prompt at once
 PASS = 16_384  # tokens of all prompts at once, with padding
 PADDED = 1.5  # of them, to the tokens that are read
 MASK = 1 << 24  # numbers in the masks of rows that begin at different places
+ALIKE = 1 << 27  # in the one mask of rows that begin at the same
 
 
 class Reader:
@@ -106,4 +107,6 @@ class Reader:
         chunk = self.pages.chunk
         if chunk is not None:
             width = min(width, *(chunk - s % chunk for s in starts))
-        return max(1, min(width, MASK // (len(starts) * (max(starts) + width))))
+        longest = max(starts) + width
+        most = ALIKE // longest if len(set(starts)) == 1 else MASK // (len(starts) * longest)
+        return max(1, min(width, most))

@@ -13,7 +13,7 @@ from typing import Literal
 
 from puna.engine.batch import AHEAD
 from puna.engine.pages import SIZE, divisor
-from puna.engine.reading import MASK, PASS, PREFILL
+from puna.engine.reading import ALIKE, PASS, PREFILL
 from puna.engine.step import LARGEST
 from puna.export.eyes import looking
 from puna.models.config import ModelConfig
@@ -179,24 +179,36 @@ def _step(config: ModelConfig, rows: int, context: int, width: int, processor: b
 def _prompt(config: ModelConfig, rows: int, tokens: int, width: int) -> int:
     """Prompts that fill the context are read in pieces, as many rows at once as `Reader` takes.
 
-    The largest piece is the first, the second or the last, of a prompt or of a chunk. The table of
-    rotations is made first, with as much beside it; at the end the sampler chooses, with the logits
-    of every pass beside those of all rows.
+    The table of rotations is made first, with as much beside it; at the end the sampler chooses,
+    with the logits of every pass beside those of all rows.
     """
     together = max(1, min(rows, PASS // min(PREFILL, tokens)))
-    chunk = config.attention_chunk
-    ends = [tokens] if chunk is None else [tokens, tokens // chunk * chunk]
-    starts = {0, PREFILL, *(end - _piece(config, together, end - 1, PREFILL) for end in ends)}
-    pieces = [s for s in starts if s == 0 or PREFILL <= s < tokens]
-    blocks = [_block(config, together, tokens, start, width) for start in pieces]
+    blocks = [_block(config, together, tokens, start, width) for start in _starts(config, tokens)]
     logits = 4 * config.vocab_size
     behind = logits * (rows - together)
     return max(max(blocks) + behind, rope_bytes(config, tokens), 5 * logits * rows)
 
 
-def _piece(config: ModelConfig, rows: int, start: int, most: int) -> int:
-    """How many tokens from `start` on are read at once, so that masks stay small."""
-    return max(1, min(most, MASK // (rows * (start + most)))) if start else most
+def _starts(config: ModelConfig, tokens: int) -> list[int]:
+    """Where pieces of a prompt begin; of those that the mask keeps small the last one stands for
+    all, since their masks are alike."""
+    found, start = list[int](), 0
+    while start < tokens and start <= ALIKE // PREFILL:
+        found.append(start)
+        start += _piece(config, start, tokens)
+    if start < tokens:
+        found.append(tokens - _piece(config, tokens - PREFILL, tokens))
+    return found
+
+
+def _piece(config: ModelConfig, start: int, tokens: int) -> int:
+    """How many tokens of a prompt are read at once from `start` on: see `Reader`."""
+    most, chunk = min(PREFILL, tokens - start), config.attention_chunk
+    if not start:
+        return most
+    if chunk is not None:
+        most = min(most, chunk - start % chunk)
+    return max(1, min(most, ALIKE // (start + most)))
 
 
 def _block(config: ModelConfig, rows: int, tokens: int, start: int, width: int) -> int:
@@ -205,9 +217,7 @@ def _block(config: ModelConfig, rows: int, tokens: int, start: int, width: int) 
     Rows that stand alike have their masks in common.
     """
     chunk, local = config.attention_chunk, {config.is_local(i) for i in range(config.num_layers)}
-    piece = _piece(config, rows, start, min(PREFILL, tokens - start))
-    if start and chunk is not None:
-        piece = min(piece, chunk - start % chunk)
+    piece = _piece(config, start, tokens)
     seen = [start % chunk if kind and chunk is not None else start for kind in local]
     crossing = chunk is not None and piece > chunk and True in local
     masked = [n + piece for n in seen if n] or [piece] * crossing

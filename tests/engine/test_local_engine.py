@@ -241,6 +241,7 @@ def test_blocks_are_small_where_rows_begin_at_different_places(
     mask: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("puna.engine.reading.MASK", mask)
+    monkeypatch.setattr("puna.engine.reading.ALIKE", mask)
     made = engine("chunked")
     widths = []
     forward = Decoder.forward
