@@ -293,3 +293,11 @@ def test_the_audit_shows_that_evaluated_code_names_its_own_score() -> None:
     found = audit("reasoning_gym:binary_matrix", n=1, settings={"size": 50}, only=asked)
     failed = {f.probe: f.seen for f in found.findings if not f.passed}
     assert "'forges the score'" in failed["own cheats"]
+
+
+def test_what_a_dataset_writes_stays_out_of_the_users_folder(tmp_path, monkeypatch):
+    """codeio runs programs of its own to make its tasks, and some of them write files."""
+    monkeypatch.chdir(tmp_path)
+    found = audit("reasoning_gym:codeio", n=12, only=["determinism"])
+    assert found.env["name"] == "reasoning_gym:codeio"
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from puna.core.jobs import PARENT
 from puna.gym.audit.bench import JUDGING
 from puna.gym.audit.findings import Audit, Finding
 from puna.gym.audit.probes import BUSY, LOAD, OTHER_PROCESS, PROBES, PROCESS, names, reason
+from puna.gym.registry import FOREIGN
 from puna.sandbox.inside.linux import children_of
 
 TASKS = 12  # of each split
@@ -167,6 +168,7 @@ class _Child:
         report, write = os.pipe()
         self.report = report
         self.now = tempfile.TemporaryFile()  # noqa: SIM115
+        self.folder = tempfile.TemporaryDirectory(prefix="puna-audit-")
         fds = (write, self.now.fileno())
         given = {"skip": [], "only": [], **request, "report": write, "now": self.now.fileno()}
         try:
@@ -177,6 +179,7 @@ class _Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
                 start_new_session=True,
+                cwd=self.folder.name if _of_a_library(request["target"]) else None,
                 env={
                     **os.environ,
                     "PYTHONHASHSEED": hash_seed,
@@ -198,6 +201,7 @@ class _Child:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.now.close()
+        self.folder.cleanup()
 
     def kill(self) -> None:
         """End it and what belongs to it."""
@@ -330,6 +334,12 @@ class _Child:
             seen.results[self.probe] = {"status": "hole", "seen": what, "evidence": []}
         elif not seen.results:
             seen.broken = what
+
+
+def _of_a_library(target: str) -> bool:
+    """Whether it is no file of the user's: what its code writes goes to a folder of ours."""
+    library, _, rest = target.partition(":")
+    return library in FOREIGN and not os.path.exists(rest.partition(":")[0])
 
 
 def _search_path() -> str:
