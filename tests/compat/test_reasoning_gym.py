@@ -298,6 +298,6 @@ def test_the_audit_shows_that_evaluated_code_names_its_own_score() -> None:
 def test_what_a_dataset_writes_stays_out_of_the_users_folder(tmp_path, monkeypatch):
     """codeio runs programs of its own to make its tasks, and some of them write files."""
     monkeypatch.chdir(tmp_path)
-    found = audit("reasoning_gym:codeio", n=12, only=["determinism"])
+    found = audit("reasoning_gym:codeio", n=50, only=["determinism"])  # task 49 writes one
     assert found.env["name"] == "reasoning_gym:codeio"
     assert list(tmp_path.iterdir()) == []
