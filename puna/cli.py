@@ -306,8 +306,7 @@ def serve(args: list[str]) -> int:
         runs: Path | None = None
         """The folder whose runs the pages show; the one that TARGET is in if not given."""
 
-    about = "An OpenAI-compatible endpoint, a chat page, and a page of runs and episodes."
-    given = parse(Options, "serve", args, about)
+    given = parse(Options, "serve", args, "Endpoints for clients, a chat, a page of runs.")
     from puna.serve.main import serve as serve_models
 
     serve_models(**vars(given))

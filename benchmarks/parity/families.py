@@ -24,7 +24,7 @@ def decoded(model: Decoder, ids: Tensor, prompt: int, fast: bool) -> Tensor:
     rows, count = ids.shape
     if not fast:
         return cached_logits(model, ids, [prompt] + [1] * (count - prompt))
-    cache = KVCache(model.config, rows, count)
+    cache = KVCache.fresh(model.config, rows, count)
     out = [logits(model, ids[:, :prompt], cache=cache)]
     step = Step(model)
     for i in range(prompt, count):

@@ -255,7 +255,7 @@ def cached_logits(
 ) -> Tensor:
     """Puna's logits from blocks of these sizes, one after the other through a cache."""
     rows, count = ids.shape
-    cache = KVCache(model.config, rows, capacity or count, model.dtype)
+    cache = KVCache.fresh(model.config, rows, capacity or count, model.dtype)
     places = torch.arange(count).expand(rows, count)
     blocks = zip(torch.split(ids, sizes, 1), torch.split(places, sizes, 1), strict=True)
     return torch.cat([logits(model, i, positions_BT=p, cache=cache) for i, p in blocks], 1)

@@ -28,7 +28,7 @@ def logits(model: Decoder, ids: Tensor, **options: Any) -> Tensor:
 def cached_logits(model: Decoder, ids: Tensor, prompt: int) -> Tensor:
     """A prompt in one call, then a token at a time."""
     rows, count = ids.shape
-    cache = KVCache(model.config, rows, count)
+    cache = KVCache.fresh(model.config, rows, count)
     out = [logits(model, ids[:, :prompt], cache=cache)]
     for i in range(prompt, count):
         at = torch.full((rows, 1), i)

@@ -105,7 +105,7 @@ def test_the_folded_step_has_the_adapters(family: str) -> None:
     model = adapted(SHAPES[family])
     ids = tokens(3, 16)
     expected = logits(model, ids)
-    cache = KVCache(model.config, 3, 16)
+    cache = KVCache.fresh(model.config, 3, 16)
     with torch.no_grad():
         model(ids[:, :15], cache=cache)
         got = Step(model)(ids[:, 15], torch.full((3,), 15), cache)
