@@ -20,6 +20,8 @@ from puna.gym.audit.findings import Audit
 from puna.gym.audit.parent import TASKS, Progress, audit
 from puna.gym.registry import FOREIGN
 
+WAITING = 2  # audits that wait for something while the cores work on others
+
 
 def audit_all(
     target: str,
@@ -29,7 +31,7 @@ def audit_all(
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
 ) -> list[Audit]:
-    """One audit, or those of all that `PREFIX:*` stands for, one more at once than there are cores.
+    """One audit, or those of all that `PREFIX:*` stands for, some more at once than cores.
 
     A line on the terminal says what is being asked. Raises UserError as `audit` does.
     """
@@ -43,7 +45,7 @@ def audit_all(
 
         if len(targets) == 1:
             return [one(targets[0])]
-        with ThreadPoolExecutor(default_threads() + 1) as pool:  # each waits now and then
+        with ThreadPoolExecutor(default_threads() + WAITING) as pool:
             return list(pool.map(one, targets))
 
 
