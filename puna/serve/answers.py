@@ -79,7 +79,7 @@ def _prepare(
     head = Head(stamp, name, int(time.time()), engine.tokenizer, tuple(each), read)
     listener = Speaker if asked.chat else Continuation
     speakers = [listener(engine.tokenizer, asked) for _ in each]
-    return Job(Ticket(name, requests, loop), head, speakers)
+    return Job(Ticket(name, requests, loop, whole=not asked.stream), head, speakers)
 
 
 def prompts_of(

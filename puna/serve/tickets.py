@@ -51,12 +51,14 @@ Event = Token | Done | Exception
 class Ticket:
     """A model's name and the requests to it, one a choice; `cancel()` or `drop(i)` end them.
 
-    One without requests only asks for the model, and is done once that is loaded.
+    One without requests only asks for the model, and is done once that is loaded. What is not told
+    `whole` goes to a reader, who may be stuck: then it is given up.
     """
 
     model: str
     requests: list[Request]
     loop: asyncio.AbstractEventLoop
+    whole: bool = False
     dropped: set[int] = field(default_factory=set)
     since: float = field(default_factory=time.monotonic)
     begun: bool = False
@@ -85,7 +87,7 @@ class Ticket:
     def put(self, event: Event) -> None:
         """An event, on the event loop."""
         self._events.append(event)
-        if len(self._events) == BEHIND:
+        if len(self._events) == BEHIND and not self.whole:
             self._events.append(TimeoutError("nobody took what was said"))
             self.cancel()
         if self._waiter is not None and not self._waiter.done():

@@ -111,6 +111,22 @@ def test_who_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(play())
 
 
+def test_an_answer_told_whole_waits_for_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokens are taken by the server itself, which may be slower than a small model."""
+    monkeypatch.setattr(tickets, "BEHIND", 10)
+
+    async def play() -> int:
+        waiting = ticket()
+        waiting.whole = True
+        for i in range(30):
+            waiting.put(Token(0, i, 0.0))
+        assert not waiting.cancelled
+        waiting.put(Done(0, "stop"))
+        return len(await heard(waiting))
+
+    assert asyncio.run(play()) == 31
+
+
 def test_a_closed_loop_ends_its_tickets() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
