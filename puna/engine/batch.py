@@ -37,8 +37,7 @@ class Batch:
     ) -> None:
         self.seed, self.moe, self.even = seed, moe, places > 0
         spare = max(0, places - len(rows))
-        self.cache = KVCache(pages, [r.held for r in rows], spare)
-        self.cache.whole = places > 0
+        self.cache = KVCache(pages, [r.held for r in rows], spare, self.even)
         self.rows = rows = [*rows, *(nobody() for _ in range(spare))]
         device = self.device = next(iter(pages.pools.values())).keys[0].device
         self.drawing = Drawing([r.request.params for r in rows], device)

@@ -56,7 +56,6 @@ class _Step:
     places: Tensor | None
     table: Tensor | None
     absent: Tensor | None
-    pages: Ints
     counts: Ints
     read: int = 0
     masks: tuple[Tensor, ...] = ()
@@ -84,7 +83,9 @@ class KVCache:
     hold nothing. With `whole` pages are read to their ends, whatever the other rows hold.
     """
 
-    def __init__(self, pages: Pages, held: Sequence[Held], idle: int = 0) -> None:
+    def __init__(
+        self, pages: Pages, held: Sequence[Held], idle: int = 0, whole: bool = False
+    ) -> None:
         self.pages, self.held = pages, [*held, *(Held() for _ in range(idle))]
         self.largest = -1
         pool = next(iter(pages.pools.values()))
@@ -100,7 +101,7 @@ class KVCache:
         self._taken, self._left = 0, 0  # steps since the plan was made, and until it ends
         self._stamp = self._counts()
         self._gone = set(range(len(held), len(self.held)))
-        self.whole = False
+        self._whole = whole
 
     @classmethod
     def fresh(
@@ -212,11 +213,8 @@ class KVCache:
         pool.write(place, plan.index.view(-1), k_BKTD, v_BKTD)
         keys, values = pool.keys[place], pool.values[place]
         if plan.table is None:
-            part = plan.parts[0]
-            q = q_BKGD if part.owners is None else q_BKGD.index_select(0, part.owners)
-            near = slice(part.first, part.end)
-            scores = _scores(q, keys[near, :, : plan.read], plan.masks[0], scale)
-            out = torch.matmul(scores.softmax(-1).to(values.dtype), values[near, :, : plan.read])
+            mask = plan.masks[0]
+            _, _, out = _met(plan.parts[0], q_BKGD, keys, values, mask, scale, plan.read)
             return out if plan.places is None else out.index_select(0, plan.places)
         found = [
             _weighed(part, q_BKGD, keys, values, mask, scale, plan.read)
@@ -295,10 +293,9 @@ class KVCache:
         index[starts < 0] = pool.waste
         moves = torch.from_numpy((starts >= 0).astype(np.int64)[:, None]).to(device)
         step = _Step(
-            parts, torch.from_numpy(index).to(device), moves, None, None, None,
-            np.array([len(visible[r]) for r in live]), lengths % size,
-        )  # fmt: skip
-        most = int(step.pages.max(initial=1))
+            parts, torch.from_numpy(index).to(device), moves, None, None, None, lengths % size
+        )
+        most = max((len(pages) for pages in visible.values()), default=1)
         if most == 1 and len(parts) == 1 and parts[0].many == 1:
             places = np.zeros(len(self.held), dtype=np.int64)
             for (_, row), place in where.items():
@@ -361,7 +358,7 @@ class KVCache:
         size = self.pages.size
         step.read = size
         if (
-            step.table is None and not self.whole
+            step.table is None and not self._whole
         ):  # then every page is the one that its row writes to
             top = int(step.counts.max()) + self._taken
             step.read = min(size, _round_up(top + 1))
@@ -413,10 +410,10 @@ class KVCache:
         return _Block(index, old, read, additive(visible[:, None], self._like.dtype))
 
 
-def _weighed(
+def _met(
     part: _Part, q_BKGD: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, read: int
-) -> tuple[Tensor, Tensor]:
-    """Of each page and row: log-sum-exp of its scores [N * M, K, G], the mean of its values."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each page and all rows that meet it: scores, their softmax, the mean of its values."""
     count, many = part.end - part.first, part.many
     heads, width = q_BKGD.shape[1], q_BKGD.shape[3]
     q = q_BKGD if part.owners is None else q_BKGD.index_select(0, part.owners)
@@ -425,8 +422,17 @@ def _weighed(
     near = slice(part.first, part.end)
     scores = _scores(q, keys[near, :, :read], mask, scale)
     share = scores.softmax(-1)
+    return scores, share, torch.matmul(share.to(values.dtype), values[near, :, :read])
+
+
+def _weighed(
+    part: _Part, q_BKGD: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, read: int
+) -> tuple[Tensor, Tensor]:
+    """Of each page and row: log-sum-exp of its scores [N * M, K, G], the mean of its values."""
+    count, many = part.end - part.first, part.many
+    heads, width = q_BKGD.shape[1], q_BKGD.shape[3]
+    scores, share, result = _met(part, q_BKGD, keys, values, mask, scale, read)
     weight = scores.amax(-1) - share.amax(-1).log()
-    result = torch.matmul(share.to(values.dtype), values[near, :, :read])
     if many > 1:
         weight = weight.view(count, heads, many, -1).transpose(1, 2).flatten(0, 1)
         result = result.view(count, heads, many, -1, width).transpose(1, 2).flatten(0, 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from puna.engine.cache import KVCache
 from puna.engine.kept import Kept
 from puna.engine.pages import SIZE, Held, Pages
 from puna.engine.policy import Completion
-from puna.engine.reading import PREFILL, Reader
+from puna.engine.reading import Reader
 from puna.engine.running import Request, Running
 from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
@@ -30,10 +31,8 @@ from puna.models.moe import Routes
 from puna.models.vocab import check_vocab
 from puna.text.template import stop_ids
 
-__all__ = ["PREFILL", "Engine", "Request", "Running"]
-REFILL = (
-    8  # of the slots, an eighth is free before waiting requests are taken in, if none is urgent
-)
+__all__ = ["Engine", "Request", "Running"]
+REFILL = 8  # an eighth of the slots is free before requests are taken in, if none is urgent
 MEMORY = 4 << 30  # bytes of keys and values on a processor
 GROUP = 4  # rows of a product that a processor computes alike
 SHARE = 0.6  # of a GPU's free memory
@@ -78,6 +77,7 @@ class Engine:
         self.reading: list[Running] = []
         self.batch: Batch | None = None
         self._forgotten: deque[str] = deque()
+        self._turns = count()
         self._step: Forward | None = None
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
         self.executor = ThreadPoolExecutor(
@@ -228,6 +228,7 @@ class Engine:
         for row in chosen:
             if not row.changes:
                 row.changes.append((0, self.version))
+                row.turn = next(self._turns)
             if not (row.request.pictures or self.deterministic):
                 found = self.kept.find(row.tokens, row.request.conversation)
                 if found is not None:
@@ -271,15 +272,15 @@ class Engine:
     def _fork(self, row: Running) -> list[Running]:
         """The followers of a row that has been read, with what it holds."""
         followers, row.followers = row.followers, []
-        count = len(followers)
-        whole = [row.held] * count, [row.length] * count, not self.deterministic
+        many = len(followers)
+        whole = [row.held] * many, [row.length] * many, not self.deterministic
         while (made := self.pages.fork(*whole)) is None:
             if not self.kept.give_up():
                 self.waiting.extendleft(reversed(followers))
                 return []
         for follower, held in zip(followers, made, strict=True):
             follower.held, follower.routes = held, list(row.routes)
-            follower.changes = list(row.changes)
+            follower.changes, follower.turn = list(row.changes), next(self._turns)
         return followers
 
     def _decode(self) -> torch.Tensor | None:
@@ -300,7 +301,7 @@ class Engine:
         """A page for the next token of every row; the latest rows are put off if there is none."""
         assert self.batch is not None
         self.batch.cache.sync()
-        live = sorted(self.batch.live, key=lambda r: r.length - len(r.ids))
+        live = sorted(self.batch.live, key=lambda r: r.turn)
         put_off: list[Running] = []
         for row in self.batch.live:
             while row not in put_off and not self._extend(row.held, row.held.length + 1):
@@ -335,9 +336,8 @@ class Engine:
     def _leave(self, rows: Iterable[Running]) -> None:
         """Keep of rows that ended what others may begin with."""
         for row in rows:
-            if (
-                self.deterministic or len(row.changes) > 1 or row.request.pictures
-            ):  # of several weights, or more than ids
+            # Keys of several weights, or of more than ids, serve nobody else.
+            if self.deterministic or len(row.changes) > 1 or row.request.pictures:
                 self.pages.release(row.held)
                 continue
             routes = row.completion().routes

@@ -131,7 +131,6 @@ class Pool:
 
     def arrange(self, pages: Sequence[Page]) -> None:
         """Put these pages first, in this order; whatever lies there changes places with them."""
-        moves: dict[int, int] = {}  # where to -> where from
         at = list(range(self.count))  # what place holds which old page
         where = list(range(self.count))
         for place, page in enumerate(pages):

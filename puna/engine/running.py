@@ -49,7 +49,8 @@ class Running:
     """A request on its way: what was drawn, what the cache holds of it, how it ended.
 
     `finish` is "" while it runs, then "stop", "length" or "cancelled". `followers` have the same
-    prompt and wait for it to be read. `pledged` are bytes of pages it may count on.
+    prompt and wait for it to be read. `pledged` are bytes of pages it may count on;
+    `turn` counts who began before.
     """
 
     request: Request
@@ -64,6 +65,7 @@ class Running:
     changes: list[tuple[int, int]] = field(default_factory=list)
     matcher: Any = None
     pledged: int = 0
+    turn: int = 0
     _draws: np.ndarray[Any, Any] | None = None
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quote
-from typing import Any
+from typing import Any, ClassVar
 
 from puna.core.messages import Message
 from puna.gateway import reading
@@ -71,15 +71,36 @@ def common(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Chat:
-    """Writes chat completions."""
+class Chunks:
+    """What the streams of both kinds of completions have in common: their chunks' beginning and
+    end, the last events; `kind` is the `object` that a chunk says it is.
+    """
+
+    kind: ClassVar[str]
 
     def __init__(self, asked: Asked, head: Head) -> None:
         self.asked, self.head = asked, head
         stamp = f'"created":{head.created},"model":{quote(head.model)}'
-        self._start = f'data: {{"id":"{head.name}","object":"chat.completion.chunk",{stamp}'
-        usage = ',"usage":null' if asked.include_usage else ""
-        self._end = f"{usage}}}\n\n"
+        self._start = f'data: {{"id":"{head.name}","object":"{self.kind}",{stamp}'
+        self._end = ',"usage":null}\n\n' if asked.include_usage else "}\n\n"
+
+    def end(self, choices: Sequence[Choice]) -> str:
+        """The events after all is said."""
+        counts = ""
+        if self.asked.include_usage:
+            counts = json.dumps(usage(self.head.prompt_tokens, choices))
+            counts = f'{self._start},"choices":[],"usage":{counts}}}\n\n'
+        return f"{counts}data: [DONE]\n\n"
+
+    def failed(self, message: str) -> str:
+        """The event for an answer that breaks off."""
+        return f"data: {json.dumps(reading.error_body('', 500, message))}\n\n"
+
+
+class Chat(Chunks):
+    """Writes chat completions."""
+
+    kind = "chat.completion.chunk"
 
     def whole(self, choices: Sequence[Choice]) -> str:
         """The JSON of a whole answer."""
@@ -141,18 +162,6 @@ class Chat:
             piece = self._piece(index, "{}", more or "null", f'"{said.finish}"')
             out.append(f"{self._start},{piece}")
         return "".join(out)
-
-    def end(self, choices: Sequence[Choice]) -> str:
-        """The events after all is said."""
-        counts = ""
-        if self.asked.include_usage:
-            counts = json.dumps(usage(self.head.prompt_tokens, choices))
-            counts = f'{self._start},"choices":[],"usage":{counts}}}\n\n'
-        return f"{counts}data: [DONE]\n\n"
-
-    def failed(self, message: str) -> str:
-        """The event for an answer that breaks off."""
-        return f"data: {json.dumps(reading.error_body('', 500, message))}\n\n"
 
     def _piece(self, index: int, delta: str, logprobs: str = "null", finish: str = "null") -> str:
         return (

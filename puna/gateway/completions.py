@@ -13,7 +13,7 @@ from typing import Any
 
 from puna.gateway import reading
 from puna.gateway.asked import Asked, Choice, Drawn, Head, Said
-from puna.gateway.chat import common, finite, usage
+from puna.gateway.chat import Chunks, common, finite, usage
 from puna.gateway.reading import BadRequest
 
 MAX_PROMPTS = 64
@@ -66,14 +66,13 @@ def _prompts(data: Mapping[str, Any]) -> tuple[str | tuple[int, ...], ...]:
     )
 
 
-class Completions:
+class Completions(Chunks):
     """Writes plain completions."""
 
+    kind = "text_completion"
+
     def __init__(self, asked: Asked, head: Head) -> None:
-        self.asked, self.head = asked, head
-        stamp = f'"created":{head.created},"model":{quote(head.model)}'
-        self._start = f'data: {{"id":"{head.name}","object":"text_completion",{stamp}'
-        self._end = ',"usage":null}\n\n' if asked.include_usage else "}\n\n"
+        super().__init__(asked, head)
         self._offsets = [0] * len(head.prompts)
 
     def whole(self, choices: Sequence[Choice]) -> str:
@@ -119,18 +118,6 @@ class Completions:
         if self.asked.logprobs and said.tokens:
             logprobs = json.dumps(self._logprobs(index, said.tokens))
         return self._piece(index, said.text, more, logprobs, finish)
-
-    def end(self, choices: Sequence[Choice]) -> str:
-        """The events after all is said."""
-        counts = ""
-        if self.asked.include_usage:
-            counts = json.dumps(usage(self.head.prompt_tokens, choices))
-            counts = f'{self._start},"choices":[],"usage":{counts}}}\n\n'
-        return f"{counts}data: [DONE]\n\n"
-
-    def failed(self, message: str) -> str:
-        """The event for an answer that breaks off."""
-        return f"data: {json.dumps(reading.error_body('', 500, message))}\n\n"
 
     def _echoed(self, index: int) -> str:
         if not self.asked.echo:

@@ -115,6 +115,24 @@ def test_rows_that_are_put_off_lose_nothing(
     assert worst(model(shape), given, got) < CLOSE
 
 
+def test_the_row_that_began_last_is_put_off_first() -> None:
+    """Not the one with the longest prompt; it goes on where it stood when there is room."""
+    lengths = (20, 4, 12, 6)
+    given = [
+        Request(tuple(range(n)), SamplingParams(40, 0.0), ("o", i)) for i, n in enumerate(lengths)
+    ]
+    engine = made("dense", False, 12)
+    rows = [engine.add(request) for request in given]
+    while not engine.waiting or not all(row.ids for row in rows):
+        engine.step()
+    assert list(engine.waiting) == rows[3:]
+    while not engine.idle:
+        engine.step()
+    got = [row.completion() for row in rows]
+    assert [len(c.ids) for c in got] == [40] * 4
+    assert worst(model("dense"), given, got) < CLOSE
+
+
 def test_what_never_fits_is_refused() -> None:
     engine = made("dense", False, 4)
     with pytest.raises(UserError, match="cache"):
