@@ -19,12 +19,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from puna.serve.tickets import Done, Ticket, Token, hand_over
+from puna.serve.worker import Worker
 from puna.text.template import stop_ids
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ PATHS = {
 LETTERS = string.ascii_letters + string.digits  # each a token, which says of which step it is
 
 
-class ListWorker:
-    """The interface of `puna.serve.worker.Worker`; tokens come from `script`, one every `every` s.
+class ListWorker(Worker):
+    """A worker whose tokens come from `script`, one every `every` s, and from no engine.
 
     `script(request)` are the ids of an answer, with the stop token if it ends by itself. `steps`
     are the times of its steps [ns], `asked` all requests.
@@ -56,40 +57,18 @@ class ListWorker:
     ) -> None:
         engine = SimpleNamespace(tokenizer=tokenizer, max_context=max_context)
         self.served: Any = SimpleNamespace(engine=engine)
-        self.models = {"list": lambda: self.served}
-        self.script, self.every, self.generated = script, every, 0
+        self.script, self.every = script, every
         self.asked: list[Request] = []
         self.steps: list[int] = []
-        self.arrived = threading.Condition()
-        self.waiting: list[Ticket] = []
-        self.rows: list[tuple[Ticket, int, Iterator[int], int]] = []
+        self.playing: list[tuple[Ticket, int, Iterator[int], int]] = []
         self.stops = stop_ids(tokenizer)
-        self.closing = False
-        self.thread = threading.Thread(target=self._work, daemon=True)
-        self.thread.start()
-
-    async def model(self, name: str) -> Any:
-        """The one there is."""
-        return self.served
-
-    def submit(self, ticket: Ticket) -> AsyncGenerator[list[Token | Done]]:
-        """The ticket's events."""
-        with self.arrived:
-            self.waiting.append(ticket)
-            self.arrived.notify()
-        return ticket.listen()
-
-    def close(self) -> None:
-        """End the thread."""
-        with self.arrived:
-            self.closing = True
-            self.arrived.notify()
-        self.thread.join(timeout=10)
+        super().__init__({"list": lambda: self.served})
+        self.loaded["list"] = self.served
 
     def _work(self) -> None:
         while True:
             with self.arrived:
-                self.arrived.wait_for(lambda: self.closing or self.waiting or self.rows)
+                self.arrived.wait_for(lambda: self.closing or self.waiting or self.playing)
                 if self.closing:
                     return
                 new, self.waiting = self.waiting, []
@@ -98,17 +77,17 @@ class ListWorker:
                 self.asked += ticket.requests
                 for i, request in enumerate(ticket.requests):
                     ids = self.script(request)[: request.params.max_tokens]
-                    self.rows.append((ticket, i, iter(ids), request.params.top_logprobs))
+                    self.playing.append((ticket, i, iter(ids), request.params.top_logprobs))
             begun = time.monotonic()
-            self._step()
+            self._play()
             if self.every:
                 time.sleep(max(0.0, begun + self.every - time.monotonic()))
 
-    def _step(self) -> None:
+    def _play(self) -> None:
         """A token of every row, handed over at once."""
         events: list[Any] = []
         live = []
-        for row in self.rows:
+        for row in self.playing:
             ticket, i, ids, likeliest = row
             token = None if i in ticket.dropped else next(ids, None)
             if token is None:
@@ -121,7 +100,7 @@ class ListWorker:
                 events.append((ticket, Done(i, "stop")))
             else:
                 live.append(row)
-        self.rows = live
+        self.playing = live
         self.steps.append(time.monotonic_ns())
         hand_over(events)
 
