@@ -56,7 +56,7 @@ bench: .venv/.dev
 setup: .venv/.dev
 
 # Each in an environment or a folder of its own; some minutes, once.
-peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done .peers/llama-models/.done
+peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done .peers/agents/.done .peers/llama-models/.done
 
 .peers/%/.done: benchmarks/requirements-%.txt
 	@echo "installing $* into .peers/$*"

@@ -155,6 +155,8 @@ KEYS: dict[str, dict[str, str]] = {
         "keep_episodes": "Groups of episodes kept for reading, evenly over the stage.",
         "unaudited": "Train on the reward even where its audit finds holes.",
         "alarm": "Where the reward is being gamed: say so, end the stage too, or do not look.",
+        "agent": "The command of an outside program through which the policy acts.",
+        "programs": "How many processes of it there are at once.",
     },
     "dpo": {
         "data": "A `.jsonl` or `.parquet` file of preferences ([your own data](your-own-data.md)).",

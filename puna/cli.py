@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -64,8 +65,6 @@ def run(args: list[str]) -> int:
 
     given = parse(Options, "run", args, "Run a recipe; a killed run goes on with the same command.")
     if given.dry_run:
-        import json
-
         from puna.core.recipe import find_recipe, read_recipe
         from puna.run import resolve
 
@@ -133,8 +132,6 @@ def env_settings(sets: Sequence[str]) -> dict[str, Any]:
 
 
 def _rescore(given: Any, settings: dict[str, Any]) -> int:
-    import json
-
     from puna.evals.rescore import print_rescored, rescore
 
     found = rescore(given.target, given.env, settings=settings, seed=given.seed)
@@ -175,8 +172,10 @@ def evaluate(args: list[str]) -> int:
         """The model's name at the endpoint; asked for if not given."""
         api_key_env: str = ""
         """The environment variable that holds the endpoint's key."""
+        agent: str = ""
+        """The command of an outside program to act through (docs/outside-agents.md)."""
         concurrency: int = 16
-        """Requests to the endpoint at a time."""
+        """Requests to the endpoint, or programs, at a time."""
         out: Path | None = None
         """Where results go; next to the run if not given."""
         rescore: bool = False
@@ -208,6 +207,7 @@ def evaluate(args: list[str]) -> int:
         settings=settings,
         model_name=given.name,
         api_key_env=given.api_key_env,
+        agent=given.agent,
         concurrency=given.concurrency,
         out=given.out,
         progress="auto",
@@ -250,8 +250,6 @@ def compare(args: list[str]) -> int:
 
         write_comparison(found, given.report, given.list)
     if given.json:
-        import json
-
         print(json.dumps(found.to_json(given.list), allow_nan=False))
     else:
         print(found.text(given.list))
@@ -389,8 +387,6 @@ def plan(args: list[str]) -> int:
 
     found = plan_memory(**{k: v for k, v in vars(given).items() if k != "json"})
     if given.json:
-        import json
-
         print(json.dumps(found.to_json(), indent=1))
     else:
         print(found.text())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_run import finish, killed, metrics, run, write_recipe, write_stage
 
+TALKER = Path(__file__).parent / "agents" / "programs" / "talker.py"
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "stale": {"staleness": 1},
@@ -20,6 +22,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "held out": {"eval_every": 2, "eval_tasks": 4},
     "few slots": {"slots": 3},
     "small batches": {"micro_tokens": 16},
+    "outside": {"agent": f"{sys.executable} {TALKER}", "programs": 8},
+    "outside, forgetful": {"agent": f"{sys.executable} {TALKER} forgets", "programs": 8},
 }
 
 
@@ -89,7 +93,16 @@ def test_scoring_on_the_way_changes_no_weights(trained):
     assert "held_out" in metrics(trained("held out")[1], "rl")[2]
 
 
-@pytest.mark.parametrize("name", ["stale", "staler", "two updates", "kl", "held out"])
+def test_through_an_outside_program_the_same_is_learnt(trained):
+    """Its calls are sampled, recorded and learnt from as if the environment had made them."""
+    assert trained("outside")[2] == trained("plain")[2]
+    figures = metrics(trained("outside, forgetful")[1], "rl").values()
+    assert max(m["logprob_gap"] for m in figures) < 1e-5
+    plain = metrics(trained("plain")[1], "rl").values()
+    assert sum(m["rows"] for m in figures) == 2 * sum(m["rows"] for m in plain)  # it asks twice
+
+
+@pytest.mark.parametrize("name", ["stale", "staler", "two updates", "kl", "held out", "outside"])
 def test_killed_it_ends_with_the_same_weights(trained, tmp_path, name):
     """Killed behind the first checkpoint, then again in the step that follows."""
     recipe, _, weights = trained(name)

@@ -55,6 +55,7 @@ def eval(
     settings: Mapping[str, Any] | None = None,
     model_name: str = "",
     api_key_env: str = "",
+    agent: str = "",
     concurrency: int = 16,
     out: Path | None = None,
     progress: str = "quiet",
@@ -64,8 +65,9 @@ def eval(
     `target` is a run's, stage's or checkpoint's directory, or the http(s) address of an
     OpenAI-compatible endpoint. What belongs to a run is scored as the run itself does it: with its
     dtype, threads, device and its environment's seed (0 elsewhere). `seed` names the random streams
-    of sampling; that same seed if not given. Finished episodes are kept; the same call goes on
-    where it stopped.
+    of sampling; that same seed if not given. `agent` is the command of an outside program through
+    which the policy acts (docs/outside-agents.md); `concurrency` bounds its processes, and requests
+    to an endpoint. Finished episodes are kept; the same call goes on where it stopped.
     Raises UserError for whatever the caller can mend.
     """
     if n < 1 or k < 1:
@@ -75,12 +77,17 @@ def eval(
         what = f"max_tokens is {max_tokens} and temperature is {heat}"
         raise UserError(what, "give at least 1 and at least 0")
     show = Progress(progress)
-    facts = {"k": k, "temperature": heat, "max_tokens": max_tokens, "seed": seed or 0}
-    common = {"n": n, "k": k}
+    facts: dict[str, Any] = {"k": k, "temperature": heat, "max_tokens": max_tokens}
+    facts["seed"] = seed or 0
+    acting = _agent(agent, show)
+    if acting is not None:
+        facts["agent"] = agent
+    common: dict[str, Any] = {"n": n, "k": k, "concurrency": concurrency}
     try:
         if str(target).startswith(("http://", "https://")):
             environment = load_environment(env, settings, 0)
             facts |= _env_facts(environment, n, show)
+            common["agents"] = _by_role(environment, acting)
             return _endpoint(
                 str(target),
                 environment,
@@ -88,7 +95,6 @@ def eval(
                 common,
                 model_name,
                 api_key_env,
-                concurrency,
                 out,
                 show,
             )
@@ -96,11 +102,27 @@ def eval(
         home = home_of(directory)
         environment = load_environment(env, settings, home.seed)
         facts |= _env_facts(environment, n, show)
+        common["agents"] = _by_role(environment, acting)
         facts["seed"] = home.seed if seed is None else seed
         place = out or Path(target) / "evals"
         return _local(directory, label, home.machine, environment, facts, common, place, show)
     finally:
         show.close()
+        if acting is not None:
+            acting.close()
+
+
+def _agent(command: str, show: Progress) -> Any:
+    """The outside program, None for none."""
+    if not command:
+        return None
+    from puna.agents.outside import Outside
+
+    return Outside(command, note=show.note)
+
+
+def _by_role(env: Any, agent: Any) -> dict[str, Any]:
+    return dict.fromkeys(env.roles, agent) if agent is not None else {}
 
 
 def _env_facts(env: Any, n: int, show: Progress) -> dict[str, Any]:
@@ -115,7 +137,7 @@ def _local(
     machine: Machine,
     env: Any,
     facts: dict[str, Any],
-    common: dict[str, int],
+    common: dict[str, Any],
     root: Path,
     show: Progress,
 ) -> Evaluation:
@@ -139,8 +161,7 @@ def _local(
             journal=where / "episodes.jsonl",
             policy=facts["weights"],
             progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
-            n=common["n"],
-            k=common["k"],
+            **common,
         )
         return _finish(label, result, where, facts)
 
@@ -149,10 +170,9 @@ def _endpoint(
     url: str,
     env: Any,
     facts: dict[str, Any],
-    common: dict[str, int],
+    common: dict[str, Any],
     name: str,
     api_key_env: str,
-    concurrency: int,
     out: Path | None,
     show: Progress,
 ) -> Evaluation:
@@ -160,7 +180,10 @@ def _endpoint(
     from puna.engine.remote import RemoteChat, RemoteConfig
 
     config = RemoteConfig(
-        url=url, model=name or None, api_key_env=api_key_env or None, concurrency=concurrency
+        url=url,
+        model=name or None,
+        api_key_env=api_key_env or None,
+        concurrency=common["concurrency"],
     )
     served = asyncio.run(RemoteChat(config).probe())
     config = replace(config, model=served)
@@ -174,10 +197,8 @@ def _endpoint(
             params=SamplingParams(facts["max_tokens"], facts["temperature"]),
             journal=where / "episodes.jsonl",
             key=("eval", facts["seed"]),  # a seat over an endpoint has no other seed
-            concurrency=concurrency,
             progress=lambda d, t, m: show.step(f"eval {label}", d, t, {"score": m}),
-            n=common["n"],
-            k=common["k"],
+            **common,
         )
         return _finish(label, result, where, facts)
 

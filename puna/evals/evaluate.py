@@ -23,7 +23,7 @@ from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.environment import Environment
-from puna.gym.loop import Group, Job, Rollout, identity
+from puna.gym.loop import Agent, Group, Job, Rollout, identity
 from puna.gym.seat import Policy
 from puna.gym.trajectory import save_artifacts
 from puna.models.decoder import Decoder
@@ -59,6 +59,7 @@ def evaluate(
     *,
     n: int,
     k: int = 1,
+    agents: Mapping[str, Agent] | None = None,
     split: str = "test",
     first: int = 0,
     params: SamplingParams | None = None,
@@ -74,7 +75,8 @@ def evaluate(
 
     With `journal` every judged group is appended there as it is done, its artifacts to the folder
     `artifacts` beside it by SHA-256, and found again later by an evaluation of the same `policy`
-    (the hash of its weights). `key` comes first in the names of all random streams. An evaluation
+    (the hash of its weights). `key` comes first in the names of all random streams. With `agents`
+    the roles' policies act through them, in at most `concurrency` episodes at once. An evaluation
     that goes on forms other batches than one left alone, so the last bits of its log-probabilities,
     and what hangs on them, may differ.
     Raises UserError where `split` has none of these tasks.
@@ -89,7 +91,16 @@ def evaluate(
     earlier = _read_done(journal, k, split, env_hash, policy) if journal else {}
     done = {i: record for i, record in earlier.items() if i in wanted}
     jobs = [Job(split, i, k, key) for i in wanted if i not in done]
-    rollout = Rollout(env, policies, params, meet=meet, workers=workers, concurrency=concurrency)
+    rollout = Rollout(
+        env,
+        policies,
+        params,
+        agents=agents,
+        meet=meet,
+        wave=concurrency if agents else 256,
+        workers=workers,
+        concurrency=concurrency,
+    )
     log = Journal(journal, "episodes") if journal else None
 
     async def play() -> None:

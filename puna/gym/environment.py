@@ -24,11 +24,16 @@ TIERS = ("process", "worker", "jail", "container", "remote")
 
 @dataclass(frozen=True)
 class Turn:
-    """`role` is to speak next; `messages` is all that role sees, `tools` what it may call."""
+    """`role` is to speak next; `messages` is all that role sees, `tools` what it may call.
+
+    `unstated` are tools that it may call too, and of which a prompt says nothing: a policy knows
+    them from elsewhere.
+    """
 
     role: str
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    unstated: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

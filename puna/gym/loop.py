@@ -36,16 +36,28 @@ class Agent(Protocol):
     """How a policy acts: given a turn, speak one message, asking the seat as often as needed."""
 
     async def act(self, turn: Turn, ctx: Context) -> Any:
-        """The message to hand to the session."""
+        """The message to hand to the session. Raises AgentLeftError where none will come."""
         ...
+
+
+class AgentLeftError(RuntimeError):
+    """The agent says nothing more: the episode is judged as it stands, ended as `ended` says."""
+
+    def __init__(self, ended: str) -> None:
+        super().__init__(ended)
+        self.ended = ended
 
 
 @dataclass
 class Context:
-    """What environments and agents receive: policies by role and the judge. Never engines."""
+    """What environments and agents receive: policies by role and the judge. Never engines.
+
+    What is pushed on `leaving` is done when the episode has ended.
+    """
 
     seats: Mapping[str, Seat] = field(default_factory=dict)
     judge_policy: ChatPolicy | None = None
+    leaving: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     def policy(self, role: str) -> Seat:
         """The seat of `role` in this episode."""
@@ -221,12 +233,11 @@ class Rollout:
     async def _play(self, job: Job, task: Task, sample: int) -> Trajectory:
         key = (*job.key, self.env.name, job.split, job.index, sample)
         seats = {r: take_seat(p, self.params, (*key, r)) for r, p in self.policies.items()}
-        ctx = Context(seats, self.judge_policy)
-        if self.meet is None:
+        async with contextlib.AsyncExitStack() as leaving:
+            if self.meet is not None:
+                await leaving.enter_async_context(self.meet.episode(self._name(job, sample)))
+            ctx = Context(seats, self.judge_policy, leaving)
             episode, outcomes = await self._episode(task, ctx)
-        else:
-            async with self.meet.episode(self._name(job, sample)):
-                episode, outcomes = await self._episode(task, ctx)
         return Trajectory(
             env=self.identity,
             task_id=task.id,
@@ -336,6 +347,8 @@ class Rollout:
                 message = await agents.get(turn.role, plain).act(turn, ctx)
             except ContextFullError:
                 return "tokens"
+            except AgentLeftError as error:
+                return error.ended
             if not isinstance(message, Message):
                 raise TypeError(f"{turn.role} spoke {type(message).__name__}, not a Message")
             spoken.append((turn.role, message))

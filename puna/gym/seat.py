@@ -1,19 +1,21 @@
 """Seat: a role's policy within one episode, with the recorder of tokens as sampled.
 
-`await seat.reply(messages, tools)` asks the policy and records what it said.
+`await seat.reply(messages, tools)` asks the policy and records what it said; `seat.ask` gives its
+tokens too. A history that is not what was said before begins a branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from puna.core.messages import Message
+from puna.core.messages import Image, Message, ToolResult
 from puna.core.rng import Key, derive
-from puna.engine.policy import ChatPolicy, Reply, Sampler, SamplingParams, Usage
+from puna.engine.policy import ChatPolicy, Completion, Reply, Sampler, SamplingParams, Usage
 from puna.gym.task import Script
 from puna.gym.trajectory import Branch
 from puna.text.images import pictures_in
@@ -24,12 +26,38 @@ class ContextFullError(RuntimeError):
     """The conversation no longer fits the model: the episode ends with the limit "tokens"."""
 
 
+class Heard(NamedTuple):
+    """What sampled tokens come to: a message, of the first `kept` of them, and how it ended."""
+
+    message: Message
+    kept: int
+    finish: str
+
+
+Listen = Callable[[Completion], Heard]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply and how it ended; a Sampler's tokens stand in the branch from `start` to `end`."""
+
+    message: Message
+    finish: str
+    branch: Branch | None = None
+    start: int = 0
+    end: int = 0
+
+
 class Seat(Protocol):
     """What an agent speaks through."""
 
-    branches: list[Branch]
     tokens: int
     finish: str  # of the last reply: "length" where it was cut off
+
+    @property
+    def branches(self) -> list[Branch]:
+        """The tokens so far; none of a ChatPolicy."""
+        ...
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -37,62 +65,180 @@ class Seat(Protocol):
         """The policy's answer to `messages`."""
         ...
 
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        max_tokens: int | None = None,
+        listen: Listen | None = None,
+    ) -> Answer:
+        """The same with its tokens; of at most `max_tokens`, understood as `listen` does."""
+        ...
+
+
+def alike(said: Message, told: Message) -> bool:
+    """Whether `told` is `said` as a client hands it back: without thoughts, with ids of its own, a
+    call's arguments spelt otherwise.
+    """
+    calls, again = said.tool_calls, told.tool_calls
+    return (
+        said.role == told.role
+        and _shown(said) == _shown(told)
+        and len(calls) == len(again)
+        and all(
+            a.name == b.name and _same_json(a.arguments, b.arguments)
+            for a, b in zip(calls, again, strict=True)
+        )
+    )
+
+
+def _shown(message: Message) -> list[str | Image]:
+    """Text joined and images, a tool's answer included."""
+    parts = [p for p in message.parts if isinstance(p, Image)]
+    text = message.text
+    for result in (p for p in message.parts if isinstance(p, ToolResult)):
+        inner = Message("tool", result.parts)
+        text += inner.text
+        parts += [p for p in inner.parts if isinstance(p, Image)]
+    return [text, *parts]
+
+
+def _same_json(a: str, b: str) -> bool:
+    if a == b:
+        return True
+    try:
+        return bool(json.loads(a) == json.loads(b))
+    except (ValueError, RecursionError):
+        return False
+
+
+@dataclass(eq=False)
+class _History:
+    """A branch, and the messages and tools that its tokens are of; `busy` while one is sampled."""
+
+    branch: Branch
+    tools: tuple[Mapping[str, Any], ...]
+    seen: tuple[Message, ...] = ()
+    open_end: bool = False
+    busy: bool = False
+
 
 class SamplerSeat:
-    """A seat over a Sampler: extends its branch while the history is append-only, else branches."""
+    """A seat over a Sampler: goes on with the longest branch that a conversation begins with, as it
+    was sampled, and opens another where there is none.
+    """
 
     def __init__(self, sampler: Sampler, params: SamplingParams, key: tuple[Key, ...]) -> None:
         self.sampler, self.params, self.key = sampler, params, key
-        self.branches: list[Branch] = []
-        self.seen: tuple[Message, ...] = ()
-        self.tools: tuple[Mapping[str, Any], ...] = ()
+        self.histories: list[_History] = []
         self.turn = 0
-        self.open_end = False
         self.tokens = 0
         self.finish = "stop"
 
-    def _prompt(self, messages: tuple[Message, ...], tools: Sequence[Mapping[str, Any]]) -> Branch:
+    @property
+    def branches(self) -> list[Branch]:
+        """What was sampled so far, in the order in which branches were opened."""
+        return [h.branch for h in self.histories]
+
+    def _known(
+        self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]
+    ) -> _History | None:
+        """The longest history that `messages` go on from; the later of two."""
+        form, found = self.sampler.tokenizer.format, None
+        for history in self.histories:
+            seen = history.seen
+            known = len(seen)
+            if history.busy or not seen or history.tools != tools or known > len(messages):
+                continue
+            if found is not None and known < len(found.seen):
+                continue
+            if all(map(alike, seen, messages)) and form.goes_on(seen, tools, messages[known:]):
+                found = history
+        return found
+
+    def _prompt(
+        self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]
+    ) -> _History:
         tok = self.sampler.tokenizer
-        known = len(self.seen)
-        same = messages[:known] == self.seen and tuple(tools) == self.tools
-        if known and same and tok.format.goes_on(self.seen, tools, messages[known:]):
-            branch = self.branches[-1]
-            new = list(render(tok, messages[known:], open_turn=True, first=False).ids)
-            if self.open_end:
+        history = self._known(messages, tools)
+        if history is not None:
+            messages = messages[len(history.seen) :]
+            new = list(render(tok, messages, open_turn=True, first=False).ids)
+            if history.open_end:
                 new = [tok.special("eot"), *new]
-            messages = messages[known:]
         else:
-            branch = Branch()
             new = list(render(tok, messages, tools=tools, open_turn=True).ids)
-            self.branches.append(branch)
+            history = _History(Branch(), tools)
+            self.histories.append(history)
+        branch = history.branch
         branch.pictures += pictures_in(tok, messages, new, len(branch.ids))
         branch.extend_prompt(new)
-        return branch
+        return history
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> Message:
         """Sample one assistant turn. Raises ContextFullError where it cannot fit."""
-        messages = tuple(messages)
-        branch = self._prompt(messages, tools)
-        room = getattr(self.sampler, "max_context", 1 << 60) - len(branch.ids)
-        if room < 1:
-            raise ContextFullError(f"the conversation has {len(branch.ids)} tokens")
-        params = self.params
-        if params.max_tokens > room:
-            params = SamplingParams(room, params.temperature, params.top_k, params.top_p)
-        key = (*self.key, self.turn)
-        done = await self.sampler.sample(branch.ids, params, key, branch.pictures)
-        self.turn += 1
-        self.tokens += len(done.ids)
-        branch.extend_sampled(done.ids, done.logprobs, done.version)
+        return (await self.ask(messages, tools)).message
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        max_tokens: int | None = None,
+        listen: Listen | None = None,
+    ) -> Answer:
+        """See `Seat`. Several may be under way at once. Raises ContextFullError."""
+        messages, tools = tuple(messages), tuple(tools)
+        turn, self.turn = self.turn, self.turn + 1
+        history = self._prompt(messages, tools)
+        branch = history.branch
+        start, history.busy = len(branch.ids), True
+        try:
+            room = getattr(self.sampler, "max_context", 1 << 60) - start
+            if room < 1:
+                raise ContextFullError(f"the conversation has {start} tokens")
+            most = min(room, self.params.max_tokens, max_tokens or room)
+            params = replace(self.params, max_tokens=most)
+            done = await self.sampler.sample(branch.ids, params, (*self.key, turn), branch.pictures)
+        except BaseException:
+            self._forget(history)
+            raise
+        finally:
+            history.busy = False
+        heard = (listen or self._listen(messages, tools))(done)
+        kept = heard.kept
+        branch.extend_sampled(done.ids[:kept], done.logprobs[:kept], done.version)
         if done.routes is not None:
-            branch.routes = np.asarray(done.routes)
-        self.open_end = done.finish != "stop"
-        self.finish = done.finish
-        message = parse_assistant(self.sampler.tokenizer, done.ids, tools=tools)
-        self.seen, self.tools = (*messages, message), tuple(tools)
-        return message
+            lost = len(done.ids) - kept
+            branch.routes = np.asarray(done.routes)[: len(done.routes) - lost]
+        self.tokens += kept
+        history.open_end = done.finish != "stop" or kept < len(done.ids)
+        history.seen = (*messages, heard.message)
+        self.finish = heard.finish
+        return Answer(heard.message, heard.finish, branch, start, start + kept)
+
+    def _listen(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Listen:
+        first = sum(len(m.tool_calls) for m in messages)
+
+        def heard(done: Completion) -> Heard:
+            tok = self.sampler.tokenizer
+            message = parse_assistant(tok, done.ids, tools=tools, first_call=first)
+            return Heard(message, len(done.ids), done.finish)
+
+        return heard
+
+    def _forget(self, history: _History) -> None:
+        """Nothing came of it: what was asked is no part of what was said."""
+        branch = history.branch
+        known = len(branch.mask)
+        while known and not branch.mask[known - 1]:
+            known -= 1
+        branch.cut(known)
+        if not known:
+            self.histories.remove(history)
 
 
 class ChatSeat:
@@ -110,19 +256,31 @@ class ChatSeat:
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> Message:
         """Ask the policy once."""
+        return (await self.ask(messages, tools)).message
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        max_tokens: int | None = None,
+        listen: Listen | None = None,
+    ) -> Answer:
+        """Ask the policy once; it has no tokens to listen to."""
         seed = derive(0, *self.key, self.turn) & 0x7FFFFFFF
         self.turn += 1
+        most = self.params.max_tokens
         done = await self.policy.chat(
             messages,
             tools,
-            max_tokens=self.params.max_tokens,
+            max_tokens=min(most, max_tokens or most),
             temperature=self.params.temperature,
             seed=seed,
         )
         self.usages.append(done.usage)
         self.tokens += done.usage.completion_tokens
         self.finish = done.finish
-        return done.message
+        return Answer(done.message, done.finish)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ class Branch:
         self.logprobs += logprobs
         self.versions += [v] * len(ids)
 
+    def cut(self, known: int) -> None:
+        """Keep the first `known` tokens."""
+        for kept in (self.ids, self.mask, self.logprobs, self.versions):
+            del kept[known:]
+        self.pictures = [p for p in self.pictures if p.at < known]
+
     def to_json(self, shown: Sequence[Image] = ()) -> dict[str, Any]:
         """Plain data; routes as base64 of bytes with their shape, pictures by their place and their
         number among the images `shown` in the episode.
@@ -79,8 +85,8 @@ class Episode:
     `transcript` is every message in order with the role that spoke it. What the environment showed
     stands as "env": the opening once, later messages when a role is first shown them (one shown to
     two roles twice; another role's speech as this one heard it too).
-    `artifacts` are final databases, patches and the like; `ended` is "done" or the limit that was
-    met ("turns", "tokens", "seconds").
+    `artifacts` are final databases, patches and the like; `ended` is "done", the limit that was met
+    ("turns", "tokens", "seconds"), or "left" where the agent said nothing more.
     """
 
     task_id: str

@@ -7,8 +7,6 @@ speaker that hears its tokens.
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import secrets
 import time
 from collections.abc import Sequence
@@ -17,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from puna.core.errors import UserError
 from puna.gateway.asked import Asked, Head
+from puna.gateway.pictures import check_images
 from puna.gateway.reading import BadRequest
 from puna.gateway.speaker import Continuation, Speaker
 from puna.serve.tickets import Ticket
-from puna.text.images import FORMATS, Picture, images_of, pictures_in
+from puna.text.images import Picture, pictures_in
 
 if TYPE_CHECKING:
     from puna.agents.model import Model
 
 UNASKED = 4096  # tokens of an answer whose length nobody limited: room for them is kept at once
-MAX_IMAGES = 16  # in one request
-MAX_PIXELS = 16_000_000  # of one image: more are scaled down before a model looks
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def prompts_of(
 
     if asked.prompts:
         return [_ids(tokenizer, prompt) for prompt in asked.prompts], []
-    _check_images(tokenizer, name, asked)
+    check_images(tokenizer, name, asked.messages, _where(asked))
     tools = asked.tools if asked.choice != "none" else ()
     try:
         ids = render(tokenizer, asked.messages, tools=tools, open_turn=True).ids
@@ -113,34 +110,6 @@ def _ids(tokenizer: Any, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
     if tokenizer.tiling is not None and tokenizer.special("patch") in prompt:
         raise BadRequest("ids of an image stand for no image here; send messages", "prompt")
     return prompt
-
-
-def _check_images(tokenizer: Any, name: str, asked: Asked) -> None:
-    """Raises BadRequest for images that a model does not read or that are too many or large."""
-    found = list(images_of(asked.messages))
-    if found and tokenizer.tiling is None:
-        raise BadRequest(f"{name} reads no images", _where(asked))
-    if len(found) > MAX_IMAGES:
-        raise BadRequest(f"{len(found)} images, at most {MAX_IMAGES}", _where(asked))
-    for part in found:
-        if part.sha256 or not part.ref.startswith("data:"):
-            what = "nothing is fetched for a message; send an image as data:image/png;base64,..."
-            raise BadRequest(what, _where(asked))
-        if _pixels(part.ref) > MAX_PIXELS:
-            what = f"an image has more than {MAX_PIXELS // 10**6} million pixels"
-            raise BadRequest(what, _where(asked))
-
-
-def _pixels(url: str) -> int:
-    """How many pixels an image's own header states; 0 where it is none, which is told later."""
-    try:
-        import PIL.Image
-
-        data = base64.b64decode(url.partition(",")[2])
-        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return int(image.size[0] * image.size[1])
-    except Exception:  # no Pillow, or what it raises on broken files
-        return 0
 
 
 def _grammar(tokenizer: Any, asked: Asked) -> Any:

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -20,10 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from puna.core.errors import UserError
-from puna.gateway import chat, completions, messages, responses
-from puna.gateway.asked import Asked, Writer
+from puna.gateway import messages
 from puna.gateway.describe import described
-from puna.gateway.reading import BadRequest, error_body
+from puna.gateway.reading import BadRequest
+from puna.gateway.wire import DIALECTS, Dialect, body_of, complaint
 from puna.serve.answers import prepare, prompts_of
 from puna.serve.browse import browse_router
 from puna.serve.keyring import Keyring
@@ -33,25 +32,9 @@ from puna.serve.streams import Exchange, streamed, watch, whole
 from puna.serve.tickets import Gone, Overloaded, Ticket
 from puna.serve.worker import Worker
 
-BODY_LIMIT = 8_000_000
-BODY_S = 60.0  # for all of a body to arrive
 PAGES = Path(__file__).parent / "pages"
 
 
-class Dialect(NamedTuple):
-    """A protocol: how a body is read, how answers are written, and what their ids begin with."""
-
-    read: Callable[[bytes], Asked]
-    writer: type[Writer]
-    prefix: str
-
-
-DIALECTS = {
-    "/v1/chat/completions": Dialect(chat.read, chat.Chat, "chatcmpl-"),
-    "/v1/completions": Dialect(completions.read, completions.Completions, "cmpl-"),
-    "/v1/responses": Dialect(responses.read, responses.Responses, "resp_"),
-    "/v1/messages": Dialect(messages.read, messages.Messages, "msg_"),
-}
 _COUNT = "/v1/messages/count_tokens"
 
 
@@ -81,7 +64,7 @@ class Desk:
 
     async def answer(self, dialect: Dialect, request: Request) -> Response:
         """One request, from its body to its answer."""
-        asked = dialect.read(await _body(request))
+        asked = dialect.read(await body_of(request))
         name = asked.model or self.names[0]
         self.described(name)
         job = await prepare(await self.worker.model(name), name, asked, dialect.prefix)
@@ -99,7 +82,7 @@ class Desk:
 
     async def count(self, request: Request) -> Response:
         """How many tokens a conversation has, in Anthropic's form."""
-        asked = messages.read(await _body(request), counting=True)
+        asked = messages.read(await body_of(request), counting=True)
         name = asked.model or self.names[0]
         self.described(name)
         model = await self.worker.model(name)
@@ -181,9 +164,7 @@ def _complaints(app: FastAPI) -> None:
     """Every error in the shape that the route's clients expect."""
 
     def told(request: Request, status: int, what: str, *more: str | None) -> Response:
-        waits = {"retry-after": "5"} if status == 503 else None
-        body = json.dumps(error_body(request.url.path, status, what, *more))
-        return Response(body, status, waits, "application/json")
+        return complaint(request.url.path, status, what, *more)
 
     @app.exception_handler(HTTPException)
     async def missing(request: Request, error: HTTPException) -> Response:
@@ -211,19 +192,3 @@ def _complaints(app: FastAPI) -> None:
 
     app.add_exception_handler(Gone, gone)
     app.add_exception_handler(ClientDisconnect, gone)
-
-
-async def _body(request: Request) -> bytes:
-    """The request's body. Raises BadRequest for a large or slow one, before all of it is read."""
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > BODY_LIMIT:
-                    what = f"the body is larger than {BODY_LIMIT:,} bytes"
-                    raise BadRequest(what, None, "request_too_large", 413)
-                parts.append(part)
-    except TimeoutError:
-        raise BadRequest(f"the body took longer than {BODY_S:.0f} s", status=408) from None
-    return b"".join(parts)

@@ -16,6 +16,7 @@ from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import Rendezvous
 from puna.evals.evaluate import evaluate, failures, local_policy
 from puna.gym.environment import Environment
+from puna.gym.loop import Agent
 from puna.gym.seat import Policy
 from puna.models.lora import learned, load_learned
 from puna.train.loop import StopTraining, Trainer
@@ -30,8 +31,12 @@ def held_out_score(
     *,
     tasks: int,
     max_tokens: int,
+    agents: Mapping[str, Agent] | None = None,
+    programs: int = 64,
 ) -> float:
     """The mean over `roles` of their mean scores on the last `tasks` test tasks.
+
+    With `agents` at most `programs` episodes are played at once.
 
     Raises StageError where nothing that a role did was scored: that is no score of 0.
     """
@@ -41,6 +46,8 @@ def held_out_score(
         n=tasks,
         first=max(0, env.count("test") - tasks),
         params=SamplingParams(max_tokens, 0.0),
+        agents=agents,
+        concurrency=programs,
         meet=meet,
         workers=ctx.machine.workers,
     )

@@ -127,13 +127,16 @@ class Conversation:
         self.db = database.open_copy(template, scene.rows)
         self.desk, self.customer = Desk(self.db), Customer(scene)
         self.messages, self.tools = task.messages, task.tools
+        self.unstated = () if task.tools else TOOLBOX.schemas
         self.settled: set[int] = set()
         self.log: list[Event] = []
         self.over = False
 
     def next(self) -> Turn | None:
         """The agent's turn, until the customer has left."""
-        return None if self.over else Turn("agent", self.messages, self.tools)
+        if self.over:
+            return None
+        return Turn("agent", self.messages, self.tools, self.unstated)
 
     def take(self, turn: Turn, message: Message) -> None:
         """Run the calls, or let the customer answer; the agent speaks for nobody else."""

@@ -30,7 +30,7 @@ from puna.engine.rendezvous import LocalSampler, Rendezvous
 from puna.gym.audit import Audit
 from puna.gym.audit.records import require
 from puna.gym.environment import Environment
-from puna.gym.loop import Rollout, identity
+from puna.gym.loop import Agent, Rollout, identity
 from puna.gym.registry import load_environment
 from puna.gym.seat import Policy
 from puna.gym.trajectory import save_artifacts
@@ -60,7 +60,8 @@ class Config:
     all equal are replaced, in up to `refills` rounds. `frozen` maps other roles to model
     directories. `max_failed` is the share of Infra and Invalid outcomes that stops the stage.
     The reward is audited before the first training on it; `unaudited` goes on in spite of holes.
-    `alarm` says what follows where the reward is being gamed (docs/alarm.md).
+    `alarm` says what follows where the reward is being gamed (docs/alarm.md). `agent` is the
+    command of an outside program through which the trained roles act, at most `programs` at once.
     """
 
     env: str | Mapping[str, Any]
@@ -89,11 +90,13 @@ class Config:
     keep_episodes: int = 50
     unaudited: bool = False
     alarm: Literal["warn", "stop", "off"] = "warn"
+    agent: str = ""
+    programs: int = 8
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that leaves nothing to do."""
         at_least_one(self, "steps", "prompts", "samples", "updates", "max_tokens", "slots")
-        at_least_one(self, "eval_tasks", "save_every")
+        at_least_one(self, "eval_tasks", "save_every", "programs")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, must be above 0")
         if self.staleness < 0 or self.refills < 0:
@@ -176,11 +179,22 @@ class _Loop:
         if config.loss.kl > 0:  # under adapters the first weights are still there
             start = source_of(ctx, config.init, "sft")
             self.reference = trainer.model if config.lora else starting_model(ctx, start)[0]
-        self.source = (_Ahead if config.staleness > 0 else _InStep)(ctx, config, env, trainer)
+        self.outside: Outside | None = None
+        self.agents: dict[str, Agent] = {}
+        if config.agent:
+            from puna.agents.outside import Outside
+
+            tell = ctx.progress.note
+            self.outside = Outside(config.agent, note=lambda line: tell(f"{ctx.id}: {line}"))
+            self.agents = dict.fromkeys(_trained(config, env), self.outside)
+        source = _Ahead if config.staleness > 0 else _InStep
+        self.source = source(ctx, config, env, trainer, self.agents)
 
     def close(self) -> None:
-        """End threads and event loops."""
+        """End threads, event loops and programs."""
         self.source.close()
+        if self.outside is not None:
+            self.outside.close()
 
     def backward(self, step: int) -> dict[str, float]:
         """Collect step `step`, run backward for its first update (and make the further ones)."""
@@ -308,6 +322,8 @@ class _Loop:
             _trained(self.config, self.env),
             tasks=self.config.eval_tasks,
             max_tokens=self.config.max_tokens,
+            agents=self.agents,
+            programs=self.config.programs,
         )
         self.trainer.model.train()
         return {"held_out": score}
@@ -337,16 +353,22 @@ def _policies(
 
 
 def _collector(
-    ctx: StageContext, config: Config, env: Environment, model: Decoder, tokenizer: Tokenizer
+    ctx: StageContext,
+    config: Config,
+    env: Environment,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    agents: Mapping[str, Agent],
 ) -> tuple[Collector, Engine]:
     policies, meet = _policies(ctx, config, env, model, tokenizer, 0)
     trained = _trained(config, env)
     params = SamplingParams(config.max_tokens, config.temperature)
-    wave = max(config.slots, config.prompts * config.samples)
+    wave = config.programs if agents else max(config.slots, config.prompts * config.samples)
     rollout = Rollout(
         env,
         policies,
         params,
+        agents=agents,
         meet=meet,
         wave=wave,
         workers=ctx.machine.workers,
@@ -362,9 +384,16 @@ class _InStep:
     """Staleness 0: the engine samples from the very parameters in training, between updates."""
 
     def __init__(
-        self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
+        self,
+        ctx: StageContext,
+        config: Config,
+        env: Environment,
+        trainer: Trainer,
+        agents: Mapping[str, Agent],
     ) -> None:
-        self.collector, self.engine = _collector(ctx, config, env, trainer.model, trainer.tokenizer)
+        self.collector, self.engine = _collector(
+            ctx, config, env, trainer.model, trainer.tokenizer, agents
+        )
         self.engine.version = trainer.step
 
     def get(self, step: int) -> Collected:
@@ -385,7 +414,12 @@ class _Ahead:
     patience_s = 60.0
 
     def __init__(
-        self, ctx: StageContext, config: Config, env: Environment, trainer: Trainer
+        self,
+        ctx: StageContext,
+        config: Config,
+        env: Environment,
+        trainer: Trainer,
+        agents: Mapping[str, Agent],
     ) -> None:
         self.config, self.trainer = config, trainer
         self.weights: queue.Queue[tuple[int, dict[str, Tensor]] | None] = queue.Queue()
@@ -393,7 +427,7 @@ class _Ahead:
         self.kept: dict[int, dict[str, Tensor]] = {}
         self.closing = False
         model = copy.deepcopy(trainer.model).eval()
-        self.collector, self.engine = _collector(ctx, config, env, model, trainer.tokenizer)
+        self.collector, self.engine = _collector(ctx, config, env, model, trainer.tokenizer, agents)
         for name, tensor in trainer.extra.items():
             number, key = name.split("/", 1)
             self.kept.setdefault(int(number), {})[key] = tensor

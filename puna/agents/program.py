@@ -1,0 +1,110 @@
+"""A program of the user's that speaks in lines of JSON over standard input and output.
+
+`program = await Program.start(["python", "agent.py"], {"OPENAI_BASE_URL": url})`, then
+`await program.tell({"messages": [...]})` and `await program.hear()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LINE_LIMIT = 8_000_000  # bytes of one line
+SPOKEN = ("role", "content", "tool_calls")
+TAIL = 2_000  # bytes kept of what it writes to standard error
+GRACE_S = 3.0  # for it to end after its input has
+
+
+class Program:
+    """One process, in a group of its own so that what it started ends with it."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._tail = b""
+        self._reading = asyncio.ensure_future(self._read_errors())
+
+    @classmethod
+    async def start(cls, words: Sequence[str], env: Mapping[str, str]) -> Program:
+        """Begin it in the working directory, with `env` beside the variables there are."""
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**os.environ, **env},
+            limit=LINE_LIMIT,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.returncode is None
+
+    async def tell(self, data: Mapping[str, Any]) -> None:
+        """One line to it; lost where it has ended."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(json.dumps(data).encode() + b"\n")
+            await self.process.stdin.drain()
+
+    async def hear(self) -> dict[str, Any] | None:
+        """Its next message, a JSON object with a role, content or tool_calls; other lines are its
+        log.
+
+        None where it has ended. Raises ValueError for a line of more than 8 MB.
+        """
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            with contextlib.suppress(ValueError, RecursionError):
+                data = json.loads(line)
+                if isinstance(data, dict) and not data.keys().isdisjoint(SPOKEN):
+                    return data
+        return None
+
+    async def rest(self) -> str:
+        """All it writes until it ends, its input closed. Raises ValueError for more than 8 MB."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        out = await self.process.stdout.read(LINE_LIMIT + 1)
+        while len(out) <= LINE_LIMIT and (more := await self.process.stdout.read(LINE_LIMIT)):
+            out += more
+        if len(out) > LINE_LIMIT:
+            raise ValueError("it wrote more than 8 MB")
+        await self.process.wait()
+        return out.decode("utf-8", "replace")
+
+    async def ended(self) -> str:
+        """How it ended, with the last of what it wrote to standard error."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await self.process.wait()
+                await self._reading
+        text = " ".join(self._tail.decode("utf-8", "replace").split())
+        how = "is still running" if self.running else f"exit status {self.process.returncode}"
+        return f"{how}: {text[-500:]}" if text else how
+
+    async def end(self, gently: bool = False) -> None:
+        """End it and what it started; `gently` closes its input and gives it a moment first."""
+        if gently and self.process.stdin is not None:
+            self.process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await self.process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+        self._reading.cancel()
+
+    async def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        while some := await self.process.stderr.read(65536):
+            self._tail = (self._tail + some)[-TAIL:]
