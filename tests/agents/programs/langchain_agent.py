@@ -11,7 +11,7 @@ from langchain_openai import ChatOpenAI
 
 
 class Over(BaseException):
-    """The episode has ended."""
+    """The episode has ended; nothing on the way up takes it for a failure of a tool."""
 
 
 def tell(message: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from agents import Agent, FunctionTool, OpenAIChatCompletionsModel, Runner, set_
 from openai import AsyncOpenAI
 
 
-class Over(Exception):
-    """The episode has ended."""
+class Over(BaseException):
+    """The episode has ended; nothing on the way up takes it for a failure of a tool."""
 
 
 def tell(message: dict[str, Any]) -> list[dict[str, Any]]:
