@@ -161,7 +161,7 @@ class GpuMeter:
         for dtype in (torch.float32, torch.bfloat16):
             square.to(dtype) @ square.to(dtype)
         del square
-        gc.collect()  # an engine is a cycle: what the last one held would be counted as released
+        gc.collect()  # what the last measurement left would be counted as released in this one
         torch.cuda.synchronize()
         self.before = torch.cuda.memory_allocated()
 

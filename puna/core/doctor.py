@@ -87,6 +87,8 @@ def _packages() -> list[Check]:
     wanted = {
         "matplotlib": "curves in reports: pip install 'puna[report]'",
         "httpx": "outside endpoints: pip install 'puna[endpoint]'",
+        "fastapi": "puna serve, and outside agents: pip install 'puna[serve]'",
+        "llguidance": "answers that fit a schema or a grammar: pip install 'puna[serve]'",
         "pyarrow": "Parquet data: pip install 'puna[parquet]'",
         "tensorboard": "puna run --tensorboard: pip install 'puna[tensorboard]'",
         "reasoning_gym": "environments reasoning_gym:NAME: pip install 'puna[gyms]'",

@@ -92,11 +92,15 @@ class Running:
         return np.pad(found, (0, count - len(found)))
 
     def hear(self, token: int, logprob: float, stops: Sequence[int]) -> bool:
-        """Take a drawn token; whether it was the last."""
+        """Take a drawn token; whether it was the last.
+
+        A grammar that gave up allows the end only: what it ends is cut off, not complete.
+        """
         self.ids.append(token)
         self.logprobs.append(logprob)
         if token in stops:
-            self.finish = "stop"
+            cut = self.matcher is not None and self.matcher.failed
+            self.finish = "length" if cut else "stop"
         elif len(self.ids) >= self.request.params.max_tokens:
             self.finish = "length"
         return bool(self.finish)

@@ -24,6 +24,8 @@ from puna.engine.grammar import (
     lark_grammar,
     regex_grammar,
 )
+from puna.engine.policy import SamplingParams
+from puna.engine.running import Request, Running
 from puna.text.template import stop_ids
 from puna.text.tokenizer import Tokenizer
 
@@ -244,6 +246,11 @@ def test_a_grammar_too_large_to_follow_ends_the_turn_and_says_so() -> None:
     assert matcher.failed
     with pytest.raises(ValueError, match="does not fit"):
         matcher.accept(tokenizer.special("eot"))
+    ends = stop_ids(tokenizer)
+    for given, finish in ((matcher, "length"), (json_grammar(tokenizer, None).matcher(), "stop")):
+        row = Running(Request((1,), SamplingParams(9), ("x",)), matcher=given)
+        assert row.hear(ends[0], 0.0, ends)
+        assert row.finish == finish
 
 
 def test_white_space_has_an_end() -> None:
