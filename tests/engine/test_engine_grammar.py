@@ -247,8 +247,8 @@ def test_a_grammar_too_large_to_follow_ends_the_turn_and_says_so() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         matcher.accept(tokenizer.special("eot"))
     ends = stop_ids(tokenizer)
-    for given, finish in ((matcher, "length"), (json_grammar(tokenizer, None).matcher(), "stop")):
-        row = Running(Request((1,), SamplingParams(9), ("x",)), matcher=given)
+    for held, finish in ((matcher, "length"), (json_grammar(tokenizer, None).matcher(), "stop")):
+        row = Running(Request((1,), SamplingParams(9), ("x",)), matcher=held)
         assert row.hear(ends[0], 0.0, ends)
         assert row.finish == finish
 
