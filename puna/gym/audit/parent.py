@@ -285,6 +285,8 @@ class _Child:
             self.probe = ""
         if "busy" in line:
             self.busy, self.busy_since = line["busy"], time.monotonic()
+            if not self.busy:
+                self._signal(signal.SIGCONT)
         if "facts" in line:
             seen.facts.append(line["facts"])
         if "crashed" in line:
@@ -293,15 +295,23 @@ class _Child:
         return bool({"done", "broken"} & line.keys())
 
     def _hold(self) -> None:
-        """Take the processor away from it for a moment."""
+        """Let it have the processor for a moment only; between moments it stands still."""
+        self._signal(signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        pids = self._signal(signal.SIGCONT)
+        time.sleep(GOING_S)
         if time.monotonic() - self.busy_since > BUSY_S:
             self.busy = False
-        pids = [self.process.pid, *_descendants(self.process.pid)]
-        for signum, seconds in ((signal.SIGSTOP, STOPPED_S), (signal.SIGCONT, GOING_S)):
-            for pid in pids:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signum)
-            time.sleep(seconds)
+        else:  # now, and not when all that is looked at between moments is done
+            self._signal(signal.SIGSTOP, pids)
+
+    def _signal(self, signum: signal.Signals, pids: Sequence[int] = ()) -> Sequence[int]:
+        """Send it to `pids`, if none are given to all its processes, which are returned."""
+        pids = pids or [self.process.pid, *_descendants(self.process.pid)]
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signum)
+        return pids
 
     def _end(self, seen: _Seen) -> bool:
         """It says it is done: see it go, and what it leaves."""
