@@ -127,9 +127,9 @@ def history_file() -> Path | None:
 
 def read_history(path: Path | None) -> list[str]:
     """The last entries, none where they cannot be read; a file of many more is cut to these."""
-    if path is None or not path.is_file():
-        return []
     try:
+        if path is None or not path.is_file():
+            return []
         lines = path.read_bytes().splitlines()
         kept = lines[-LONGEST:]
         if len(lines) > 2 * LONGEST:

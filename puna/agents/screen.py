@@ -24,7 +24,7 @@ class Screen:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a terminal may know few characters
         self.live = sys.stdout.isatty()
-        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self._colours = self.live and not plain
         self._kind = ""
 
