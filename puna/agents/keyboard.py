@@ -47,15 +47,17 @@ class Keyboard:
         Raises KeyboardInterrupt where nobody types.
         """
         while sys.stdin is not None:
+            raw = ""
             try:
-                raw = self._rest(input("> "))
+                raw = input("> ")
+                raw = self._rest(raw)
             except EOFError:
                 print()
                 return None
             except KeyboardInterrupt:
                 if not self.interactive:
                     raise
-                if self._interrupted():
+                if self._interrupted(at_none=not raw):
                     return None
                 continue
             self._warned = False
@@ -77,11 +79,10 @@ class Keyboard:
             print()
         return raw
 
-    def _interrupted(self) -> bool:
+    def _interrupted(self, at_none: bool) -> bool:
         """Ctrl-C at a prompt: what stands there is dropped; True for the second one at none."""
-        line = self._readline.get_line_buffer() if self._readline else ""
         print()
-        if line:
+        if not at_none or (self._readline and self._readline.get_line_buffer()):
             self._warned = False
         elif self._warned:
             return True

@@ -55,6 +55,14 @@ class Terminal:
         found, _, self.seen = self.seen.partition(wanted)
         return found
 
+    def interrupt(self) -> None:
+        """Ctrl-C at a prompt, once that waits: before, Python keeps the signal till the next key."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        time.sleep(0.0 if state.exists() else 0.5)
+        while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.01)
+        self.type(CTRL_C)
+
     def answer(self, typed: str) -> str:
         """What is printed between a line and the next prompt, without its echo."""
         self.type(f"{typed}\r")
@@ -110,7 +118,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    script = ["<|think_start|>", "\x9bm", "<|think_end|>", "Ok\x1b]2;!\x07", "<|python_start|>"]
+    script = ["<|think_start|>", "\x9bm", "<|think_end|>", "Ok\x1bc;!\x07", "<|python_start|>"]
     script += ["[f(a=1)]", "<|python_end|>", "<|eot|>"]
     return chain(tmp_path_factory.mktemp("models") / "hostile", script)
 
@@ -144,21 +152,19 @@ def test_ctrl_c_at_a_prompt_drops_the_line_and_twice_at_none_leaves(
     terminal.until("> ")
     for typed in ("half a li", '"""a\r', "a\\\r"):
         terminal.type(typed)
-        terminal.until(typed[-2] if typed.endswith("\r") else "li")
-        if typed.endswith("\r"):
-            terminal.until("... ")
-        terminal.type(CTRL_C)
+        terminal.until("... " if typed.endswith("\r") else "li")
+        terminal.interrupt()
         terminal.until("\n")
         assert "leaves" not in terminal.until("> ")
-    terminal.type(CTRL_C)
+    terminal.interrupt()
     terminal.until("(Ctrl-C again leaves, and so does Ctrl-D)")
     terminal.until("> ")
     assert terminal.answer("go").startswith("abab")
     assert terminal.answer("/history").startswith("user: go\n")
-    terminal.type(CTRL_C)
+    terminal.interrupt()
     terminal.until("again leaves")
     terminal.until("> ")
-    terminal.type(CTRL_C)
+    terminal.interrupt()
     status, _ = terminal.rest()
     assert status == 0
 
@@ -212,13 +218,13 @@ def test_nothing_that_a_model_says_steers_the_terminal(hostile: Path, open_: Ope
     assert plain(shown).split() == [
         "thought:",
         "\ufffdm",
-        "Ok\ufffd]2;!\ufffd",
+        "Ok\ufffdc;!\ufffd",
         "call:",
         "f",
         '{"a":',
         "1}",
     ]
-    assert not re.search("\x1b\\]|\x9b|\x07", shown)
+    assert not re.search("\x1bc|\x9b|\x07", shown)
 
     plainly = open_(str(hostile), "--max-tokens", "40", NO_COLOR="1")
     plainly.until(START)
@@ -232,7 +238,7 @@ def test_nothing_that_a_model_says_steers_the_terminal(hostile: Path, open_: Ope
         capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=60,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert piped.stdout.decode() == 'thought: \ufffdm\nOk\ufffd]2;!\ufffd\ncall: f {"a": 1}\n'
+    assert piped.stdout.decode() == 'thought: \ufffdm\nOk\ufffdc;!\ufffd\ncall: f {"a": 1}\n'
 
 
 @pytest.mark.parametrize("state", ["/proc/nowhere", "/dev/null", "relative"])
