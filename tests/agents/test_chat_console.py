@@ -156,7 +156,7 @@ def test_mistakes_in_commands_are_one_line_and_change_nothing(run: Path, tmp_pat
         "/set temperature nan": "temperature is not a number",
         "/set temperature NaN": "temperature is not a number",
         "/set temperature": "temperature is not a number",
-        "/set max_tokens 0": "max_tokens is 0, must be 1 to 10000000",
+        "/set max_tokens 0": "max_tokens is 0, must be 1 to 1e+07",
         "/set max_tokens null": "max_tokens is not a whole number",
         "/set seed " + "[" * 3000: "seed is not a whole number",
         "/set seed " + "9" * 5000: "seed is not a whole number",
@@ -173,6 +173,13 @@ def test_mistakes_in_commands_are_one_line_and_change_nothing(run: Path, tmp_pat
     assert len(answers) == len(mistakes) + 1
     assert (tmp_path / "notes.txt").read_text() == "not a row\n"
     assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_a_conversation_that_is_too_long_says_so_and_begins_anew(run: Path) -> None:
+    _, lines, _ = chat(run, "2+2=\n" * 9)
+    answers = "\n".join(lines).split("\n> ")[1:]
+    at = answers.index("(the conversation was too long; it begins anew)")
+    assert answers[at + 1] == answers[0] != answers[1]
 
 
 def test_help_is_aligned_and_names_every_command(run: Path) -> None:
@@ -195,11 +202,13 @@ def test_a_prompt_of_several_lines(run: Path) -> None:
     typed += '/history\n"""and\nunclosed'
     _, lines, _ = chat(run, typed)
     answers = "\n".join(lines).split("\n> ")[1:]
-    shown = [a.partition("\nrl: ")[0] for a in answers if a.startswith(("user:", "system:"))]
+    shown = [
+        a.partition("\nrl: ")[0].rstrip() for a in answers if a.startswith(("user:", "system:"))
+    ]
     assert shown == [
         "user: one\ntwo \nthree", "user: /quit\n  indented", "user: /x", "system: be\nbrief",
     ]  # fmt: skip
-    assert answers[-1].strip()  # what is not closed is asked all the same
+    assert answers[-2].strip()  # what is not closed is asked all the same
 
 
 def test_a_checkpoint_says_that_nothing_is_known(run: Path) -> None:

@@ -56,7 +56,7 @@ class Terminal:
         return found
 
     def interrupt(self) -> None:
-        """Ctrl-C at a prompt, once that waits: before, Python keeps the signal till the next key."""
+        """Ctrl-C, once the prompt waits: before, Python keeps the signal till the next key."""
         state = Path(f"/proc/{self.process.pid}/stat")
         time.sleep(0.0 if state.exists() else 0.5)
         while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "S":

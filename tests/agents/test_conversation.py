@@ -240,7 +240,7 @@ def test_tools_of_a_row_are_asked_with_and_saved_again(run: Path, tmp_path: Path
         ('{"messages": [{"role": "king"}]}', "row 1: messages[0]: role is 'king'"),
         ('{"prompt": "1", "completion": "2"}', "row 1: messages is not a list"),
         ('{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": '
-         '{"url": "a\\u0000b"}}]}]}', "row 1: an image is named by no path"),
+         '{"url": "a\\u0000b"}}]}]}', "an image is named by no path"),
         ('{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": '
          '{"url": "absent.png"}}]}]}', "cannot read the image"),
         ('{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": '
