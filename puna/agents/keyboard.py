@@ -18,7 +18,8 @@ from puna.core.files import json_bytes
 from puna.core.printable import printable
 
 QUOTES = '"""'
-LONGEST = 1000  # entries of the history that are kept
+KEPT = 1000  # entries of the history
+LONGEST = 10_000  # characters of one: more are not found again
 
 
 class Typed(NamedTuple):
@@ -76,7 +77,7 @@ class Keyboard:
                 raw = raw[:-1] + "\n"
                 raw += input(more)
         except EOFError:
-            print()
+            print(end="\n" if self.interactive else "")
         return raw
 
     def _interrupted(self, at_none: bool) -> bool:
@@ -107,7 +108,7 @@ class Keyboard:
 
     def _remember(self, raw: str) -> None:
         self._offer(raw)
-        if self._history:
+        if self._history and len(raw) <= LONGEST:
             add_history(self._history, raw)
 
     def _offer(self, entry: str) -> None:
@@ -132,8 +133,8 @@ def read_history(path: Path | None) -> list[str]:
         if path is None or not path.is_file():
             return []
         lines = path.read_bytes().splitlines()
-        kept = lines[-LONGEST:]
-        if len(lines) > 2 * LONGEST:
+        kept = lines[-KEPT:]
+        if len(lines) > 2 * KEPT:
             _write(path, b"".join(line + b"\n" for line in kept), os.O_TRUNC)
     except OSError:
         return []

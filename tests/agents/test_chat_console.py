@@ -175,9 +175,38 @@ def test_mistakes_in_commands_are_one_line_and_change_nothing(run: Path, tmp_pat
     assert not (tmp_path / "new.jsonl").exists()
 
 
+def test_what_commands_do_is_told(run: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "my talks.jsonl"
+    done = {
+        "2+2=": "",
+        f"/save {rows}": f"row 1 of {rows}",
+        "/set temperature 2": "temperature 2  max_tokens 8  seed 0",
+        "/set max_tokens 6": "temperature 2  max_tokens 6  seed 0",
+        "/retry": "",
+        "/set": "temperature 2  max_tokens 6  seed 1",
+        "/undo": "forgotten: 2+2=",
+        "/history": "",
+        f"/load {rows}": "2 messages",
+        "/system Be brief.": "",
+        "/history ": "",
+        "/exit": "",
+    }
+    _, lines, errors = chat(run, "\n".join([*done, "never asked"]) + "\n")
+    assert errors == ""
+    answers = [a.rstrip("\n") for a in "\n".join(lines).split("\n> ")[1:]]
+    told = dict(zip(done, answers, strict=True))
+    said, again = told["2+2="], told["/retry"]
+    assert said != again
+    assert told == done | {
+        "2+2=": said, "/retry": again, "/history ": f"system: Be brief.\nuser: 2+2=\nrl: {said}",
+    }  # fmt: skip
+    (row,) = (json.loads(line) for line in rows.read_text().splitlines())
+    assert row["messages"][1] == {"role": "assistant", "content": said}
+
+
 def test_a_conversation_that_is_too_long_says_so_and_begins_anew(run: Path) -> None:
     _, lines, _ = chat(run, "2+2=\n" * 9)
-    answers = "\n".join(lines).split("\n> ")[1:]
+    answers = [a.strip() for a in "\n".join(lines).split("\n> ")[1:]]
     at = answers.index("(the conversation was too long; it begins anew)")
     assert answers[at + 1] == answers[0] != answers[1]
 

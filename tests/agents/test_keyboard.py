@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.agents.keyboard import LONGEST, add_history, history_file, read_history
+from puna.agents.keyboard import KEPT, add_history, history_file, read_history
 
 
 def test_entries_come_back_as_they_were(tmp_path: Path) -> None:
@@ -30,14 +30,14 @@ def test_a_file_that_others_could_read_is_theirs_no_more(tmp_path: Path) -> None
 
 def test_only_the_last_entries_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "history"
-    lines = [json.dumps(str(i)) for i in range(2 * LONGEST)]
+    lines = [json.dumps(str(i)) for i in range(2 * KEPT)]
     path.write_text("\n".join(lines) + "\n")
-    wanted = [str(i) for i in range(LONGEST, 2 * LONGEST)]
+    wanted = [str(i) for i in range(KEPT, 2 * KEPT)]
     assert read_history(path) == wanted
-    assert len(path.read_text().splitlines()) == 2 * LONGEST  # not rewritten at every start
+    assert len(path.read_text().splitlines()) == 2 * KEPT  # not rewritten at every start
     add_history(path, "more")
     assert read_history(path) == [*wanted[1:], "more"]
-    assert len(path.read_text().splitlines()) == LONGEST
+    assert len(path.read_text().splitlines()) == KEPT
     assert path.stat().st_mode & 0o777 == 0o600
 
 
