@@ -150,6 +150,7 @@ class Conversation:
 
     def _answers(self, turns: Mapping[str, Turns]) -> Iterator[tuple[str, Said]]:
         """Answers to `turns`, which become the histories once every stage has room for one."""
+        self._stopped = False
         try:
             requests = {n: self._request(n, turns[n]) for n in self.names}
         except ContextFullError:
@@ -162,7 +163,10 @@ class Conversation:
 
     def _request(self, name: str, turns: Turns) -> Request:
         engine, messages = self.engines[name], self._with_system(turns)
-        ids = render(engine.tokenizer, messages, tools=self.tools, open_turn=True).ids
+        try:
+            ids = render(engine.tokenizer, messages, tools=self.tools, open_turn=True).ids
+        except RecursionError:
+            raise UserError("the tools are nested too deeply", "/reset forgets them") from None
         room = engine.max_context - len(ids)
         if room < 1:
             raise ContextFullError(f"the conversation has {len(ids)} tokens")
@@ -177,7 +181,6 @@ class Conversation:
         engine = self.engines[name]
         speaker = Speaker(engine.tokenizer, Asked(messages=self.messages(name), tools=self.tools))
         row = engine.add(request)
-        self._stopped = False
         try:
             while not row.finish:
                 row.cancelled = self._stopped
@@ -189,6 +192,7 @@ class Conversation:
             row.cancelled = True  # left before its end: the next step does away with it
             speaker.end(row.finish or "cancelled")
             self.turns[name] = (*self.turns[name], speaker.message)
+            self._stopped = False
         yield speaker.say() or Said()
 
 

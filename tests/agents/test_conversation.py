@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,14 +155,24 @@ def test_a_stopped_answer_keeps_what_was_said(tmp_path: Path) -> None:
     assert chat.engines[name].idle
 
 
-def test_a_stop_before_the_first_token(tmp_path: Path) -> None:
+def test_an_answer_that_is_left_or_stopped_before_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat = Conversation(chain(tmp_path / "m", ["ab"], endless=True), "", SamplingParams(40))
+    (name,) = chat.names
     answers = chat.ask("go")
     next(answers)
     answers.close()  # whoever listened has gone
-    assert chat.messages(chat.names[0])[-1].role == "assistant"
-    assert told(chat.retry()) == {chat.names[0]: "ab" * 20}
-    assert chat.engines[chat.names[0]].idle
+    assert [m.text for m in chat.messages(name)] == ["go", "a"]
+    assert told(chat.retry()) == {name: "ab" * 20}
+
+    with monkeypatch.context() as while_the_prompt_is_prepared:
+        while_the_prompt_is_prepared.setattr(chat.engines[name], "check", lambda _: chat.stop())
+        (only,) = chat.ask("on")
+    assert only == (name, Said(finish="cancelled"))
+    assert [m.text for m in chat.messages(name)] == ["go", "ab" * 20, "on", ""]
+    assert told(chat.retry()) == {name: "ab" * 20}
+    assert chat.engines[name].idle
 
 
 def test_a_conversation_that_is_too_long_begins_anew(run: Path) -> None:
@@ -230,6 +242,25 @@ def test_tools_of_a_row_are_asked_with_and_saved_again(run: Path, tmp_path: Path
     chat.save(rows)
     assert read_messages(rows)[0] == read_messages(rows)[1]
     assert read_messages(rows)[1].tools == (ADD,)
+
+
+def test_tools_that_cannot_be_written_out_are_one_line(run: Path, tmp_path: Path) -> None:
+    rows, chat = tmp_path / "tools.jsonl", talk(run)
+    head = '{"messages": [{"role": "user", "content": "2+2="}, {"role": "assistant"}], "tools": ['
+    for depth in range(sys.getrecursionlimit(), 0, -1):
+        deep = '{"items": ' * depth + "1" + "}" * depth
+        rows.write_text(
+            f'{head}{{"type": "function", "function": {{"name": "add", "parameters": {deep}}}}}]}}'
+        )
+        with contextlib.suppress(UserError):
+            chat.load(rows)
+            break
+    assert depth > 100
+    with pytest.raises(UserError, match="nested too deeply"):
+        told(chat.retry())
+    assert chat.save(rows) == 2
+    chat.reset()
+    assert told(chat.ask("2+2="))["rl"]
 
 
 @pytest.mark.parametrize(
