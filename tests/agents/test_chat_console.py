@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat(run: Path, typed: str | bytes, *options: str) -> tuple[int, list[str], str]:
     done = subprocess.run(
         [sys.executable, "-m", "puna.cli", "chat", str(run), "--max-tokens", "8", *options],
-        input=typed.encode() if isinstance(typed, str) else typed, capture_output=True, timeout=60,
+        input=typed.encode() if isinstance(typed, str) else typed, capture_output=True, timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8:strict"}, check=False,
     )  # fmt: skip
     out = done.stdout.decode("utf-8", "replace").replace("> ", "\n> ")

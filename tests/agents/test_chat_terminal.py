@@ -45,7 +45,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.controller, text.encode())
 
-    def until(self, wanted: str, seconds: float = 60.0) -> str:
+    def until(self, wanted: str, seconds: float = 120.0) -> str:
         """What has come since the last call, up to `wanted`."""
         end = time.monotonic() + seconds
         while wanted not in self.seen:
@@ -71,10 +71,10 @@ class Terminal:
 
     def rest(self) -> tuple[int, str]:
         """Exit status, and what has come to the end."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while time.monotonic() < end and (more := self._read()):
             self.seen += more
-        return self.process.wait(timeout=30), self.seen
+        return self.process.wait(timeout=60), self.seen
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -235,7 +235,7 @@ def test_nothing_that_a_model_says_steers_the_terminal(hostile: Path, open_: Ope
 
     piped = subprocess.run(
         [sys.executable, "-m", "puna.cli", "chat", str(hostile), "go", "--max-tokens", "40"],
-        capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=60,
+        capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False, timeout=120,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert piped.stdout.decode() == 'thought: \ufffdm\nOk\ufffdc;!\ufffd\ncall: f {"a": 1}\n'

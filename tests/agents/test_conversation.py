@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -162,6 +162,7 @@ def test_an_answer_that_is_left_or_stopped_before_a_word(
     (name,) = chat.names
     answers = chat.ask("go")
     next(answers)
+    assert isinstance(answers, Generator)
     answers.close()  # whoever listened has gone
     assert [m.text for m in chat.messages(name)] == ["go", "a"]
     assert told(chat.retry()) == {name: "ab" * 20}
