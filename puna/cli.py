@@ -76,12 +76,7 @@ def run(args: list[str]) -> int:
     show = "quiet" if given.quiet else "auto"
     sets = (*given.set, *(_unaudited(given.recipe, given.set) if given.unaudited else ()))
     done = run_recipe(
-        given.recipe,
-        given.dir,
-        sets,
-        only=given.only,
-        progress=show,
-        tensorboard=given.tensorboard,
+        given.recipe, given.dir, sets, only=given.only, progress=show, tensorboard=given.tensorboard
     )
     from rich.console import Console
 
@@ -262,8 +257,10 @@ def chat(args: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Options:
-        target: tyro.conf.Positional[str]
+        target: tyro.conf.Positional[Path]
         """A run's directory, a stage's, or a checkpoint's, in Hugging Face's layout or Meta's."""
+        question: tyro.conf.Positional[str] = ""
+        """Print the answer to this alone; if not given, prompts are typed, or read line by line."""
         stage: str = ""
         """Which stage of a run; the last trained one if not given."""
         temperature: float = 0.0
@@ -276,7 +273,7 @@ def chat(args: list[str]) -> int:
     given = parse(Options, "chat", args, "Talk to a model; /help inside tells the rest.")
     from puna.agents.console import talk
 
-    return talk(Path(given.target), given.stage, given.temperature, given.max_tokens, given.image)
+    return talk(**vars(given))
 
 
 def serve(args: list[str]) -> int:

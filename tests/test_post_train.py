@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import REPOSITORY, Done, puna
 
-from puna.agents.console import Chat
+from puna.agents.conversation import Conversation
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.engine.policy import SamplingParams
@@ -183,7 +183,7 @@ def test_a_checkpoint_whose_vocabulary_has_no_chat_format_is_one_line(tmp_path: 
     told = f"the tokenizer in {source} has no turn tokens"
     for use in (
         lambda: evaluate(source, "arithmetic", n=1),
-        lambda: Chat(source, "", SamplingParams(8)),
+        lambda: Conversation(source, "", SamplingParams(8)),
         lambda: serve(source, port=0),
     ):
         with pytest.raises(UserError, match=re.escape(told)):

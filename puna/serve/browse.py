@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse, Response
 
-from puna.agents.console import abilities
+from puna.agents.abilities import abilities
 from puna.core.errors import UserError
 from puna.core.files import json_bytes
 from puna.report.interval import Interval

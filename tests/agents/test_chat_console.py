@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from puna.agents.console import Chat, abilities
+from puna.agents.abilities import abilities
+from puna.agents.console import COMMANDS
 from puna.cli import main
-from puna.core.errors import UserError
-from puna.engine.policy import SamplingParams
 from puna.gym.registry import load_environment
 from puna.models import ModelConfig, build, save
 from puna.text.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat(run: Path, typed: str | bytes, *options: str) -> tuple[int, list[str], str]:
     done = subprocess.run(
         [sys.executable, "-m", "puna.cli", "chat", str(run), "--max-tokens", "8", *options],
-        input=typed.encode() if isinstance(typed, str) else typed, capture_output=True, timeout=60,
+        input=typed.encode() if isinstance(typed, str) else typed, capture_output=True, timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8:strict"}, check=False,
     )  # fmt: skip
     out = done.stdout.decode("utf-8", "replace").replace("> ", "\n> ")
@@ -89,7 +89,7 @@ def test_a_whole_conversation(run: Path) -> None:
     assert to_both.strip() == "asking sft and rl"
     assert both.strip() == f"sft: {sft.strip()}\nrl: {rl.strip()}"
     assert "has no finished stage 'nowhere'; known: rl, sft" in nowhere
-    assert "/compare A B" in bogus
+    assert bogus.strip() == "no command /bogus; /help lists them"
     assert to_rl.strip() == "talking to rl"
     assert reset.strip() == ""
     assert rl_again.strip() == rl.strip()  # nothing of the conversation before is left
@@ -121,23 +121,123 @@ def test_mistakes_are_one_line(
     assert expected in errors
 
 
-def test_the_second_turn_sees_the_first(run: Path) -> None:
-    both = Chat(run, "rl", SamplingParams(8, 0.0))
-    first, second = both.say("2+2=")[0][1], both.say("2+2=")[0][1]
-    assert first != second
-    both.reset()
-    assert both.say("2+2=") == [("rl", first)]
-    with pytest.raises(UserError):
-        both.use("nowhere")
-    assert both.say("2+2=") == [("rl", second)]  # a mistake forgets nothing
+def test_a_question_on_the_command_line_is_answered_alone(run: Path) -> None:
+    _, lines, _ = chat(run, "2+2=\n/quit\n", "--stage", "sft")
+    code, alone, errors = chat(run, "", "2+2=", "--stage", "sft")
+    assert (code, errors) == (0, "")
+    assert "\n".join(alone) == "\n".join(lines).split("\n> ")[1].strip()
+    code, alone, errors = chat(run, "", "2+2=" * 30)
+    assert (code, alone) == (2, [])
+    assert errors == "puna: the question is longer than the model's context; say less\n"
 
 
-def test_a_conversation_that_is_too_long_begins_anew(run: Path) -> None:
-    talk = Chat(run, "rl", SamplingParams(8, 0.0))
-    said = [talk.say("2+2=")[0][1] for _ in range(8)]
-    assert "(the conversation was too long; it begins anew)" in said
-    at = said.index("(the conversation was too long; it begins anew)")
-    assert said[at + 1 :][:1] == said[:1]
+def test_mistakes_in_commands_are_one_line_and_change_nothing(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a row\n")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    mistakes = {
+        "/": "no command /; /help lists them",
+        "/undoo": "no command /undoo; did you mean 'undo'? /help lists them",
+        "/stage": "/stage NAME: talk to another stage, beginning anew",
+        "/compare sft": "/compare A B: answer the next prompts with both stages",
+        "/quit now": "/quit: leave (so does Ctrl-D)",
+        "/undo": "nothing was asked yet",
+        "/retry": "nothing was asked yet",
+        f"/save {tmp_path}/new.jsonl": "nothing was answered yet",
+        f"/load {tmp_path}/absent.jsonl": f"{tmp_path}/absent.jsonl has no conversations; ",
+        f"/load {tmp_path}/empty.jsonl": f"{tmp_path}/empty.jsonl has no conversations; ",
+        f"/load {tmp_path}/notes.txt": f"{tmp_path}/notes.txt row 1: the row is not JSON",
+        f"/load {tmp_path}": f"{tmp_path} is not a file",
+        "/load /dev/zero": "/dev/zero is not a file",
+        "/load a\0b": "no file has a name with a zero byte in it",
+        "/load " + "x" * 5000: "cannot read xxx",
+        "/load ~nobody-of-this-name/x": "~nobody-of-this-name/x has no conversations",
+        "/set size 3": "no setting 'size'; known: max_tokens, seed, temperature",
+        "/set temperature -1": "temperature is -1, must be 0 to 100",
+        "/set temperature nan": "temperature is not a number",
+        "/set temperature NaN": "temperature is not a number",
+        "/set temperature": "temperature is not a number",
+        "/set max_tokens 0": "max_tokens is 0, must be 1 to 1e+07",
+        "/set max_tokens null": "max_tokens is not a whole number",
+        "/set seed " + "[" * 3000: "seed is not a whole number",
+        "/set seed " + "9" * 5000: "seed is not a whole number",
+        "/set": "temperature 0  max_tokens 8  seed 0",
+        "/history": "",
+    }
+    code, lines, errors = chat(run, "\n".join(mistakes) + "\n")
+    assert (code, errors) == (0, "")
+    answers = "\n".join(lines).split("\n> ")[1:]
+    for (typed, wanted), answer in zip(mistakes.items(), answers, strict=False):
+        assert answer.startswith(wanted), typed[:60]
+        assert bool(answer.strip()) == bool(wanted)
+        assert "\n" not in answer.rstrip("\n")
+    assert len(answers) == len(mistakes) + 1
+    assert (tmp_path / "notes.txt").read_text() == "not a row\n"
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_what_commands_do_is_told(run: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "my talks.jsonl"
+    done = {
+        "2+2=": "",
+        f"/save {rows}": f"row 1 of {rows}",
+        "/set temperature 2": "temperature 2  max_tokens 8  seed 0",
+        "/set max_tokens 6": "temperature 2  max_tokens 6  seed 0",
+        "/retry": "",
+        "/set": "temperature 2  max_tokens 6  seed 1",
+        "/undo": "forgotten: 2+2=",
+        "/history": "",
+        f"/load {rows}": "2 messages",
+        "/system Be brief.": "",
+        "/history ": "",
+        "/exit": "",
+    }
+    _, lines, errors = chat(run, "\n".join([*done, "never asked"]) + "\n")
+    assert errors == ""
+    answers = [a.rstrip("\n") for a in "\n".join(lines).split("\n> ")[1:]]
+    told = dict(zip(done, answers, strict=True))
+    said, again = told["2+2="], told["/retry"]
+    assert said != again
+    assert told == done | {
+        "2+2=": said, "/retry": again, "/history ": f"system: Be brief.\nuser: 2+2=\nrl: {said}",
+    }  # fmt: skip
+    (row,) = (json.loads(line) for line in rows.read_text().splitlines())
+    assert row["messages"][1] == {"role": "assistant", "content": said}
+
+
+def test_a_conversation_that_is_too_long_says_so_and_begins_anew(run: Path) -> None:
+    _, lines, _ = chat(run, "2+2=\n" * 9)
+    answers = [a.strip() for a in "\n".join(lines).split("\n> ")[1:]]
+    at = answers.index("(the conversation was too long; it begins anew)")
+    assert answers[at + 1] == answers[0] != answers[1]
+
+
+def test_help_is_aligned_and_names_every_command(run: Path) -> None:
+    _, lines, _ = chat(run, "/help\n")
+    told = "\n".join(lines).split("\n> ")[1].strip().splitlines()
+    assert [line.split()[0].lstrip("/") for line in told[:-3]] == list(COMMANDS)
+    (column,) = {len(head) + len(gap) for head, gap in map(_head, told)}
+    assert column > max(len(f"/{n} {c.usage}") for n, c in COMMANDS.items())
+
+
+def _head(line: str) -> tuple[str, str]:
+    found = re.match(r"(.*?)( {2,})\S", line)
+    assert found, line
+    return found[1], found[2]
+
+
+def test_a_prompt_of_several_lines(run: Path) -> None:
+    typed = 'one\\\ntwo \\\nthree\n/history\n/reset\n"""\n/quit\n  indented\n"""\n/history\n'
+    typed += '/reset\n"""/x"""\n/history\n/reset\n""""""\n\\\n\n/history\n/system be\\\nbrief\n'
+    typed += '/history\n"""and\nunclosed'
+    _, lines, _ = chat(run, typed)
+    answers = "\n".join(lines).split("\n> ")[1:]
+    shown = [
+        a.partition("\nrl: ")[0].rstrip() for a in answers if a.startswith(("user:", "system:"))
+    ]
+    assert shown == [
+        "user: one\ntwo \nthree", "user: /quit\n  indented", "user: /x", "system: be\nbrief",
+    ]  # fmt: skip
+    assert answers[-2].strip()  # what is not closed is asked all the same
 
 
 def test_a_checkpoint_says_that_nothing_is_known(run: Path) -> None:
