@@ -19,6 +19,7 @@ LINE_LIMIT = 8_000_000  # bytes of one line
 SPOKEN = ("role", "content", "tool_calls")
 TAIL = 2_000  # bytes kept of what it writes to standard error
 GRACE_S = 3.0  # for it to end after its input has
+LOOK_S = 0.02  # how often it is looked at whether it has ended
 
 
 class Program:
@@ -28,6 +29,7 @@ class Program:
         self.process = process
         self._tail = b""
         self._reading = asyncio.ensure_future(self._read_errors())
+        self._watching = asyncio.ensure_future(self._watch())
 
     @classmethod
     async def start(cls, words: Sequence[str], env: Mapping[str, str]) -> Program:
@@ -79,30 +81,39 @@ class Program:
             out += more
         if len(out) > LINE_LIMIT:
             raise ValueError("it wrote more than 8 MB")
-        await self.process.wait()
+        await asyncio.wait({self._watching})
         return out.decode("utf-8", "replace")
 
     async def ended(self) -> str:
         """How it ended, with the last of what it wrote to standard error."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S):
-                await self.process.wait()
-                await self._reading
+        await asyncio.wait({self._watching, self._reading}, timeout=GRACE_S)
         text = " ".join(self._tail.decode("utf-8", "replace").split())
         how = "is still running" if self.running else f"exit status {self.process.returncode}"
         return f"{how}: {text[-500:]}" if text else how
 
     async def end(self, gently: bool = False) -> None:
         """End it and what it started; `gently` closes its input and gives it a moment first."""
-        if gently and self.process.stdin is not None:
-            self.process.stdin.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S):
-                    await self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if gently:
+            await asyncio.wait({self._watching}, timeout=GRACE_S)
+        self._kill()
+        await asyncio.wait({self._watching}, timeout=GRACE_S)
+        self._watching.cancel()
+        self._reading.cancel()
+
+    def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
-        self._reading.cancel()
+
+    async def _watch(self) -> None:
+        """Until it has ended, and with it what it started, which would hold the pipes open.
+
+        `Process.wait` waits for the pipes too, and so for a child that left the group.
+        """
+        while self.running:
+            await asyncio.sleep(LOOK_S)
+        self._kill()
 
     async def _read_errors(self) -> None:
         assert self.process.stderr is not None
