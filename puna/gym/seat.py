@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from puna.core.messages import Message, ToolCall, ToolResult
+from puna.core.messages import Message, Reasoning, ToolCall, ToolResult
 from puna.core.rng import Key, derive
 from puna.engine.policy import ChatPolicy, Completion, Reply, Sampler, SamplingParams, Usage
 from puna.gym.task import Script
@@ -79,13 +79,14 @@ class Seat(Protocol):
 
 
 def alike(said: Message, told: Message) -> bool:
-    """Whether `told` is `said` as a client hands it back: without thoughts, with ids of its own, a
-    call's arguments spelt otherwise.
+    """Whether `told` is `said` as a client hands it back: perhaps without its thoughts, with ids of
+    its own, a call's arguments spelt otherwise.
     """
     calls, again = said.tool_calls, told.tool_calls
     return (
         said.role == told.role
         and shown(said.parts) == shown(told.parts)
+        and _thought(told) in ("", _thought(said))
         and len(calls) == len(again)
         and all(
             a.name == b.name and _same_json(a.arguments, b.arguments)
@@ -103,6 +104,10 @@ def _same_json(a: str, b: str) -> bool:
         )
     except (ValueError, RecursionError):
         return False
+
+
+def _thought(message: Message) -> str:
+    return "".join(p.text for p in message.parts if isinstance(p, Reasoning))
 
 
 def _ids(messages: Sequence[Message]) -> list[str]:

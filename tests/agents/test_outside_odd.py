@@ -8,15 +8,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from outside_play import PROGRAMS
 
+import puna
 from puna.agents.outside import Outside
 from puna.core.errors import UserError
-from puna.core.messages import Image, Message, Text, ToolCall
+from puna.core.messages import Image, Message, Reasoning, Text, ToolCall
 from puna.core.outcome import Infra, Scored
 from puna.core.rng import Key
 from puna.engine.policy import Completion, EndpointError, SamplingParams
@@ -28,6 +30,8 @@ from puna.gym.environment import Problem, SingleTurn
 from puna.gym.loop import Job, Rollout
 from puna.gym.seat import SamplerSeat, alike
 from puna.gym.trajectory import Branch, Episode, Trajectory
+from puna.models import hf
+from puna.models.presets import build, preset
 from puna.text.images import Picture
 from puna.text.tokenizer import Tokenizer
 
@@ -206,6 +210,23 @@ def test_alike_is_what_has_the_same_tokens() -> None:
 
     assert alike(call('{"n": 1, "x": "a"}'), call('{"x":"a","n":1}'))
     assert not alike(call('{"n": 1}'), call('{"n": true}'))
+    thought, plain = Message("assistant", (Reasoning("so"), text)), Message.assistant("look")
+    assert alike(thought, thought)
+    assert alike(thought, plain)
+    assert not alike(thought, Message("assistant", (Reasoning("or"), text)))
+
+
+def test_a_program_that_changed_is_evaluated_anew(tmp_path: Path) -> None:
+    model = build(preset("nano", vocab_size=TOKENIZER.vocab_size, hidden_size=48), seed=1)
+    hf.save(model, tmp_path / "model")
+    TOKENIZER.save(tmp_path / "model")
+    program = tmp_path / "agent.py"
+    places = []
+    for answer in ("1", "1", "2"):
+        program.write_text(f"print({answer})")
+        agent = f"{sys.executable} -S {program} {{prompt}}"
+        places.append(puna.eval(tmp_path / "model", "arithmetic", n=1, agent=agent).directory)
+    assert places[0] == places[1] != places[2]
 
 
 def test_pictures_that_only_the_agent_showed_are_kept() -> None:
