@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from puna.agents.program import GRACE_S, Program
+from puna.agents.program import GRACE_S, Keeper, Program
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.engine.policy import EndpointError
@@ -169,7 +169,7 @@ class Outside:
 
     async def _start(self, words: list[str], lane: _Lane) -> Program:
         try:
-            return await Program.start(words, self._variables(lane))
+            return await Program.start(words, self._variables(lane), self.office.keeper)
         except (OSError, ValueError) as error:  # a prompt of more than an argument may have
             raise EndpointError(f"the agent's program did not start: {error}") from None
 
@@ -286,7 +286,7 @@ class _Office:
         except ImportError as error:
             what = f"an outside agent needs {error.name}, which is not installed"
             raise UserError(what, 'pip install "puna[serve]"') from error
-        self.capture, self.model = Capture(), MODEL
+        self.capture, self.model, self.keeper = Capture(), MODEL, Keeper()
         self.socket = socket.create_server((HOST, 0), backlog=1024)
         self.address = f"http://{HOST}:{self.socket.getsockname()[1]}"
         config = uvicorn.Config(
@@ -329,3 +329,4 @@ class _Office:
 
         asyncio.run_coroutine_threadsafe(end(), self.loop).result(START_S)
         self.thread.join(START_S)
+        self.keeper.close()

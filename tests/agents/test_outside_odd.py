@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -136,6 +138,20 @@ def test_one_that_never_reads_or_never_asks_is_no_score() -> None:
     with outside(odd("slow"), seconds=1.0) as agent:
         (t,) = play(agent, Parrot())
         assert "took 1 s for a message, and has not asked" in infra(t)
+
+
+def test_a_busy_one_does_not_outlive_a_killed_caller(tmp_path: Path) -> None:
+    sign = tmp_path / "sign"  # held open as long as the program lives
+    os.mkfifo(sign)
+    busy = ["-c", f"import time; f = open({str(sign)!r}, 'w'); time.sleep(60)"]
+    begun = f"Program.start([sys.executable, *{busy}], {{}}, Keeper())"
+    needs = "import asyncio, sys, time; from puna.agents.program import Keeper, Program"
+    words = [sys.executable, "-c", f"{needs}; p = asyncio.run({begun}); time.sleep(60)"]
+    with subprocess.Popen(words) as caller, open(sign, "rb") as held:
+        caller.kill()
+        killed = time.monotonic()
+        assert held.read() == b""
+    assert time.monotonic() - killed < 30.0
 
 
 def test_only_a_message_that_was_cut_is_cut() -> None:
