@@ -134,6 +134,9 @@ class Program:
         if gently:
             await asyncio.wait({self._watching}, timeout=GRACE_S)
         self._kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await self.process.wait()
         await asyncio.wait({self._watching}, timeout=GRACE_S)
         self._watching.cancel()
         self._reading.cancel()

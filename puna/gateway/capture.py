@@ -221,9 +221,9 @@ def _told(found: Answer, stops: Sequence[str]) -> tuple[Choice, Said]:
 async def _unless_left(request: Request, future: Future[Answer]) -> Answer | None:
     """What comes of `future`; None, and it is cancelled, where the client leaves before."""
 
-    async def left() -> None:
-        while not await request.is_disconnected():
-            await asyncio.sleep(0.5)
+    async def left() -> None:  # at once: who asks again soon is to draw the same
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
 
     answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
     both: list[asyncio.Future[Any]] = [answer, leaving]
