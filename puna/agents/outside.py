@@ -7,6 +7,8 @@ has the protocol.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shlex
 import shutil
 import socket
@@ -15,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from puna.agents.program import Program
+from puna.agents.program import GRACE_S, Keeper, Program
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.engine.policy import EndpointError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PROMPT = "{prompt}"
+HOST = "127.0.0.1"
 LOOK_S = 0.5  # how often a deadline is looked at
 START_S = 20.0
 
@@ -72,12 +75,14 @@ class Outside:
         self.idle: list[Program] = []
         self.note: Callable[[str], None] | None = note
         self._office: _Office | None = None
+        self._opening = threading.Lock()
 
     async def act(self, turn: Turn, ctx: Context) -> Message:
         """What the program says, having been shown what is new.
 
         Raises AgentLeftError where it ends or takes too long after it has asked the policy, and
-        EndpointError where it ends before, or says what is no message: then it is at fault itself.
+        EndpointError where it does before, or says what is no message: then it is at fault itself.
+        Raises EndpointError too, and UserError, where the policy failed at its last call.
         """
         seat = ctx.policy(turn.role)
         office = self.office
@@ -88,16 +93,26 @@ class Outside:
         lane.guest.unstated = frozenset(t["function"]["name"] for t in turn.unstated)
         new = unseen(turn.messages, lane.shown)
         lane.shown += new
-        message = await office.do(self._exchange(lane, turn, new))
+        lane.guest.cut.clear()
+        try:
+            message = await office.do(self._exchange(lane, turn, new))
+        except (AgentLeftError, EndpointError):
+            _blame(lane.guest)
+            raise
+        _blame(lane.guest)
         lane.shown.append(message)
+        # What was cut off on the way, a summary say, is no part of a message.
+        cut = any(_same(answer, message) for answer in lane.guest.cut)
+        seat.finish = "length" if cut else "stop"
         return message
 
     @property
     def office(self) -> _Office:
         """Where programs and their endpoint live; opened when the first episode begins."""
-        if self._office is None:
-            self._office = _Office()
-        return self._office
+        with self._opening:  # rollouts may have a thread of their own
+            if self._office is None:
+                self._office = _Office()
+            return self._office
 
     def close(self) -> None:
         """End all programs and the endpoint."""
@@ -140,25 +155,34 @@ class Outside:
             if said is not None or lane.guest.asked:
                 return said
             await lane.program.end()
-        lane.program = await Program.start(self.words, self._variables(lane))
+        lane.program = await self._start(self.words, lane)
         return await self._ask(lane, lane.program, told)
 
     async def _ask(
         self, lane: _Lane, program: Program, told: dict[str, Any]
     ) -> dict[str, Any] | None:
-        await program.tell(told)
-        return await self._patiently(lane, program.hear())
+        async def told_and_heard() -> dict[str, Any] | None:
+            await program.tell(told)
+            return await program.hear()
+
+        return await self._patiently(lane, told_and_heard())
+
+    async def _start(self, words: list[str], lane: _Lane) -> Program:
+        try:
+            return await Program.start(words, self._variables(lane), self.office.keeper)
+        except (OSError, ValueError) as error:  # a prompt of more than an argument may have
+            raise EndpointError(f"the agent's program did not start: {error}") from None
 
     async def _run(self, lane: _Lane, new: list[Message]) -> Message:
         """The program run anew, on the last thing that was said."""
         prompt = next((m.text for m in reversed(new) if m.role == "user"), "")
         words = [word.replace(PROMPT, prompt) for word in self.words]
-        lane.program = await Program.start(words, self._variables(lane))
+        lane.program = await self._start(words, lane)
         try:
             text = await self._patiently(lane, lane.program.rest())
         except ValueError as error:
             raise EndpointError(f"the agent's program: {error}") from None
-        if lane.program.process.returncode:
+        if lane.program.process.returncode or not (text.strip() or lane.guest.asked):
             await self._gone(lane)
         await lane.program.end()
         lane.program = None
@@ -183,7 +207,10 @@ class Outside:
                     return task.result()
                 left -= 0 if lane.guest.open else LOOK_S
                 if left <= 0:
-                    self._say(f"the agent's program took {self.seconds:.0f} s for a message")
+                    what = f"the agent's program took {self.seconds:.0f} s for a message"
+                    if not lane.guest.asked:
+                        raise EndpointError(f"{what}, and has not asked the policy")
+                    self._say(what)
                     raise AgentLeftError("seconds")
         finally:
             task.cancel()
@@ -195,7 +222,11 @@ class Outside:
 
     def _variables(self, lane: _Lane) -> dict[str, str]:
         address = self.office.address
+        direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        direct = f"{direct},{HOST}" if direct else HOST
         return {
+            "NO_PROXY": direct,
+            "no_proxy": direct,
             "OPENAI_BASE_URL": f"{address}/v1",
             "OPENAI_API_KEY": lane.key,
             "OPENAI_MODEL": self.office.model,
@@ -209,16 +240,39 @@ class Outside:
         if office is None:
             return
         office.capture.dismiss(lane.key)
-        if lane.program is not None:
-            await office.do(self._let_go(lane.program, lane.waits))
+        await office.do(self._let_go(lane))
 
-    async def _let_go(self, program: Program, waits: bool) -> None:
+    async def _let_go(self, lane: _Lane) -> None:
         """Keep one that waits for what comes next; another is in the middle of something."""
-        if waits and program.running:
-            await program.tell({"end": True})
-            self.idle.append(program)
-        else:
-            await program.end()
+        program, told = lane.program, False
+        if program is None:
+            return
+        try:
+            if lane.waits and program.running:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GRACE_S):
+                        await program.tell({"end": True})
+                        told = True
+        finally:
+            if told:
+                self.idle.append(program)
+            else:
+                await program.end()
+
+
+def _blame(guest: Guest) -> None:
+    """Raises what the policy failed with: that says nothing about the agent."""
+    error = guest.failed
+    if isinstance(error, UserError):
+        raise error
+    if error is not None:
+        raise EndpointError(f"the policy gave no answer: {error!r:.300}") from error
+
+
+def _same(answer: Message, message: Message) -> bool:
+    """Whether a program said what it was told, but for white space around it."""
+    texts = answer.text.strip(), message.text.strip()
+    return texts[0] == texts[1] and len(answer.tool_calls) == len(message.tool_calls)
 
 
 class _Office:
@@ -232,9 +286,9 @@ class _Office:
         except ImportError as error:
             what = f"an outside agent needs {error.name}, which is not installed"
             raise UserError(what, 'pip install "puna[serve]"') from error
-        self.capture, self.model = Capture(), MODEL
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.capture, self.model, self.keeper = Capture(), MODEL, Keeper()
+        self.socket = socket.create_server((HOST, 0), backlog=1024)
+        self.address = f"http://{HOST}:{self.socket.getsockname()[1]}"
         config = uvicorn.Config(
             self.capture.app,
             log_level="error",
@@ -275,3 +329,4 @@ class _Office:
 
         asyncio.run_coroutine_threadsafe(end(), self.loop).result(START_S)
         self.thread.join(START_S)
+        self.keeper.close()

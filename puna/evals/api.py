@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from puna.core.errors import UserError
-from puna.core.files import locked, sha256_json, write_json
+from puna.core.files import locked, sha256_file, sha256_json, write_json
 from puna.core.printable import printable
 from puna.core.progress import Progress
 from puna.core.runs import find_model, home_of, weights_hash
@@ -81,7 +82,7 @@ def eval(
     facts["seed"] = seed or 0
     acting = _agent(agent, show)
     if acting is not None:
-        facts["agent"] = agent
+        facts["agent"] = {"command": agent, "files": _files(acting.words)}
     common: dict[str, Any] = {"n": n, "k": k, "concurrency": concurrency}
     try:
         if str(target).startswith(("http://", "https://")):
@@ -119,6 +120,11 @@ def _agent(command: str, show: Progress) -> Any:
     from puna.agents.outside import Outside
 
     return Outside(command, note=show.note)
+
+
+def _files(words: Sequence[str]) -> dict[str, str]:
+    """The hashes of files that a command names: another program is another agent."""
+    return {word: sha256_file(Path(word)) for word in words if os.path.isfile(word)}
 
 
 def _by_role(env: Any, agent: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,16 +22,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from puna.core.errors import UserError
-from puna.core.messages import Reasoning
+from puna.core.messages import Message, Reasoning, Text
 from puna.engine.policy import Completion, EndpointError
 from puna.gateway.asked import Asked, Choice, Head, Said
 from puna.gateway.pictures import check_images
 from puna.gateway.reading import BadRequest
-from puna.gateway.speaker import Speaker
+from puna.gateway.speaker import Speaker, first_stop
 from puna.gateway.wire import DIALECTS, Dialect, body_of, complaint
 from puna.gym.seat import Answer, ContextFullError, Heard, Listen, Seat
+from puna.text.images import images_of, pixels
 
 MODEL = "policy"  # what it is called where a client must call it something
+OVER = "the episode is over"
+CALLS = 1_000  # of one episode: one whose agent asks for ever would not end
 
 
 @dataclass(eq=False)
@@ -39,29 +42,49 @@ class Guest:
     """An episode whose client may ask: its seat, and the event loop that the seat belongs to.
 
     `unstated` names tools that its prompts leave out, because the environment's own do. `asked`
-    counts its calls, `open` are those under way.
+    counts its calls, `open` are those under way. `failed` is why the last one was not answered,
+    where that is the policy's fault and not the client's; `cut` are the answers that were cut off.
     """
 
     seat: Seat
     loop: asyncio.AbstractEventLoop
     unstated: frozenset[str] = frozenset()
     asked: int = 0
+    failed: Exception | None = None
+    cut: list[Message] = field(default_factory=list)
+    over: bool = False
     open: set[Future[Answer]] = field(default_factory=set)
 
     def ask(self, asked: Asked, listen: Listen | None) -> Future[Answer]:
         """The seat's answer, on its own loop."""
-        tools = tuple(t for t in asked.tools if t["function"]["name"] not in self.unstated)
-        call = self.seat.ask(
-            asked.messages,
-            tools if asked.choice != "none" else (),
-            max_tokens=asked.max_tokens,
-            listen=listen,
-        )
         self.asked += 1
-        future = asyncio.run_coroutine_threadsafe(_within(call), self.loop)
+        future = asyncio.run_coroutine_threadsafe(self._ask(asked, listen), self.loop)
         self.open.add(future)
         future.add_done_callback(self.open.discard)
         return future
+
+    async def _ask(self, asked: Asked, listen: Listen | None) -> Answer:
+        if self.over:
+            raise BadRequest(OVER, status=410)
+        if self.asked > CALLS:
+            raise BadRequest(f"the episode has asked {CALLS:,} times, and may not again")
+        tools = tuple(t for t in asked.tools if t["function"]["name"] not in self.unstated)
+        try:
+            answer = await self.seat.ask(
+                asked.messages,
+                tools if asked.choice != "none" else (),
+                max_tokens=asked.max_tokens,
+                listen=listen,
+            )
+        except ContextFullError:
+            raise
+        except Exception as error:
+            self.failed = error
+            raise
+        self.failed = None
+        if answer.finish == "length":
+            self.cut.append(answer.message)
+        return answer
 
 
 class Capture:
@@ -81,8 +104,9 @@ class Capture:
 
     def dismiss(self, key: str) -> None:
         """Answer nothing more under `key`; what is being asked ends."""
-        guest = self.guests.pop(_digest(key), None)
-        for future in tuple(guest.open if guest else ()):
+        guest = self.guests.pop(_digest(key))
+        guest.over = True  # for what has come in and not got to the seat
+        for future in tuple(guest.open):
             future.cancel()
 
     def _guest(self, request: Request) -> Guest:
@@ -122,11 +146,11 @@ async def _answer(guest: Guest, asked: Asked, dialect: Dialect, request: Request
     except asyncio.CancelledError:
         if not future.cancelled():
             raise
-        raise BadRequest("the episode is over", status=410) from None
+        raise BadRequest(OVER, status=410) from None
     if found is None:
         return Response(status_code=499)  # nobody reads it
     if speaker is None:
-        choice, said = _told(found)
+        choice, said = _told(found, asked.stop)
     else:
         choice, said = speaker.choice(), speaker.say() or Said()
     prompt = found.branch.ids[: found.start] if found.branch is not None else []
@@ -160,6 +184,8 @@ def _refuse(asked: Asked, tokenizer: Any) -> None:
         raise BadRequest(f"{what} (this key is an episode's)")
     if tokenizer is not None:
         check_images(tokenizer, MODEL, asked.messages, "messages")
+        for image in images_of(asked.messages):
+            pixels(image)  # one that is broken is the client's fault
 
 
 def _listener(speaker: Speaker) -> Listen:
@@ -176,27 +202,28 @@ def _listener(speaker: Speaker) -> Listen:
     return heard
 
 
-def _told(found: Answer) -> tuple[Choice, Said]:
-    """A reply without tokens."""
+def _told(found: Answer, stops: Sequence[str]) -> tuple[Choice, Said]:
+    """A reply without tokens, up to the first of `stops`."""
     message, finish = found.message, found.finish
+    stop = None
+    if cut := first_stop(message.text, stops):
+        at, stop = cut
+        others = tuple(p for p in message.parts if not isinstance(p, Text))
+        message, finish = Message("assistant", (*others, Text(message.text[:at]))), "stop"
     calls = message.tool_calls
     if calls and finish == "stop":
         finish = "tool_calls"
     thought = "".join(p.text for p in message.parts if isinstance(p, Reasoning))
-    choice = Choice(message, finish, None, (), 0, 0)
-    return choice, Said(message.text, thought, calls, (), finish)
-
-
-async def _within(call: Awaitable[Answer]) -> Answer:
-    return await call
+    choice = Choice(message, finish, stop, (), 0, 0)
+    return choice, Said(message.text, thought, calls, (), finish, stop)
 
 
 async def _unless_left(request: Request, future: Future[Answer]) -> Answer | None:
     """What comes of `future`; None, and it is cancelled, where the client leaves before."""
 
-    async def left() -> None:
-        while not await request.is_disconnected():
-            await asyncio.sleep(0.5)
+    async def left() -> None:  # at once: who asks again soon is to draw the same
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
 
     answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
     both: list[asyncio.Future[Any]] = [answer, leaving]

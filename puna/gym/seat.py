@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from puna.core.messages import Image, Message, ToolResult
+from puna.core.messages import Message, Reasoning, ToolCall, ToolResult
 from puna.core.rng import Key, derive
 from puna.engine.policy import ChatPolicy, Completion, Reply, Sampler, SamplingParams, Usage
 from puna.gym.task import Script
 from puna.gym.trajectory import Branch
 from puna.text.images import pictures_in
 from puna.text.template import parse_assistant, render
+from puna.text.turns import said as shown
 
 
 class ContextFullError(RuntimeError):
@@ -78,13 +79,14 @@ class Seat(Protocol):
 
 
 def alike(said: Message, told: Message) -> bool:
-    """Whether `told` is `said` as a client hands it back: without thoughts, with ids of its own, a
-    call's arguments spelt otherwise.
+    """Whether `told` is `said` as a client hands it back: perhaps without its thoughts, with ids of
+    its own, a call's arguments spelt otherwise.
     """
     calls, again = said.tool_calls, told.tool_calls
     return (
         said.role == told.role
-        and _shown(said) == _shown(told)
+        and shown(said.parts) == shown(told.parts)
+        and _thought(told) in ("", _thought(said))
         and len(calls) == len(again)
         and all(
             a.name == b.name and _same_json(a.arguments, b.arguments)
@@ -93,24 +95,24 @@ def alike(said: Message, told: Message) -> bool:
     )
 
 
-def _shown(message: Message) -> list[str | Image]:
-    """Text joined and images, a tool's answer included."""
-    parts = [p for p in message.parts if isinstance(p, Image)]
-    text = message.text
-    for result in (p for p in message.parts if isinstance(p, ToolResult)):
-        inner = Message("tool", result.parts)
-        text += inner.text
-        parts += [p for p in inner.parts if isinstance(p, Image)]
-    return [text, *parts]
-
-
 def _same_json(a: str, b: str) -> bool:
     if a == b:
         return True
-    try:
-        return bool(json.loads(a) == json.loads(b))
+    try:  # as text: in Python true equals 1
+        return json.dumps(json.loads(a), sort_keys=True) == json.dumps(
+            json.loads(b), sort_keys=True
+        )
     except (ValueError, RecursionError):
         return False
+
+
+def _thought(message: Message) -> str:
+    return "".join(p.text for p in message.parts if isinstance(p, Reasoning))
+
+
+def _ids(messages: Sequence[Message]) -> list[str]:
+    """Of calls and of their results."""
+    return [p.id for m in messages for p in m.parts if isinstance(p, ToolCall | ToolResult)]
 
 
 @dataclass(eq=False)
@@ -153,6 +155,8 @@ class SamplerSeat:
                 continue
             if found is not None and known < len(found.seen):
                 continue
+            if form.moves and _ids(seen) != _ids(messages[:known]):
+                continue  # Mistral's, whose tokens have the ids
             if all(map(alike, seen, messages)) and form.goes_on(seen, tools, messages[known:]):
                 found = history
         return found
@@ -170,10 +174,11 @@ class SamplerSeat:
         else:
             new = list(render(tok, messages, tools=tools, open_turn=True).ids)
             history = _History(Branch(), tools)
-            self.histories.append(history)
         branch = history.branch
         branch.pictures += pictures_in(tok, messages, new, len(branch.ids))
         branch.extend_prompt(new)
+        if history not in self.histories:
+            self.histories.append(history)
         return history
 
     async def reply(
@@ -203,12 +208,14 @@ class SamplerSeat:
             most = min(room, self.params.max_tokens, max_tokens or room)
             params = replace(self.params, max_tokens=most)
             done = await self.sampler.sample(branch.ids, params, (*self.key, turn), branch.pictures)
+            heard = (listen or self._listen(messages, tools))(done)
         except BaseException:
             self._forget(history)
+            if self.turn == turn + 1:  # asked again, it draws the same
+                self.turn = turn
             raise
         finally:
             history.busy = False
-        heard = (listen or self._listen(messages, tools))(done)
         kept = heard.kept
         branch.extend_sampled(done.ids[:kept], done.logprobs[:kept], done.version)
         if done.routes is not None:

@@ -60,7 +60,7 @@ class Branch:
 
     def to_json(self, shown: Sequence[Image] = ()) -> dict[str, Any]:
         """Plain data; routes as base64 of bytes with their shape, pictures by their place and their
-        number among the images `shown` in the episode.
+        number among the images `shown`.
         """
         out: dict[str, Any] = {
             "ids": self.ids,
@@ -146,6 +146,11 @@ class Trajectory:
         }
         if tokens:
             shown = list(images_of([m for _, m in self.episode.transcript]))
+            seen = [p.part for bs in self.branches.values() for b in bs for p in b.pictures]
+            others = [image for image in dict.fromkeys(seen) if image not in shown]
+            if others:  # that an agent showed its policy
+                out["images"] = [vars(image) for image in others]
+            shown += others
             out["branches"] = {r: [b.to_json(shown) for b in bs] for r, bs in self.branches.items()}
         return out
 
@@ -159,7 +164,8 @@ class Trajectory:
         if artifacts is not None:
             kept = {n: (artifacts / digest).read_bytes() for n, digest in data["artifacts"].items()}
         transcript = tuple((t["speaker"], Message.from_json(t)) for t in data["transcript"])
-        shown = list(images_of([m for _, m in transcript]))
+        shown = [*images_of([m for _, m in transcript])]
+        shown += [Image(**image) for image in data.get("images", ())]
         branches = {
             role: [
                 Branch(

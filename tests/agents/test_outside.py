@@ -89,7 +89,7 @@ def test_how_programs_end(play: Play) -> None:
     assert t.episode.ended == "left"
     assert isinstance(t.outcomes["agent"], Scored)
     assert t.outcomes["agent"].value == 0.0
-    (t,) = play(command("talker.py", "hangs"), seconds=1.0)
+    (t,) = play(command("talker.py", "hangs"), seconds=5.0)
     assert t.episode.ended == "seconds"
     (t,) = play(command("talker.py", "early"))
     assert isinstance(t.outcomes["agent"], Infra)

@@ -61,7 +61,8 @@ class Config:
     directories. `max_failed` is the share of Infra and Invalid outcomes that stops the stage.
     The reward is audited before the first training on it; `unaudited` goes on in spite of holes.
     `alarm` says what follows where the reward is being gamed (docs/alarm.md). `agent` is the
-    command of an outside program through which the trained roles act, at most `programs` at once.
+    command of an outside program through which the trained roles act, at most `programs` at once,
+    or `samples` where that is more.
     """
 
     env: str | Mapping[str, Any]
