@@ -15,12 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 # hidden, layers, intermediate, vocabulary: 1.1 M and 666 M parameters in bfloat16
 SIZES = {"1m": (128, 4, 384, 1000), "666m": (2048, 8, 8192, 32000)}
@@ -43,6 +41,9 @@ def shapes(hidden: int, layers: int, inner: int, vocab: int) -> dict[str, tuple[
 
 def make(directory: Path, size: str, seed: int) -> Path:
     """A checkpoint of random weights, in shards."""
+    import torch
+    from safetensors.torch import save_file
+
     hidden, layers, inner, vocab = SIZES[size]
     generator = torch.Generator().manual_seed(seed)
     shards: list[dict[str, torch.Tensor]] = [{}]
@@ -66,6 +67,12 @@ def make(directory: Path, size: str, seed: int) -> Path:
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(config))
     return directory
+
+
+def apart(work: Callable[..., Any], *given: Any) -> Any:
+    """What `work` gives in a process of its own: a child's peak memory counts its parent's too."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
 
 
 def forget(*places: Path) -> None:
@@ -95,12 +102,12 @@ def run(command: Sequence[str | Path]) -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss
 
 
-def timed(work: Callable[[], Any], models: Sequence[Path], out: Path) -> tuple[float, Any]:
+def timed(work: Callable[[Path], Any], models: Sequence[Path], out: Path) -> tuple[float, Any]:
     """Wall seconds of `work` on files that are not in memory, and what it gave."""
     shutil.rmtree(out, ignore_errors=True)
     forget(*models)
     begun = time.perf_counter()
-    given = work()
+    given = work(out)
     return time.perf_counter() - begun, given
 
 
@@ -127,6 +134,8 @@ def theirs(peer: Path, models: Sequence[Path], out: Path) -> tuple[float, float]
 
 def differ(one: Path, two: Path) -> float:
     """The largest difference between two outputs, in units of the second's last place."""
+    from safetensors import safe_open
+
     places: dict[str, Path] = {}
     for file in two.glob("*.safetensors"):
         with safe_open(file, framework="pt") as f:
@@ -142,7 +151,7 @@ def differ(one: Path, two: Path) -> float:
 
 def measure(size: str, peer: Path | None, rounds: int, root: Path) -> dict[str, Any]:
     """Medians over rounds in which the sides take turns."""
-    models = [make(root / f"{size}-{i}", size, i) for i in range(len(WEIGHTS))]
+    models = [apart(make, root / f"{size}-{i}", size, i) for i in range(len(WEIGHTS))]
     sides: dict[str, Callable[[Path], Any]] = {
         "copy": lambda out: copy(models, out),
         "puna": lambda out: ours(models, out),
@@ -154,10 +163,10 @@ def measure(size: str, peer: Path | None, rounds: int, root: Path) -> dict[str, 
     for _ in range(rounds):
         for name, work in sides.items():
             out = root / f"{size}-{name}"
-            wall, given = timed(lambda work=work, out=out: work(out), models, out)  # type: ignore[misc]
-            walls[name].append(wall)
+            taken, given = timed(work, models, out)
+            walls[name].append(taken)
             used[name].append(given)
-    wall = {name: statistics.median(taken) for name, taken in walls.items()}
+    wall = {name: statistics.median(each) for name, each in walls.items()}
     one = sum(f.stat().st_size for f in models[0].iterdir())
     largest = 2 * SIZES[size][3] * SIZES[size][0]
     found: dict[str, Any] = {
@@ -172,8 +181,10 @@ def measure(size: str, peer: Path | None, rounds: int, root: Path) -> dict[str, 
         "of_copy_rate": (len(models) + 1) / 2 * wall["copy"] / wall["puna"],
     }
     if peer is not None:
-        found["mergekit_over_puna"] = wall["mergekit"] / wall["puna"]
-        found["units_in_the_last_place"] = differ(root / f"{size}-puna", root / f"{size}-mergekit")
+        found["wall_of_mergekit_over_puna"] = wall["mergekit"] / wall["puna"]
+        found["cpu_of_mergekit_over_puna"] = found["cpu_s"]["mergekit"] / found["cpu_s"]["puna"]
+        outs = (root / f"{size}-{name}" for name in ("puna", "mergekit"))
+        found["units_in_the_last_place"] = apart(differ, *outs)
     return found
 
 

@@ -17,6 +17,7 @@ from puna.core.outcome import Scored
 from puna.core.rng import stream
 from puna.envs.skills.env import Skills, SkillsConfig, same_json
 from puna.envs.skills.makers import LEVELS, SKILLS
+from puna.gym.audit import audit
 from puna.gym.registry import load_environment
 from puna.gym.trajectory import Episode
 
@@ -175,3 +176,9 @@ def test_whatever_is_said_gets_a_verdict(said: str) -> None:
     env = Skills()
     problem = env._draw(3)
     assert env.score(said, problem) == float(said.split() == problem.answer.split())
+
+
+@pytest.mark.parametrize(("skill", "level"), [*zip(SKILLS, LEVELS, strict=True), ("all", 0)])
+def test_every_skill_passes_the_audit(skill: str, level: int) -> None:
+    found = audit("skills", n=4, settings={"skill": skill, "level": level})
+    assert found.passed, found.findings
