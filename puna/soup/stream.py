@@ -1,4 +1,4 @@
-"""Averages of tensors written to a file, a block at a time, in as many threads as there are cores.
+"""Averages of tensors written to a file, a block at a time, in a few threads.
 
 `with Writer(sink, begin, files, total) as writer: writer.write(name, place, sources)`.
 """
@@ -19,7 +19,7 @@ from puna.soup.tensors import BLOCK, FLOATS, Files, Floats, Place, Source, round
 
 # Bytes after which the disk is told to begin: what is written must be on it before the rename.
 FLUSH = 32 << 20
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(8, 2 * (os.cpu_count() or 1))  # some wait for the disk
 
 
 class _Room:

@@ -25,7 +25,7 @@ from puna.core.errors import UserError
 WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Elements at a time: a stretch stays in a core's cache, and memory is the same for any model.
-BLOCK = 1 << 17
+BLOCK = 1 << 18
 # Floating types by safetensors' code: bytes of an element, the least size that rounds to infinity.
 FLOATS = {"F32": (4, math.inf), "F16": (2, 65520.0), "BF16": (2, float.fromhex("0x1.ffp127"))}
 
@@ -247,6 +247,7 @@ def rounded(values: Floats, code: str, room: Floats) -> NDArray[Any]:
     np.bitwise_and(odd, 1, out=odd)
     np.add(odd, 0x7FFF, out=odd)
     np.add(bits, odd, out=bits)
+    np.right_shift(bits, 16, out=bits)
     upper = room.view(np.uint16)[: len(values)]
-    upper[:] = bits.view(np.uint16)[1::2]
+    upper[:] = bits
     return upper

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from puna.core.errors import UserError
 from puna.models import ModelConfig, build, load, lora, lora_files, save
 from puna.soup import stream
 from puna.soup.merge import merge
+from puna.soup.tensors import FLOATS, rounded
 from puna.text.tokenizer import Tokenizer
 
 SHAPES = {"a.weight": (5, 7), "b": (3,), "c": (2, 3, 4), "one": ()}
@@ -88,6 +90,22 @@ def test_equal_to_fp32_averaging_to_the_last_bit(tmp_path, dtype, weights, monke
         coarse += int(not same_bits(found[name], low))
     if dtype != torch.float32:
         assert coarse >= 2  # without fp32 sums it would not hold
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["BF16", "F16", "F32"]))
+def test_rounding_is_torchs(seed, code):
+    """Any bits, the halves between two neighbours, the smallest numbers; infinities are refused."""
+    bits = np.random.default_rng(seed).integers(0, 2**32, 512, dtype=np.uint32)
+    bits[:128] = bits[:128] & 0xFFFF0000 | 0x8000  # a tie in bfloat16
+    bits[128:160] &= 0x807FFFFF  # below the normal numbers
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values) & (np.abs(values) < FLOATS[code][1])]
+    dtype = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}[code]
+    wanted = torch.from_numpy(values.copy()).to(dtype)
+    found = rounded(values.copy(), code, np.empty_like(values))
+    assert found.tobytes() == wanted.view(torch.uint8).numpy().tobytes()
+    assert wanted.isfinite().all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -383,7 +401,7 @@ def plain(directory: Path, adapter: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("block", [64, 1 << 17])
+@pytest.mark.parametrize("block", [64, 1 << 18])
 def test_adapters_are_averaged_as_products(tmp_path, block, monkeypatch):
     monkeypatch.setattr(stream, "BLOCK", block)  # less than a row, several rows, all of them
     base = real(tmp_path / "base", 0)

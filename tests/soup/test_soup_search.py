@@ -17,6 +17,7 @@ from puna.core.errors import UserError
 from puna.core.progress import Progress
 from puna.core.stage import Machine, StageContext
 from puna.gym.registry import load_environment
+from puna.models import load, lora
 from puna.report.soups import write_soup
 from puna.soup import stage
 from puna.soup.console import make_soup
@@ -157,6 +158,21 @@ def test_scores_from_a_file_choose_and_equal_shares_go_unmeasured(place, tmp_pat
     shutil.rmtree(tmp_path / "soup")
     with pytest.raises(UserError, match="the scores have no model 'far'"):
         cooked(place, tmp_path, "both", "far", method="soce", scores=table, env=None)
+
+
+def test_adapters_are_members_like_any_other(place, tmp_path):
+    """An adapter of nothing scores as its base, and its soup with the base is the base."""
+    model, _ = load(place / "both/model", torch.float32)
+    lora.attach(model, lora.LoraConfig(2, 4.0, ("q_proj", "v_proj")), 0)
+    lora.save_adapter(model, tmp_path / "mine" / "adapter", str(place / "both/model"))
+    members = {"both": place / "both/model", "mine": tmp_path / "mine/adapter"}
+    found = stage.cook(members, Plan("greedy"), tmp_path / "soup", taste_of(place), Progress())
+    scores = found["search"]["members"]
+    assert scores["mine"] == scores["both"]
+    assert scores["both"]["dev"] > 0.4
+    assert [m["weight"] for m in found["members"]] == [0.5, 0.5]
+    a, b = (load_file(d / "model.safetensors") for d in (members["both"], tmp_path / "soup"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_barrier_by_hand():
