@@ -47,8 +47,8 @@ def read_scores(path: Path) -> Scores:
 
     The model's name is in the column Model, or else in the first one. Where columns hold
     percentages they alone are the categories (a leaderboard has costs and dates beside them), else
-    all columns of numbers; columns called overall, average, mean, total or rank are left out.
-    Models that lack a score are left out, and said.
+    all columns of numbers; columns called overall, average, mean, total or rank are left out, and
+    those that most models lack. Models that lack a score in another are left out, and said.
     Raises UserError naming the line and the cell that is wrong.
     """
     try:
@@ -85,7 +85,7 @@ def _categories(path: Path, columns: dict[str, list[str]]) -> list[str]:
     for name, cells in columns.items():
         told = [cell for cell in cells if cell.lower() not in MISSING]
         found = [_NUMBER.fullmatch(cell) for cell in told]
-        if not told or sum(map(bool, found)) <= len(told) / 2:
+        if 2 * len(told) < len(cells) or sum(map(bool, found)) <= len(told) / 2:
             continue
         if odd := [cell for cell, match in zip(told, found, strict=True) if not match]:
             what = f"{path} row {2 + cells.index(odd[0])}: {name} is '{odd[0]:.40}', no number"

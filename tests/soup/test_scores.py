@@ -10,19 +10,21 @@ import pytest
 from puna.core.errors import UserError
 from puna.soup.scores import read_scores
 
-# Lines of the public function-calling leaderboard (Apache-2.0), its columns in their order.
+# A few rows and columns of the public function-calling leaderboard (Apache-2.0), in its form.
 LEADERBOARD = """\
-Rank,Overall Acc,Model,Model Link,Cost ($ Per 1k Function Calls),Latency Mean (s),Non-Live AST Acc,\
-Live Acc,Multi Turn Base,Relevance Detection,Irrelevance Detection,Organization,License
-1,74.24%,watt-tool-70B (FC),https://huggingface.co/watt-ai/,N/A,3.4,84.06%,77.65%,67.00%,94.44%,\
-76.32%,Watt AI Lab,Apache-2.0
-2,72.02%,gpt-4o-2024-11-20 (Prompt),https://openai.com/,13.54,0.78,88.10%,79.65%,59.00%,83.33%,\
-83.76%,OpenAI,Proprietary
-9,62.63%,Functionary-Medium-v3.1 (FC),https://huggingface.co/,N/A,14.06,89.88%,76.59%,31.50%,\
-72.22%,76.08%,MeetKai,MIT
-21,58.39%,ToolACE-8B (FC),https://huggingface.co/Team-ACE/,N/A,5.24,87.54%,78.50%,7.50%,83.33%,\
-87.88%,Huawei Noah & USTC,Apache-2.0
-99,12.00%,"Broken, (FC)",https://example.com/,N/A,5.24,87.54%,N/A,7.50%,83.33%,87.88%,Nobody,MIT
+Rank,Overall Acc,Model,Model Link,Cost ($ Per 1k Function Calls),Latency Mean (s),\
+Non-Live AST Acc,Live Acc,Multi Turn Base,Multi Turn Composite,Relevance Detection,\
+Irrelevance Detection,Organization,License
+1,74.24%,watt-tool-70B (FC),https://huggingface.co/watt-ai/,N/A,3.4,\
+84.06%,77.65%,67.00%,N/A,94.44%,76.32%,Watt AI Lab,Apache-2.0
+2,72.02%,gpt-4o-2024-11-20 (Prompt),https://openai.com/,13.54,0.78,\
+88.10%,79.65%,59.00%,N/A,83.33%,83.76%,OpenAI,Proprietary
+9,62.63%,Functionary-Medium-v3.1 (FC),https://huggingface.co/,N/A,14.06,\
+89.88%,76.59%,31.50%,N/A,72.22%,76.08%,MeetKai,MIT
+21,58.39%,ToolACE-8B (FC),https://huggingface.co/Team-ACE/,N/A,5.24,\
+87.54%,78.50%,7.50%,N/A,83.33%,87.88%,Huawei Noah & USTC,Apache-2.0
+99,12.00%,"Broken, (FC)",https://example.com/,N/A,5.24,\
+87.54%,N/A,7.50%,N/A,83.33%,87.88%,Nobody,MIT
 """
 
 

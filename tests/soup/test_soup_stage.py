@@ -246,6 +246,19 @@ def test_a_soup_in_a_run_resumes_exactly(grown, tmp_path):
     assert [s["stage"] for s in score] == ["rl", "soup"]
 
 
+def test_a_search_is_told_in_the_report(grown, tmp_path):
+    before, recipe = grown
+    there = Path(shutil.copytree(before, tmp_path / "run"))
+    finish(recipe, there, "soup.method=greedy", "soup.weights=[]")
+    found = json.loads((there / "soup" / "stage.json").read_text())["result"]
+    assert found["method"] == "greedy"
+    assert [s["added"] for s in found["search"]["steps"]] in (["sft", "rl"], ["rl", "sft"])
+    assert found["tasks"] == 3  # the other three chose
+    page = (there / "report.html").read_text()
+    assert "How soups were chosen" in page
+    assert "loss barrier" in page
+
+
 def test_matrix_and_rounds(grown):
     _, recipe = grown
     stages = {s.id: s for s in plan(read_recipe(recipe, ["soup.rounds=2"]))}
