@@ -2,7 +2,7 @@
 
 `member = open_member(Path("runs/x/a/model")); member.places["model.norm.weight"].shape`.
 A member may also be adapters in peft's files: then it is the model below them plus their products.
-Shapes: D inputs of a matrix, O its outputs, R rank.
+Shapes: D inputs of a matrix, O its outputs, R rank, E experts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +58,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Increment:
-    """`scale` * B A, what adapters add to a matrix [O, D]; A is [R, D], B is [O, R]."""
+    """`scale` * B A, what adapters add to a matrix [O, D]; A is [R, D], B is [O, R].
+
+    Of experts [E, O, D] A is [E R, D], expert after expert, and B [O, R E], rank after rank.
+    """
 
     a: Place
     b: Place
@@ -102,19 +105,36 @@ def open_member(directory: Path) -> Member:
         raise UserError(f"{directory} adapts {base}, which is not there", "put it back there")
     base = model_directory(base)
     places, found = _places(base), _header(directory / ADAPTER_WEIGHTS)
-    scale, increments = config.alpha / config.rank, {}
+    increments, fix = {}, f"puna export {directory} --out DIR merges it"
     for name in sorted(n for n in found if n.endswith(".lora_A.weight")):
         stem = name.removesuffix(".lora_A.weight")
-        target = f"{stem.removeprefix('base_model.model.')}.weight"
+        target = _target(stem.removeprefix("base_model.model."), config.targets)
         a, b = found.pop(name), found.pop(f"{stem}.lora_B.weight", None)
-        if b is None or target not in places or places[target].shape != (b.shape[0], a.shape[-1]):
+        experts, height, width = (
+            (1, 1, *places[target].shape)[-3:] if target in places else (0,) * 3
+        )
+        ranks = experts * config.rank
+        if b is None or (a.shape, b.shape) != ((ranks, width), (height, ranks)):
             what = f"{directory / ADAPTER_WEIGHTS}: {name} has no matrix in {base}"
-            raise UserError(what, f"puna export {directory} --out DIR merges it")
-        increments[target] = Increment(a, b, scale)
+            raise UserError(what, fix)
+        increments[target] = Increment(a, b, config.alpha / config.rank)
     if found:
         what = f"{directory / ADAPTER_WEIGHTS}: {min(found)} is no adapter of a matrix"
-        raise UserError(what, f"puna export {directory} --out DIR merges it")
+        raise UserError(what, fix)
     return Member(directory, base, places, increments)
+
+
+def _target(stem: str, targets: Sequence[str]) -> str:
+    """The tensor that an adapter of this name adds to.
+
+    peft wraps a module of experts once for each of its parameters, the first one innermost.
+    """
+    module, inner, _ = stem.partition(".base_layer")
+    if not module.endswith(".experts"):
+        return f"{stem}.weight"
+    mine = [t for t in ("experts.gate_up_proj", "experts.down_proj") if t in targets]
+    name = mine[0 if inner else -1] if mine else ""
+    return f"{module.removesuffix('experts')}{name}"
 
 
 def _places(directory: Path) -> dict[str, Place]:
@@ -225,13 +245,24 @@ class Source:
         """Fill `out` [n] with elements from `start` on; of an adapted matrix with whole rows."""
         self._files.read(out, raw, self.place, start)
         if self._added is not None and self._a is not None:
-            rank, columns = self._a.shape
-            b = np.empty(len(out) // columns * rank, np.float32)
-            room = np.empty(4 * len(b), np.uint8)
-            self._files.read(b, room, self._added.b, start // columns * rank)
-            product = b.reshape(-1, rank) @ self._a
-            product *= np.float32(self._added.scale)
-            out += product.reshape(-1)
+            rows = out.reshape(-1, self.columns)
+            self._add(rows, start // self.columns, self._a, self._added)
+
+    def _add(self, rows: Floats, first: int, a: Floats, added: Increment) -> None:
+        """Add the product's rows from `first` on, counted over all experts."""
+        experts, height, _ = (1, *self.place.shape)[-3:]
+        ranks = len(a)
+        rank, done = ranks // experts, 0
+        while done < len(rows):
+            expert, top = divmod(first + done, height)
+            count = min(len(rows) - done, height - top)
+            b = np.empty(count * ranks, np.float32)
+            self._files.read(b, np.empty(4 * len(b), np.uint8), added.b, top * ranks)
+            factors = b.reshape(count, ranks)[:, expert::experts]
+            product = factors @ a[expert * rank : (expert + 1) * rank]
+            product *= np.float32(added.scale)
+            rows[done : done + count] += product
+            done += count
 
 
 def rounded(values: Floats, code: str, room: Floats) -> NDArray[Any]:

@@ -401,14 +401,23 @@ def plain(directory: Path, adapter: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("block", [64, 1 << 18])
-def test_adapters_are_averaged_as_products(tmp_path, block, monkeypatch):
-    monkeypatch.setattr(stream, "BLOCK", block)  # less than a row, several rows, all of them
-    base = real(tmp_path / "base", 0)
-    one, two = (adapted(tmp_path / n, base, s) for n, s in (("one", 1), ("two", 2)))
+MOE = {"family": "llama4", "num_experts": 3, "expert_size": 16}
+
+
+@pytest.mark.parametrize("block", [16, 1000, 1 << 18])  # less than a row, several rows, all of them
+@pytest.mark.parametrize(
+    ("shape", "targets"),
+    [({}, ()), (MOE, ()), (MOE, ("experts.gate_up_proj",)), (MOE, ("experts.down_proj", "o_proj"))],
+)
+def test_adapters_are_averaged_as_products(tmp_path, block, shape, targets, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK", block)
+    base = real(tmp_path / "base", 0, **shape)
+    one, two = (adapted(tmp_path / n, base, s, targets) for n, s in (("one", 1), ("two", 2)))
     merge([one, two, base], [2, 1, 1], tmp_path / "soup")
     full = [merged(plain(tmp_path / f"{n.name}-full", n)) for n in (one, two)]
     bottom, found = merged(base), merged(tmp_path / "soup")
+    moved = sum(not torch.equal(found[n], bottom[n]) for n in found)
+    assert moved >= 2
     factors = [load_file(n / "adapter_model.safetensors") for n in (one, two)]
     apart = 0.0
     for name, value in found.items():
@@ -420,17 +429,22 @@ def test_adapters_are_averaged_as_products(tmp_path, block, monkeypatch):
                 [f[f"{stem}.lora_{x}.weight"] for f in factors] for x in "AB"
             ))  # fmt: skip
             apart = max(apart, float((bottom[name] + 2 * b @ a - value).abs().max()))
-    assert apart > 0.05  # 50,000 times the tolerance
+    assert apart > 0.05 or "experts.gate_up_proj" in targets  # 50,000 times the tolerance
     assert (tmp_path / "soup" / "tokenizer.json").exists()
     assert load(tmp_path / "soup")[1].hidden_size == 32
 
 
 def test_adapters_that_have_no_place_are_refused(tmp_path):
     base = real(tmp_path / "base", 0)
-    experts = real(tmp_path / "moe", 0, family="llama4", num_experts=2, expert_size=16)
-    whole = adapted(tmp_path / "moe-lora", experts, 1)
-    with pytest.raises(UserError, match=r"puna export .*moe-lora --out DIR merges it"):
-        merge([whole, experts], None, tmp_path / "soup")
+    cut = adapted(tmp_path / "cut", base, 1)
+    tensors = load_file(cut / "adapter_model.safetensors")
+    left = {n: t for n, t in tensors.items() if "layers.1.mlp.up_proj.lora_B" not in n}
+    for held, said in ((left, "up_proj.lora_A.weight has no matrix"), (
+        tensors | {"x.bias": torch.ones(2)}, r"x\.bias is no adapter of a matrix",
+    )):  # fmt: skip
+        save_file(held, cut / "adapter_model.safetensors")
+        with pytest.raises(UserError, match=said + r".*puna export .*cut --out DIR merges it"):
+            merge([cut, base], None, tmp_path / "soup")
     lost = adapted(tmp_path / "lost", base, 1)
     shutil.move(base, tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"lost adapts .*base, which is not there"):
