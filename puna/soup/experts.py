@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -83,17 +82,6 @@ def weak(found: Correlations, tau: float) -> list[str]:
     below = np.abs(found.rho_CC) < tau  # never where it is NaN
     np.fill_diagonal(below, False)
     return [c for c, row in zip(found.categories, below, strict=True) if row.any()]
-
-
-def pairs(found: Correlations) -> list[tuple[str, str, float, float, float]]:
-    """Every two categories with rho and its permutation interval, the weakest first."""
-    out = []
-    for i, j in combinations(range(len(found.categories)), 2):
-        figures = (float(square[i, j]) for square in (found.rho_CC, found.low_CC, found.high_CC))
-        rho, low, high = figures
-        if not np.isnan(rho):
-            out.append((found.categories[i], found.categories[j], rho, low, high))
-    return sorted(out, key=lambda pair: abs(pair[2]))
 
 
 def experts(scores: Scores, categories: Sequence[str]) -> dict[str, str]:

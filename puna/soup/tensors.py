@@ -104,24 +104,41 @@ def open_member(directory: Path) -> Member:
     if not base.exists():
         raise UserError(f"{directory} adapts {base}, which is not there", "put it back there")
     base = model_directory(base)
-    places, found = _places(base), _header(directory / ADAPTER_WEIGHTS)
-    increments, fix = {}, f"puna export {directory} --out DIR merges it"
+    places = _places(base)
+    added = _increments(directory, base, places, config.rank, config.alpha, config.targets)
+    return Member(directory, base, places, added)
+
+
+def _increments(
+    directory: Path,
+    base: Path,
+    places: Mapping[str, Place],
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+) -> dict[str, Increment]:
+    """What the adapters in `directory` add, by the tensors of their base.
+
+    Raises UserError for one without a place.
+    """
+    file, out = directory / ADAPTER_WEIGHTS, {}
+    found, fix = _header(file), f"puna export {directory} --out DIR merges it"
     for name in sorted(n for n in found if n.endswith(".lora_A.weight")):
         stem = name.removesuffix(".lora_A.weight")
-        target = _target(stem.removeprefix("base_model.model."), config.targets)
-        a, b = found.pop(name), found.pop(f"{stem}.lora_B.weight", None)
-        experts, height, width = (
-            (1, 1, *places[target].shape)[-3:] if target in places else (0,) * 3
-        )
-        ranks = experts * config.rank
-        if b is None or (a.shape, b.shape) != ((ranks, width), (height, ranks)):
-            what = f"{directory / ADAPTER_WEIGHTS}: {name} has no matrix in {base}"
-            raise UserError(what, fix)
-        increments[target] = Increment(a, b, config.alpha / config.rank)
+        target = _target(stem.removeprefix("base_model.model."), targets)
+        a, b, under = found.pop(name), found.pop(f"{stem}.lora_B.weight", None), places.get(target)
+        if b is None or under is None or not _fits(a, b, under, rank):
+            raise UserError(f"{file}: {name} has no matrix in {base}", fix)
+        out[target] = Increment(a, b, alpha / rank)
     if found:
-        what = f"{directory / ADAPTER_WEIGHTS}: {min(found)} is no adapter of a matrix"
-        raise UserError(what, fix)
-    return Member(directory, base, places, increments)
+        raise UserError(f"{file}: {min(found)} is no adapter of a matrix", fix)
+    return out
+
+
+def _fits(a: Place, b: Place, under: Place, rank: int) -> bool:
+    experts, height, width = (1, 1, *under.shape)[-3:]
+    shapes = ((experts * rank, width), (height, experts * rank))
+    return (a.shape, b.shape) == shapes and {a.dtype, b.dtype, under.dtype} <= FLOATS.keys()
 
 
 def _target(stem: str, targets: Sequence[str]) -> str:

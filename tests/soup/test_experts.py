@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from puna.core.errors import UserError
-from puna.soup.experts import correlate, experts, grid, pairs, selected, weak
+from puna.soup.experts import correlate, experts, grid, selected, weak
 from puna.soup.scores import Scores
 from puna.soup.search import alike, soce
 
@@ -28,7 +28,6 @@ def test_correlations_by_hand():
     np.testing.assert_allclose(found.rho_CC[0], [1, -1, 1, 0], atol=1e-12)
     np.testing.assert_allclose(found.rho_CC, np.corrcoef(np.array(FOUR).T), atol=1e-12)
     assert weak(found, 0.3) == ["a", "b", "c", "d"]
-    assert [p[:2] for p in pairs(found)[:3]] == [("a", "d"), ("b", "d"), ("c", "d")]
     assert weak(correlate(table([row[:3] for row in FOUR])), 0.3) == []
 
 
