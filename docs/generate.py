@@ -173,10 +173,17 @@ KEYS: dict[str, dict[str, str]] = {
         "weights are kept.",
     },
     "soup": {
+        "method": "`uniform`, `weighted`, `greedy` or `soce`; weighted where there are weights, "
+        "else uniform.",
         "weights": "A share for each stage of `from`; none: equal ones.",
+        "scores": "Of soce: a CSV file of scores, a line a model, a column a category; measured on "
+        "the dev half if not given.",
+        "tau": "Of soce: categories that correlate by less, either way, are weakly correlated.",
+        "by": "The tag of a task that names its category; the first one if not given.",
         "env": "The environment that decides: the best member stays where the 95 % interval of "
         "soup minus it lies below zero. None: the soup is kept, unmeasured.",
-        "eval_tasks": "Test tasks that decide it (the last ones).",
+        "eval_tasks": "Test tasks that decide it (the last ones); greedy and soce choose on every "
+        "second of them.",
     },
     "eval": {
         "envs": "Environments: names, `./file.py`, or tables with `id` and settings.",
@@ -240,6 +247,10 @@ KEYS: dict[str, dict[str, str]] = {
         "hops": "Facts of a chain: 1 is retrieval, more is following.",
         "questions": "Chains asked for, one after another; all must be right.",
         "depth": "Where the first fact asked for stands, 0 to 1; below 0 anywhere.",
+    },
+    "skills": {
+        "skill": "`all`, a skill, or several with + between: `addition+sorting+sorting`.",
+        "level": "1 to 8, or 0 for all of them.",
     },
 }
 KEYS["hackable"] = KEYS["arithmetic"]

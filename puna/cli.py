@@ -318,37 +318,39 @@ def soup(args: list[str]) -> int:
         """Runs' directories, stages', or Hugging Face checkpoint directories of one shape."""
         out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
         """Where the soup goes: a new directory."""
+        method: str = ""
+        """uniform, weighted, greedy, or soce: experts of weakly correlated categories."""
         weights: str = ""
         """A share for each, e.g. --weights 1,2,1; equal shares if not given."""
+        scores: Path | None = None
+        """With --method soce: a CSV of scores, a line a model, a column a category."""
+        tau: float = 0.3
+        """With --method soce: categories that correlate by less than this are weakly correlated."""
         env: str = ""
         """An environment's name, or ./file.py: a soup worse than its best member is not kept."""
+        by: str = ""
+        """The tag of its tasks that makes categories; their first one if not given."""
         n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 200
-        """How many test tasks (the last ones) decide that."""
+        """How many test tasks (the last ones) decide that; greedy and soce choose on half."""
         max_tokens: int = 32
         """Tokens of one answer at most."""
         set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
         """A setting of the environment, e.g. --set env.terms=3."""
+        report: Path | None = None
+        """Write a page (.html) about it there too."""
 
     given = parse(Options, "soup", args, "Average models; with --env a worse soup is not kept.")
-    try:
-        weights = [float(w) for w in given.weights.split(",")] if given.weights else None
-    except ValueError:
-        fix = "give numbers with commas between, e.g. 1,2,1"
-        raise UserError(f"--weights {given.weights}: not numbers", fix) from None
     settings = env_settings(given.set)
-    from puna.soup.stage import make_soup, print_soup
+    from puna.soup.console import make_soup, numbers, print_soup
 
-    record = make_soup(
-        given.targets,
-        given.out,
-        weights,
-        env=given.env,
-        n=given.n,
-        max_tokens=given.max_tokens,
-        settings=settings,
-        progress="auto",
-    )
+    asked = vars(given) | {"weights": numbers(given.weights), "settings": settings}
+    report, _ = asked.pop("report"), asked.pop("set")
+    record = make_soup(**asked, progress="auto")
     print_soup(record, given.out)
+    if report is not None:
+        from puna.report.soups import write_soup
+
+        write_soup(record, report)
     return 0
 
 
@@ -480,29 +482,9 @@ def audit(args: list[str]) -> int:
 
 def environments(args: list[str]) -> int:
     """List, show, try or write environments."""
-    actions = ("list", "show", "try", "new")
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: puna env list | show NAME | try NAME [--index N] | new NAME")
-        return 0
-    if args[0] not in actions:
-        raise UserError(f"puna env: no action '{args[0]}'", nearest(args[0], actions))
-    from puna.gym import console
+    from puna.gym.console import environments as act
 
-    if args[0] == "list":
-        console.list_environments()
-        return 0
-    if len(args) < 2:
-        raise UserError(f"puna env {args[0]}: which one?", f"puna env {args[0]} NAME")
-    if args[0] == "show":
-        console.show_environment(args[1])
-    elif args[0] == "new":
-        console.new_environment(args[1], Path.cwd())
-    else:
-        index = args[3] if len(args) == 4 and args[2] == "--index" else "0"
-        if not index.isdecimal():
-            raise UserError(f"--index {index}: not a task number", "give 0 or more")
-        console.try_environment(args[1], int(index))
-    return 0
+    return act(args)
 
 
 def doctor(args: list[str]) -> int:

@@ -122,7 +122,7 @@ def check_ahead(stage: Planned) -> None:
     for env in envs:
         if env is not None:
             load_environment(*env_settings(env), stage.seed)
-    for name in ("data", "init"):
+    for name in ("data", "init", "scores"):
         path = getattr(config, name, None)
         if path is not None and not os.path.exists(path):
             raise UserError(f"{stage.base}.{name}: no file or directory {path}", "check the path")

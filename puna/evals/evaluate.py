@@ -62,6 +62,7 @@ def evaluate(
     agents: Mapping[str, Agent] | None = None,
     split: str = "test",
     first: int = 0,
+    step: int = 1,
     params: SamplingParams | None = None,
     meet: Rendezvous | None = None,
     journal: Path | None = None,
@@ -71,7 +72,7 @@ def evaluate(
     concurrency: int = 64,
     progress: Callable[[int, int, float], None] = lambda done, total, mean: None,
 ) -> EvalResult:
-    """Score `policies` on tasks `first` to `first + n` of `split`, `k` episodes each.
+    """Score `policies` on `n` tasks of `split`, every `step`-th from `first`, `k` episodes each.
 
     With `journal` every judged group is appended there as it is done, its artifacts to the folder
     `artifacts` beside it by SHA-256, and found again later by an evaluation of the same `policy`
@@ -81,7 +82,7 @@ def evaluate(
     and what hangs on them, may differ.
     Raises UserError where `split` has none of these tasks.
     """
-    wanted = range(first, min(first + n, env.count(split)))
+    wanted = range(first, min(first + n * step, env.count(split)), step)
     if not wanted:
         raise UserError(
             f"{env.name} has no tasks {first} to {first + n} in {split}", f"of {env.count(split)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.core.config import to_dict
-from puna.core.errors import UserError
+from puna.core.errors import UserError, nearest
 from puna.core.files import write_text
 from puna.core.messages import Message, Text, ToolCall, ToolResult
 from puna.core.printable import printable
@@ -86,6 +86,31 @@ envs = ["./{file}.py"]
 n = 200
 max_tokens = 8
 """
+
+
+def environments(args: list[str]) -> int:
+    """`puna env ACTION [NAME]`; gives the exit status. Raises UserError for anything else."""
+    actions = ("list", "show", "try", "new")
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: puna env list | show NAME | try NAME [--index N] | new NAME")
+        return 0
+    if args[0] not in actions:
+        raise UserError(f"puna env: no action '{args[0]}'", nearest(args[0], actions))
+    if args[0] == "list":
+        list_environments()
+        return 0
+    if len(args) < 2:
+        raise UserError(f"puna env {args[0]}: which one?", f"puna env {args[0]} NAME")
+    if args[0] == "show":
+        show_environment(args[1])
+    elif args[0] == "new":
+        new_environment(args[1], Path.cwd())
+    else:
+        index = args[3] if len(args) == 4 and args[2] == "--index" else "0"
+        if not index.isdecimal():
+            raise UserError(f"--index {index}: not a task number", "give 0 or more")
+        try_environment(args[1], int(index))
+    return 0
 
 
 def list_environments() -> None:

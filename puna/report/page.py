@@ -15,6 +15,7 @@ from puna.report.episodes import flips, sample_episodes, text_samples
 from puna.report.lineage import lineage
 from puna.report.markup import Html, count, details, join, number, section, tag
 from puna.report.read import Run, mapping, open_run, sequence
+from puna.report.soups import soups
 from puna.report.style import frame
 from puna.report.summary import Row, headline, rows_of
 from puna.report.tables import bits_charts, main_table, score_tables, seeds_compared, unscored
@@ -41,6 +42,7 @@ def render(run: Run) -> str:
             lineage(run),
             curves(run),
             alarms(run),
+            soups(run),
             bits_charts(run),
             score_tables(run),
             flips(run),

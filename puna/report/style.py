@@ -55,8 +55,8 @@ summary { cursor: pointer; overflow-wrap: anywhere; }
 .sides > *, .panels > * { min-width: 0; }
 figure { margin: 0 0 1.25rem; }
 .panels svg { display: block; width: 100%; height: auto; }
-.forest svg, .scatter svg { display: block; width: 100%; height: auto; }
-.forest { max-width: 32rem; } .scatter { max-width: 24rem; }
+.forest svg, .scatter svg, .heat svg { display: block; width: 100%; height: auto; }
+.forest { max-width: 32rem; } .scatter { max-width: 24rem; } .heat { max-width: 46rem; }
 .panels svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .lineage { display: block; margin: 0 auto 0 0; }
 .who { color: var(--soft); font-size: .8rem; margin: .5rem 0 -.2rem; }

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import combinations
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import numpy as np
 
 from puna.core.errors import UserError
 from puna.core.files import (
@@ -32,16 +28,13 @@ from puna.core.files import (
     write_json,
 )
 from puna.core.runs import is_meta
+from puna.soup.stream import Writer
+from puna.soup.tensors import BLOCK, FLOATS, WEIGHTS, Files, Member, Place, Source, open_member
 
 SCHEMA = 1
 RECORD = "soup.json"
-WEIGHTS = "model.safetensors"
-# Elements at a time: the sums stay in the processor's cache, and memory is the same for any model.
-BLOCK = 1 << 18
-# Bytes after which the disk is told to begin: what is written must be on it before the rename.
-FLUSH = 32 << 20
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_NAMES = {dtype: name for name, dtype in _FLOATS.items()}
+GLANCE = 4096  # bytes of each tensor that tell two models apart, as a rule
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _COPIED = (
     "config.json", "*_config.json", "*token*", "vocab*", "merges.txt", "chat_template*",
     *LICENCES,
@@ -64,60 +57,41 @@ class Merged:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies: its file, the first byte of it, its dtype and shape."""
-
-    file: Path
-    start: int
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-
-    @property
-    def width(self) -> int:
-        """Bytes of an element (1 for those of less)."""
-        return max(1, self.bytes // max(1, math.prod(self.shape)))
-
-
-_Places = Mapping[str, _Place]
-
-
 def merge(
-    models: Sequence[Path],
-    weights: Sequence[float] | None,
-    out: Path,
-    dtype: torch.dtype | None = None,
+    models: Sequence[Path], weights: Sequence[float] | None, out: Path, dtype: str = ""
 ) -> Merged:
     """Write sum(w_i * tensor_i) / sum(w_i) of every tensor to `out` (Wortsman et al. 2022).
 
-    `models` are directories with config.json and model.safetensors or its shards; `weights` None
-    means 1 each. The sums are taken in fp32, member after member, then cast to `dtype` or else to
-    the first member's; tensors of whole numbers must be equal in all. config.json and the
+    `models` are directories with config.json and model.safetensors or its shards, or of adapters in
+    peft's files, which count as base + alpha / rank * B A; `weights` None means 1 each. The sums
+    are taken in fp32, member after member, then cast to `dtype` (float32, bfloat16, float16) or
+    else to the first member's; tensors of whole numbers must be equal in all. config.json and the
     tokenizer's files are the first's; `out` gets one model.safetensors, and soup.json with the
     members. Memory does not grow with the models, and `out` appears whole or not at all.
     Raises UserError naming file, tensor and both shapes where the members do not fit each other,
-    for weights that are no shares, for values that are not finite, and where `out` is in use.
+    for weights that are no shares, for values that are not finite, where `out` is in use, and where
+    the disk has no room.
     """
     models = [Path(m) for m in models]
     if meta := next(filter(is_meta, models), None):
         raise UserError(f"{meta} is in Meta's layout", f"puna export {meta} --out DIR comes first")
     shares = _shares(models, weights)
     require_free(out, models)
-    if dtype is not None and dtype not in _NAMES:
-        raise UserError(f"cannot write a soup as {dtype}", "give float32, bfloat16 or float16")
-    members = [_places(m) for m in models]
-    for model, places in zip(models[1:], members[1:], strict=True):
-        _require_alike(models[0], members[0], model, places)
-    notes = [*_repeated(models), *_other_settings(models)]
-    layout = _layout(members, dtype)
+    if dtype and dtype not in DTYPES:
+        raise UserError(f"cannot write a soup as {dtype}", f"give {', '.join(DTYPES)}")
+    members = [open_member(m) for m in models]
+    for other in members[1:]:
+        _require_alike(members[0], other)
+    layout = _layout(members, DTYPES.get(dtype, ""))
+    size = sum(place.bytes for place in layout.values())
+    _require_room(out, size)
+    notes = [*_repeated(members), *_other_settings(members)]
     remove_asides(out)
     with NewDirectory(out, "soup") as aside:
-        _copy_files(models[0], aside, dtype)
+        _copy_files(members[0].directory, aside, dtype)
         record = {"schema": SCHEMA, "members": [str(m) for m in models], "weights": shares}
         write_json(aside / RECORD, record, "soup.record")
         _write(aside / WEIGHTS, layout, members, weights or [1.0] * len(models))
-    size = sum(place.bytes for place in layout.values())
     return Merged(out, tuple(models), tuple(shares), len(layout), size, tuple(notes))
 
 
@@ -150,68 +124,38 @@ def require_free(out: Path, models: Sequence[Path]) -> None:
         raise UserError(f"{out} is there already and is no soup", "choose another directory")
 
 
-def _places(directory: Path) -> dict[str, _Place]:
-    """Every tensor of a checkpoint. Raises UserError naming the file that is missing or broken."""
-    index, single = directory / f"{WEIGHTS}.index.json", directory / WEIGHTS
-    if not index.exists():
-        return _header(single)
-    try:
-        mapping = dict(json.loads(index.read_bytes())["weight_map"])
-        files = [directory / str(file) for file in dict.fromkeys(mapping.values())]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} is broken: {error!r}", "copy it again") from error
-    headers = {file.name: _header(file) for file in files}
-    out = {}
-    for name, file in mapping.items():
-        held = headers[Path(str(file)).name]
-        if name not in held:
-            raise UserError(f"{directory / str(file)} has no tensor {name}", f"{index} names it")
-        out[name] = held[name]
-    return out
+def _require_room(out: Path, size: int) -> None:
+    """Raises UserError where the disk has less than `size` bytes left."""
+    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < size:
+        what = f"cannot write {out}: it takes {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
+        raise UserError(what, "free some space, or choose another disk")
 
 
-def _header(file: Path) -> dict[str, _Place]:
-    if not file.exists():
-        raise UserError(f"no file {file}", "name a directory with config.json and safetensors")
-    try:
-        with safe_open(file, framework="pt"):
-            pass  # it checks the header, and that the file is as long as that says
-        with open(file, "rb") as f:
-            length = int.from_bytes(f.read(8), "little")
-            found = json.loads(f.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is not whole: {error}", "copy it again") from error
-    out = {}
-    for name, entry in found.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            shape = tuple(entry["shape"])
-            out[name] = _Place(file, 8 + length + start, entry["dtype"], shape, end - start)
-    return out
-
-
-def _require_alike(first: Path, ours: _Places, other: Path, theirs: _Places) -> None:
+def _require_alike(ours: Member, theirs: Member) -> None:
     """Raises UserError for tensors, heads or vocabularies that cannot be averaged."""
-    for name in sorted(ours.keys() ^ theirs.keys()):
+    for name in sorted(ours.places.keys() ^ theirs.places.keys()):
         if name.startswith(_OWN):
             continue
-        has, lacks = (ours, other) if name in ours else (theirs, first)
-        what = f"{lacks} has no tensor {name}, which {has[name].file} has {_shape(has[name])}"
+        has, lacks = (ours, theirs) if name in ours.places else (theirs, ours)
+        place = has.places[name]
+        what = f"{lacks.directory} has no tensor {name}, which {place.file} has {place}"
         raise UserError(what, "merge models of one shape")
-    for name in sorted(ours.keys() & theirs.keys()):
-        a, b = ours[name], theirs[name]
+    for name in sorted(ours.places.keys() & theirs.places.keys()):
+        a, b = ours.places[name], theirs.places[name]
         if a.shape != b.shape:
-            what = f"{name} is {_shape(a)} in {a.file} and {_shape(b)} in {b.file}"
+            what = f"{name} is {a} in {a.file} and {b} in {b.file}"
             raise UserError(what, "merge models of one shape")
-        if a.dtype != b.dtype and not {a.dtype, b.dtype} <= _FLOATS.keys():
+        if a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS.keys():
             what = f"{name} is {a.dtype} in {a.file} and {b.dtype} in {b.file}"
             raise UserError(what, "merge models of one kind")
-    _require_same_meaning(first, other)
+    _require_same_meaning(ours.directory, theirs.directory)
 
 
 def _require_same_meaning(first: Path, other: Path) -> None:
     vocabularies = [d / "tokenizer.json" for d in (first, other)]
-    if all(v.exists() for v in vocabularies):
+    if first != other and all(v.exists() for v in vocabularies):
         hashes = [sha256_file(v)[:12] for v in vocabularies]
         if hashes[0] != hashes[1]:
             what = f"{vocabularies[0]} ({hashes[0]}) and {vocabularies[1]} ({hashes[1]})"
@@ -236,49 +180,80 @@ def _settings(model: Path) -> dict[str, Any]:
     return dict(data.get("text_config") or data)
 
 
-def _shape(place: _Place) -> str:
-    return f"[{', '.join(map(str, place.shape))}]"
-
-
-def _repeated(models: Sequence[Path]) -> list[str]:
-    places = [m.resolve() for m in models]
-    twice = {str(m): places.count(p) for m, p in zip(models, places, strict=True)}
+def _repeated(members: Sequence[Member]) -> list[str]:
+    """What to say of members that are given twice, or whose weights are equal."""
+    places = [m.given.resolve() for m in members]
+    twice = {str(m.given): places.count(p) for m, p in zip(members, places, strict=True)}
     note = "{} is given {} times: its share counts each time"
-    return [note.format(m, n) for m, n in twice.items() if n > 1]
+    notes = [note.format(m, n) for m, n in twice.items() if n > 1]
+    with Files({f for m in members for f in m.files}) as files:
+        for a, b in combinations(dict(zip(places, members, strict=True)).values(), 2):
+            if _same_weights(a, b, files):
+                notes.append(f"{a.given} and {b.given} have the same weights: both shares count")
+    return notes
 
 
-def _other_settings(models: Sequence[Path]) -> list[str]:
+def _same_weights(a: Member, b: Member, files: Files) -> bool:
+    """Whether all stored values are equal; the beginnings of tensors are compared first."""
+    if a.places.keys() != b.places.keys() or a.increments.keys() != b.increments.keys():
+        return False
+    pairs = [(a.places[n], b.places[n]) for n in a.places]
+    for name, one in a.increments.items():
+        two = b.increments[name]
+        if one.scale != two.scale:
+            return False
+        pairs += [(one.a, two.a), (one.b, two.b)]
+    pairs = [(x, y) for x, y in pairs if x != y]
+    if any(x.dtype != y.dtype or x.bytes != y.bytes for x, y in pairs):
+        return False
+    return all(_same_bytes(x, y, files, most) for most in (GLANCE, None) for x, y in pairs)
+
+
+def _same_bytes(x: Place, y: Place, files: Files, most: int | None) -> bool:
+    end = min(x.bytes, most or x.bytes)
+    for start in range(0, end, 4 * BLOCK):
+        size = min(4 * BLOCK, end - start)
+        ours, theirs = np.empty(size, np.uint8), np.empty(size, np.uint8)
+        files.fill(ours, x, start)
+        files.fill(theirs, y, start)
+        if not np.array_equal(ours, theirs):
+            return False
+    return True
+
+
+def _other_settings(members: Sequence[Member]) -> list[str]:
     """What members' config.json say otherwise than the first's, which is the one that is kept."""
     out, plain = [], ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
-    first = _settings(models[0])
-    for model in models[1:]:
+    kept = members[0].directory
+    first = _settings(kept)
+    for model in (m.directory for m in members[1:]):
         other = _settings(model)
         keys = [k for k in first.keys() & other.keys() if first[k] != other[k] and k not in plain]
         if keys:
-            out.append(f"{model} differs in {', '.join(sorted(keys))}: {models[0]}'s are kept")
+            out.append(f"{model} differs in {', '.join(sorted(keys))}: {kept}'s are kept")
     return out
 
 
-def _layout(members: Sequence[_Places], dtype: torch.dtype | None) -> dict[str, _Place]:
+def _layout(members: Sequence[Member], wanted: str) -> dict[str, Place]:
     """The tensors to write with their bytes from the file's data on, in safetensors' own order."""
-    known = {name: place for places in reversed(members) for name, place in places.items()}
+    known = {name: place for m in reversed(members) for name, place in m.places.items()}
     sizes = {}
     for name, place in known.items():
-        code, width = place.dtype, place.width
-        if dtype is not None and code in _FLOATS and not name.startswith(_OWN):
-            code, width = _NAMES[dtype], dtype.itemsize
-        sizes[name] = (code, width, math.prod(place.shape) * width)
+        code, width, size = place.dtype, place.width, place.bytes
+        if wanted and code in FLOATS and not name.startswith(_OWN):
+            code, width = wanted, FLOATS[wanted][0]
+            size = place.size * width
+        sizes[name] = (code, width, size)
     out, at = {}, 0
     for name in sorted(known, key=lambda n: (-sizes[n][1], n)):  # wide first: all are aligned
         code, _, size = sizes[name]
-        size = known[name].bytes if code == known[name].dtype else size
-        out[name] = _Place(Path(), at, code, known[name].shape, size)
+        out[name] = Place(Path(), at, code, known[name].shape, size)
         at += size
     return out
 
 
 def _write(
-    file: Path, layout: _Places, members: Sequence[_Places], weights: Sequence[float]
+    file: Path, layout: Mapping[str, Place], members: Sequence[Member], weights: Sequence[float]
 ) -> None:
     """The file of all averages. Raises UserError for a value that is not finite."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -287,116 +262,23 @@ def _write(
         header[name] = {"dtype": place.dtype, "shape": list(place.shape), "data_offsets": span}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with ExitStack() as stack:
-        files = {p.file for places in members for p in places.values()}
-        readers = {f: stack.enter_context(open(f, "rb", buffering=0)) for f in files}
-        sink = stack.enter_context(open(file, "wb", buffering=0))
-        flusher = stack.enter_context(ThreadPoolExecutor(1))
-        flushed: list[Future[None]] = []
-        _put(sink, len(text).to_bytes(8, "little") + text)
-        for name, place in layout.items():
-            found = [(places.get(name), w) for places, w in zip(members, weights, strict=True)]
-            if place.dtype in _FLOATS:
-                blocks = _averages(name, place, found, readers)
-            else:
-                blocks = _equal_bytes(name, place, found, readers)
-            for block in blocks:
-                _put(sink, block)
-                if sink.tell() >= FLUSH * (len(flushed) + 1):
-                    flushed.append(flusher.submit(os.fsync, sink.fileno()))
-            crash_point("soup.tensor")
-        for done in flushed:
-            done.result()
+    with Files({f for m in members for f in m.files}) as files, open(file, "wb") as sink:
+        sink.write(len(text).to_bytes(8, "little") + text)
+        sink.flush()
+        with Writer(sink.fileno(), 8 + len(text), files, sum(weights)) as writer:
+            for name, place in layout.items():
+                shares = zip(members, weights, strict=True)
+                sources = [Source(m, name, w, files) for m, w in shares if name in m.places]
+                writer.write(name, place, sources)
+                crash_point("soup.tensor")
 
 
-_Found = Sequence[tuple[_Place | None, float]]
-_Readers = Mapping[Path, BinaryIO]
-
-
-def _put(sink: BinaryIO, data: memoryview | bytes) -> None:
-    """Write all of `data`: the system may take a part at a time."""
-    view = memoryview(data)
-    while view:
-        view = view[sink.write(view) :]
-
-
-def _averages(name: str, place: _Place, found: _Found, readers: _Readers) -> Iterator[memoryview]:
-    """The weighted mean of a tensor, block by block, as bytes of the dtype to write."""
-    count, total = math.prod(place.shape), sum(w for _, w in found)
-    for start in range(0, count, BLOCK):
-        size = min(BLOCK, count - start)
-        mean: Tensor | None = None
-        for theirs, weight in found:
-            if theirs is None:
-                continue
-            # Not add_(alpha=weight), which would round once where a product and a sum round twice.
-            values = _read(theirs, start, size, readers).to(torch.float32)
-            values = values.mul_(weight) if weight != 1.0 else values
-            mean = values if mean is None else mean.add_(values)
-        assert mean is not None, name
-        written = (mean.div_(total) if total != 1.0 else mean).to(_FLOATS[place.dtype])
-        # One sum tells: it is finite only if every value is (and else each is looked at).
-        if not math.isfinite(float(written.sum(dtype=torch.float32))):
-            _require_finite(name, written, found, start, readers)
-        raw: Any = written.view(torch.uint8).numpy()
-        yield memoryview(raw)
-
-
-def _read(place: _Place, start: int, size: int, readers: _Readers) -> Tensor:
-    """Elements `start` to `start + size` of a tensor, freshly read."""
-    dtype = _FLOATS[place.dtype]
-    data = bytearray(size * dtype.itemsize)
-    _fill(data, place, start * dtype.itemsize, readers)
-    return torch.frombuffer(data, dtype=dtype)
-
-
-def _fill(data: bytearray, place: _Place, at: int, readers: _Readers) -> None:
-    view, source = memoryview(data), readers[place.file].fileno()
-    while view:
-        got = os.preadv(source, [view], place.start + at)
-        if not got:
-            raise UserError(f"{place.file} ended while it was read", "leave it alone meanwhile")
-        view, at = view[got:], at + got
-
-
-def _require_finite(
-    name: str, written: Tensor, found: _Found, start: int, readers: _Readers
-) -> None:
-    if bool(written.isfinite().all()):
-        return
-    for theirs, _ in found:
-        if theirs is None:
-            continue
-        if not bool(_read(theirs, start, len(written), readers).isfinite().all()):
-            what = f"{theirs.file}: {name} holds values that are not finite"
-            raise UserError(what, "leave that model out")
-    raise UserError(f"the average of {name} is not finite as {written.dtype}", "take other weights")
-
-
-def _equal_bytes(
-    name: str, place: _Place, found: _Found, readers: _Readers
-) -> Iterator[memoryview]:
-    """The bytes of a tensor that no average is taken of. Raises UserError where members differ."""
-    places = [p for p, _ in found if p is not None]
-    for start in range(0, place.bytes, 4 * BLOCK):
-        pieces: list[bytearray] = []
-        for theirs in places:
-            data = bytearray(min(4 * BLOCK, place.bytes - start))
-            _fill(data, theirs, start, readers)
-            if pieces and data != pieces[0]:
-                what = f"{name} is {theirs.dtype} and differs in {theirs.file} and {places[0].file}"
-                raise UserError(what, "such tensors must be equal")
-            pieces[:1] = [data]
-        yield memoryview(pieces[0])
-
-
-def _copy_files(model: Path, aside: Path, dtype: torch.dtype | None) -> None:
+def _copy_files(model: Path, aside: Path, dtype: str) -> None:
     """What describes the model: its configuration, vocabulary, licence."""
     for path in sorted(model.iterdir()):
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _COPIED):
             shutil.copyfile(path, aside / path.name)
-    if dtype is not None:
+    if dtype:
         config = json.loads((model / "config.json").read_bytes())
-        written = str(dtype).removeprefix("torch.")
-        config |= {key: written for key in ("dtype", "torch_dtype") if key in config}
+        config |= {key: dtype for key in ("dtype", "torch_dtype") if key in config}
         write_json(aside / "config.json", config, "soup.config")

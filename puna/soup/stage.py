@@ -1,6 +1,6 @@
-"""The soup stage: the average of its parents' models, or the best of them where that is better.
+"""The soup stage: an average of its parents' models, or the best of them where that is better.
 
-`make_soup(["runs/x/a", "runs/x/b"], Path("soup"), env="arithmetic")` is what `puna soup` calls.
+`cook({"a": Path("runs/x/a/model"), ...}, Plan(), Path("soup"), None, Progress())` is the work.
 """
 
 from __future__ import annotations
@@ -11,38 +11,61 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from puna.core.errors import UserError
+from puna.core.errors import UserError, nearest
 from puna.core.files import crash_point
-from puna.core.printable import printable
 from puna.core.progress import Progress
-from puna.core.runs import find_model, home_of
-from puna.core.stage import Machine, StageContext, StageError
-from puna.core.stats import Difference, Estimate, mean_interval, paired_difference, task_means
-from puna.core.threads import set_threads
-from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import (
-    EvalResult,
-    all_there_are,
-    evaluate,
-    failures,
-    local_policy,
-    place_on,
-)
-from puna.gym.environment import Environment
-from puna.gym.loop import identity
-from puna.gym.registry import load_environment
-from puna.models import hf
-from puna.soup.merge import merge, require_free
-from puna.text.tokenizer import Tokenizer
-from puna.train.data import env_settings
-from puna.train.loop import at_least_one
+from puna.core.stage import StageContext
+from puna.core.stats import Difference, paired_difference
+from puna.soup.experts import FEWEST
+from puna.soup.merge import Merged, merge, require_free
+from puna.soup.scores import Scores, read_scores
+from puna.soup.search import Choice, Trials, Weights, barriers, greedy, measured, soce
+
+if TYPE_CHECKING:
+    from puna.soup.taste import Part, Taste, Tasted
+
+METHODS = ("uniform", "weighted", "greedy", "soce")
+TAU = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How members are chosen and weighted; `tau` and `scores` are of soce alone.
+
+    `method` "" is weighted where there are weights, else uniform.
+    """
+
+    method: str = ""
+    weights: tuple[float, ...] = ()
+    tau: float = TAU
+    scores: Scores | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the settings do not go together."""
+        if self.method not in ("", *METHODS):
+            raise ValueError(f"method is '{self.method}'; {nearest(self.method, METHODS)}")
+        if self.weights and self.method not in ("", "weighted"):
+            raise ValueError(f"method {self.method} takes no weights")
+        if self.method == "weighted" and not self.weights:
+            raise ValueError("method weighted needs weights")
+        if self.weights and not math.fsum(self.weights):
+            raise ValueError(f"weights {list(self.weights)} sum to 0")
+        if self.scores is not None and self.method != "soce":
+            raise ValueError("scores are read by method soce alone")
+        if not 0 < self.tau <= 1:
+            raise ValueError(f"tau is {self.tau}, must be above 0 and at most 1")
+
+    @property
+    def searches(self) -> bool:
+        """Whether shares are found, not given."""
+        return self.method in ("greedy", "soce")
 
 
 @dataclass(frozen=True)
 class Config:
-    """The parents' models, weighted by `weights` (none: alike), are averaged.
+    """The parents' models are averaged: alike, by `weights`, or as a `method` finds on tasks.
 
     With `env` the last `eval_tasks` test tasks are played greedily by every member and by the soup,
     and the revert rule holds: if the 95 % interval of the paired difference, soup minus best member
@@ -50,91 +73,52 @@ class Config:
     case it is the soup. The best member is the one with the highest mean (the first of equals),
     chosen on the same tasks, so its own score is flattered and the rule leans towards reverting; an
     eval stage scores both on others. Without `env` the soup is kept and nothing is measured.
+
+    The methods greedy and soce choose members and weights, and the best member, on every second one
+    of these tasks, and the rule looks at the others. Scores of categories (a task's tag `by`, or
+    its first one) are measured there too, or read from the CSV file `scores`.
     """
 
+    method: str = ""
     weights: tuple[float, ...] = ()
+    scores: Path | None = None
+    tau: float = TAU
+    by: str = ""
     env: str | Mapping[str, Any] | None = None
     eval_tasks: int = 200
     max_tokens: int = 32
     slots: int = 256
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a count below 1 or weights that no average has."""
-        if self.weights and not math.fsum(self.weights):
-            raise ValueError(f"weights {list(self.weights)} sum to 0")
+        """Raises ValueError for a count below 1 or settings that do not go together."""
+        from puna.train.loop import at_least_one
+
         at_least_one(self, "eval_tasks", "max_tokens", "slots")
-
-
-@dataclass(frozen=True)
-class Taste:
-    """Plays the last `tasks` test tasks of `env`, greedily: what members and soup are judged by."""
-
-    env: Environment
-    tasks: int
-    max_tokens: int
-    machine: Machine
-    seed: int
-    slots: int = 256
-
-    def __call__(self, model: Path, label: str, progress: Progress) -> Tasted:
-        """The score of a model's directory. Raises StageError where no task was scored."""
-        loaded, _ = hf.load(model)
-        tokenizer = Tokenizer.load(model).require_chat(model)
-        sampler, meet = local_policy(
-            place_on(loaded, self.machine), tokenizer, self.seed, self.slots
-        )
-        found = evaluate(
-            self.env,
-            dict.fromkeys(self.env.roles, sampler),
-            n=self.tasks,
-            first=max(0, self.env.count("test") - self.tasks),
-            params=SamplingParams(self.max_tokens, 0.0),
-            meet=meet,
-            workers=self.machine.workers,
-            progress=lambda done, total, mean: progress.step(label, done, total, {"score": mean}),
-        )
-        values = _values(found)
-        if not values:
-            why = "; ".join(r for o in found.outcomes.values() for r in failures(o)[:1])
-            raise StageError(f"{label}: no task of {self.env.name} was scored: {why}")
-        played = max(len(tasks) for tasks in found.outcomes.values())
-        return Tasted(values, mean_interval([[v] for v in values.values()]), played - len(values))
-
-
-@dataclass(frozen=True)
-class Tasted:
-    """Task -> mean over roles, the mean over tasks, and the tasks that have no score."""
-
-    values: Mapping[str, float]
-    score: Estimate
-    not_scored: int
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary without the single tasks."""
-        return {**self.score.__dict__, "not_scored": self.not_scored}
-
-
-def _values(found: EvalResult) -> dict[str, float]:
-    by_role = [task_means(tasks) for tasks in found.outcomes.values()]
-    common = [t for t in by_role[0] if all(t in means for means in by_role)]
-    return {t: sum(means[t] for means in by_role) / len(by_role) for t in common}
+        Plan(self.method, self.weights, self.tau)
+        if self.scores is not None and self.method != "soce":
+            raise ValueError("scores are read by method soce alone")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Average the parents' models. Raises UserError for fewer than two, or two that do not fit."""
+    table = read_scores(config.scores) if config.scores else None
+    plan = Plan(config.method, config.weights, config.tau, table)
     taste = None
     if config.env is not None:
+        from puna.gym.registry import load_environment
+        from puna.soup.taste import Taste
+        from puna.train.data import env_settings
+
         env = load_environment(*env_settings(config.env), ctx.seed)
-        taste = Taste(
-            env, config.eval_tasks, config.max_tokens, ctx.machine, ctx.seed, config.slots
-        )
+        limits = (config.eval_tasks, config.max_tokens)
+        taste = Taste(env, *limits, ctx.machine, ctx.seed, config.slots, config.by)
     members = {name: directory / "model" for name, directory in ctx.parents.items()}
-    return cook(members, config.weights or None, ctx.dir / "model", taste, ctx.progress, ctx.id)
+    return cook(members, plan, ctx.dir / "model", taste, ctx.progress, ctx.id)
 
 
 def cook(
     members: Mapping[str, Path],
-    weights: Sequence[float] | None,
+    plan: Plan,
     out: Path,
     taste: Taste | None,
     progress: Progress,
@@ -143,25 +127,125 @@ def cook(
     """The soup of named model directories in `out`, or the best member: see `Config` for the rule.
 
     Returns the record of the stage: every member's share and score, the soup's, their difference,
-    whether it was kept, and which model is in `out`. Raises UserError as `merge` does.
+    how shares were found, whether it was kept, and which model is in `out`. Raises UserError as
+    `merge` does, and where a method lacks what it needs.
     """
-    models = list(members.values())
-    if len(models) < 2:
-        raise UserError(f"{label}: a soup of {len(models)} model", 'name two: from = ["a", "b"]')
+    if len(members) < 2:
+        raise UserError(f"{label}: a soup of {len(members)} model", 'name two: from = ["a", "b"]')
     if taste is None:
-        merged = merge(models, weights, out)
-        shares = _shares(members, merged.weights)
-        progress.note(f"{label}: {len(models)} models averaged, not measured: no env")
-        return _record(merged.notes, shares, kept=True, model="soup", measured=False)
+        return _unmeasured(members, plan, out, progress, label)
+    _require_tasks(taste, plan, progress, label)
+    require_free(out, list(members.values()))
+
+    def trials(part: Part) -> Trials:
+        place = out.with_name(f".{out.name}.trial.tmp")
+        return Trials(members, place, taste.half(part), progress, label)
+
+    if not plan.searches:
+        weights = dict(zip(members, _given(members, plan), strict=True))
+        return _measure(members, plan, Choice(weights), out, trials("all"), {})
+    dev, test = trials("dev"), trials("test")
+    choice = _choose(plan, dev)
+    ranks = {name: found.average for name, found in dev.alone().items()}
+    record = _measure(members, plan, choice, out, test, ranks)
+    return record | {"search": {**choice.record, **_halves(choice, dev, record, test)}}
+
+
+def _halves(choice: Choice, dev: Trials, record: Mapping[str, Any], test: Trials) -> dict[str, Any]:
+    """What the search saw and what the other half says, and the losses between those chosen.
+
+    `optimism` is the soup's mean over categories on the dev half minus that on the test half;
+    `members_optimism` the same of the members on average, whom no search has chosen.
+    """
+    categories = record["soup"]["categories"]
+    seen, said = dev(choice.weights).average, sum(categories.values()) / len(categories)
+    members = {
+        name: {"dev": found.average, "test": test({name: 1.0}).average}
+        for name, found in dev.alone().items()
+    }
+    gaps = [found["dev"] - found["test"] for found in members.values()]
+    return {
+        "dev": seen,
+        "test": said,
+        "optimism": seen - said,
+        "members_optimism": sum(gaps) / len(gaps),
+        "members": members,
+        "barriers": barriers(list(choice.weights), dev) if dev.taste.env.has_oracle else [],
+    }
+
+
+def _require_tasks(taste: Taste, plan: Plan, progress: Progress, label: str) -> None:
+    """Raises UserError where the tasks do not do for the method."""
+    from puna.evals.evaluate import all_there_are
+
     if fewer := all_there_are(taste.env, taste.tasks):
         progress.note(f"{label}: {fewer}")
-    require_free(out, models)
+    if not plan.searches:
+        return
+    if len(taste.half("all").span) < 2:
+        what = f"{label}: method {plan.method} divides the tasks in two halves, and there is one"
+        raise UserError(what, "play 2 or more")
+    tags = taste.env.task("test", taste.span.start).tags
+    if taste.by and taste.by not in tags:
+        raise UserError(f"{taste.env.name} has no tag '{taste.by}'", nearest(taste.by, tags))
+    if plan.method == "soce" and plan.scores is None and not tags:
+        what = f"{taste.env.name} has no tags, so its tasks have no categories"
+        raise UserError(what, "give scores, or take method greedy")
+
+
+def _choose(plan: Plan, tried: Trials) -> Choice:
+    if plan.method == "greedy":
+        return greedy(tried)
+    names, pool = list(tried.members), plan.scores
+    if pool is None and len(names) >= FEWEST:
+        pool = measured(tried.alone())
+    if pool is None:
+        what = f"{tried.label}: correlations over {len(names)} models say nothing"
+        raise UserError(what, f"take {FEWEST} members, or scores of more models, or method greedy")
+    return soce(pool, pool.of(names), plan.tau, lambda weights: tried(weights).average)
+
+
+def _unmeasured(
+    members: Mapping[str, Path], plan: Plan, out: Path, progress: Progress, label: str
+) -> dict[str, Any]:
+    choice = Choice(dict(zip(members, _given(members, plan), strict=True)))
+    if plan.searches:
+        if plan.method == "greedy" or plan.scores is None:
+            what = f"{label}: method {plan.method} chooses by what models score"
+            raise UserError(what, "name an environment (env), or for soce a file of scores")
+        choice = soce(plan.scores, plan.scores.of(list(members)), plan.tau, None)
+    merged = _merge(members, choice.weights, out)
+    progress.note(f"{label}: {len(merged.members)} models averaged, not measured: no env")
+    notes = [*merged.notes, *choice.notes]
+    record = _record(plan, notes, _shares(members, choice.weights), kept=True, model="soup")
+    return record | {"measured": False} | ({"search": choice.record} if plan.searches else {})
+
+
+def _given(members: Mapping[str, Path], plan: Plan) -> Sequence[float]:
+    """The weights that were given. Raises UserError where they are too few or too many."""
+    if plan.weights and len(plan.weights) != len(members):
+        what = f"{len(plan.weights)} weights for {len(members)} models"
+        raise UserError(what, "give one for each, or none for equal shares")
+    return plan.weights or (1.0,) * len(members)
+
+
+def _measure(
+    members: Mapping[str, Path],
+    plan: Plan,
+    choice: Choice,
+    out: Path,
+    tried: Trials,
+    ranks: Mapping[str, float],
+) -> dict[str, Any]:
+    """Make the soup, compare it with the best member by `ranks` or else by the same tasks."""
+    taste, progress, label = tried.taste, tried.progress, tried.label
     trial = out.with_name(f".{out.name}.soup.tmp")
     try:
-        merged = merge(models, weights, trial)
-        scores = {n: taste(m, f"{label}: {n}", progress) for n, m in members.items()}
+        merged = _merge(members, choice.weights, trial)
+        scores = tried.alone()
         soup = taste(trial, f"{label}: the soup", progress)
-        best = max(scores, key=lambda n: scores[n].score.mean)
+        ranks = ranks or {name: found.score.mean for name, found in scores.items()}
+        best = max(scores, key=lambda name: ranks[name])
         difference = paired_difference(soup.values, scores[best].values)
         kept = not reverts(difference)
         _serve(trial, members[best], out, kept)
@@ -169,23 +253,25 @@ def cook(
         shutil.rmtree(trial, ignore_errors=True)
     verdict = "kept" if kept else f"reverted to {best}: the soup is worse"
     progress.note(f"{label}: {soup.score}, best member {best} {scores[best].score}; {verdict}")
-    return _record(
-        merged.notes,
-        _shares(members, merged.weights, scores),
-        kept=kept,
-        model="soup" if kept else best,
-        measured=True,
-        env=identity(taste.env),
-        tasks=len(soup.values) + soup.not_scored,
-        best_member=best,
-        soup=soup.to_json(),
-        difference=difference.to_json(),
-    )
+    model, shares = "soup" if kept else best, _shares(members, choice.weights, scores)
+    record = _record(plan, [*merged.notes, *choice.notes], shares, kept=kept, model=model)
+    return record | {
+        "measured": True,
+        "env": taste.identity,
+        "tasks": len(soup.values) + soup.not_scored,
+        "best_member": best,
+        "soup": soup.to_json(),
+        "difference": difference.to_json(),
+    }
 
 
 def reverts(difference: Difference) -> bool:
     """The rule: the interval of soup minus best member lies wholly below zero."""
     return difference.high < 0
+
+
+def _merge(members: Mapping[str, Path], weights: Weights, out: Path) -> Merged:
+    return merge([members[name] for name in weights], list(weights.values()), out)
 
 
 def _serve(trial: Path, best: Path, out: Path, kept: bool) -> None:
@@ -199,85 +285,20 @@ def _serve(trial: Path, best: Path, out: Path, kept: bool) -> None:
 
 
 def _shares(
-    members: Mapping[str, Path],
-    weights: Sequence[float],
-    scores: Mapping[str, Tasted] | None = None,
+    members: Mapping[str, Path], weights: Weights, scores: Mapping[str, Tasted] | None = None
 ) -> list[dict[str, Any]]:
-    out = []
-    for name, weight in zip(members, weights, strict=True):
+    total, out = sum(weights.values()), []
+    for name in members:
         score = {"score": scores[name].to_json()} if scores else {}
-        out.append({"stage": name, "weight": weight, **score})
+        out.append({"stage": name, "weight": weights.get(name, 0.0) / total, **score})
     return out
 
 
 def _record(
-    notes: Sequence[str], members: Sequence[Mapping[str, Any]], **found: Any
+    plan: Plan,
+    notes: Sequence[str],
+    members: Sequence[Mapping[str, Any]],
+    **found: Any,
 ) -> dict[str, Any]:
-    return {"members": list(members), **found, "notes": list(notes)}
-
-
-def make_soup(
-    targets: Sequence[str | Path],
-    out: Path,
-    weights: Sequence[float] | None = None,
-    *,
-    env: str = "",
-    n: int = 200,
-    max_tokens: int = 32,
-    settings: Mapping[str, Any] | None = None,
-    progress: str = "quiet",
-) -> dict[str, Any]:
-    """The soup of runs, stages or checkpoint directories in `out`; returns what `cook` does.
-
-    With `env` the last `n` of its test tasks decide between the soup and its best member, played as
-    the run of the first target plays them. Raises UserError for whatever the caller can mend.
-    """
-    if n < 1 or max_tokens < 1:
-        raise UserError(f"n is {n} and max_tokens is {max_tokens}", "give at least 1")
-    found = [find_model(Path(t)) for t in targets]
-    members: dict[str, Path] = {}
-    for (model, label), target in zip(found, targets, strict=True):
-        members[label if label not in members else _another(str(target), members)] = model
-    show = Progress(progress)
-    try:
-        taste = None
-        if env and found:
-            home = home_of(found[0][0])
-            set_threads(home.machine.threads)
-            environment = load_environment(env, settings, home.seed)
-            taste = Taste(environment, n, max_tokens, home.machine, home.seed)
-        return cook(members, weights, out, taste, show)
-    finally:
-        show.close()
-
-
-def _another(name: str, taken: Mapping[str, Any]) -> str:
-    """`name`, numbered where it is taken: a member may be given twice."""
-    names = (name if i == 1 else f"{name} ({i})" for i in range(1, len(taken) + 2))
-    return next(candidate for candidate in names if candidate not in taken)
-
-
-def print_soup(record: Mapping[str, Any], out: Path) -> None:
-    """What a soup was made of, how it was judged, and where it is."""
-    lines = [f"note: {note}" for note in record["notes"]]
-    for member in record["members"]:
-        share = f"{member['weight']:.3f} of {member['stage']}"
-        lines.append(f"  {share}{_told(member.get('score'))}")
-    if record["measured"]:
-        lines.append(f"  the soup{_told(record['soup'])}")
-        difference = Difference(**record["difference"])
-        lines.append(f"  the soup minus {record['best_member']}: {difference}")
-        what = "kept: the soup" if record["kept"] else f"reverted: a copy of {record['model']}"
-        lines.append(f"{what} is in {out}")
-    else:
-        lines.append(f"not measured (--env NAME measures it): the soup is in {out}")
-    for line in lines:
-        print(printable(line))
-
-
-def _told(score: Mapping[str, Any] | None) -> str:
-    if score is None:
-        return ""
-    lost = f", {score['not_scored']} tasks not scored" if score["not_scored"] else ""
-    span = f"[{score['low']:.3f}, {score['high']:.3f}]"
-    return f": {score['mean']:.3f} {span} over {score['n_tasks']} tasks{lost}"
+    method = plan.method or ("weighted" if plan.weights else "uniform")
+    return {"method": method, "members": list(members), **found, "notes": list(notes)}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from tiny_run import environment
 
 from puna.core.errors import UserError
-from puna.models import ModelConfig, build, load, save
-from puna.soup import merge as module
+from puna.models import ModelConfig, build, load, lora, lora_files, save
+from puna.soup import stream
 from puna.soup.merge import merge
+from puna.soup.tensors import FLOATS, rounded
 from puna.text.tokenizer import Tokenizer
 
 SHAPES = {"a.weight": (5, 7), "b": (3,), "c": (2, 3, 4), "one": ()}
@@ -70,7 +73,7 @@ def test_by_hand(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("weights", [None, [1, 2, 1], [0.1, 0.7, 0.4]])
 def test_equal_to_fp32_averaging_to_the_last_bit(tmp_path, dtype, weights, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 4)  # tensors of several blocks
+    monkeypatch.setattr(stream, "BLOCK", 4)  # tensors of several blocks
     models = members(tmp_path, 3, dtype)
     merge(models, weights, tmp_path / "soup")
     found, given_ = merged(tmp_path / "soup"), [merged(m) for m in models]
@@ -87,6 +90,22 @@ def test_equal_to_fp32_averaging_to_the_last_bit(tmp_path, dtype, weights, monke
         coarse += int(not same_bits(found[name], low))
     if dtype != torch.float32:
         assert coarse >= 2  # without fp32 sums it would not hold
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["BF16", "F16", "F32"]))
+def test_rounding_is_torchs(seed, code):
+    """Any bits, the halves between two neighbours, the smallest numbers; infinities are refused."""
+    bits = np.random.default_rng(seed).integers(0, 2**32, 512, dtype=np.uint32)
+    bits[:128] = bits[:128] & 0xFFFF0000 | 0x8000  # a tie in bfloat16
+    bits[128:160] &= 0x807FFFFF  # below the normal numbers
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values) & (np.abs(values) < FLOATS[code][1])]
+    dtype = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}[code]
+    wanted = torch.from_numpy(values.copy()).to(dtype)
+    found = rounded(values.copy(), code, np.empty_like(values))
+    assert found.tobytes() == wanted.view(torch.uint8).numpy().tobytes()
+    assert wanted.isfinite().all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -120,7 +139,7 @@ def test_the_first_members_dtype_files_and_another_dtype(tmp_path):
     names = {p.name for p in (tmp_path / "soup").iterdir()}
     own = {"model.safetensors", "soup.json"}
     assert names == own | {"config.json", "tokenizer.json", "tokenizer_config.json", "LICENSE"}
-    merge([first, second], None, tmp_path / "wide", torch.float32)
+    merge([first, second], None, tmp_path / "wide", "float32")
     assert {t.dtype for t in merged(tmp_path / "wide").values()} == {torch.float32}
     assert json.loads((tmp_path / "wide" / "config.json").read_text())["torch_dtype"] == "float32"
     wanted = (merged(first)["b"].float() + merged(second)["b"]) / 2
@@ -238,8 +257,8 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"b/model\.safetensors: c holds values that are not"):
         merge(models, None, tmp_path / "soup")
     big = [write(tmp_path / n, {"w": torch.full((3,), x)}) for n, x in (("p", 6e4), ("q", -6e4))]
-    with pytest.raises(UserError, match=r"the average of w is not finite as torch\.float16"):
-        merge(big, [3, -1.5], tmp_path / "soup", torch.float16)
+    with pytest.raises(UserError, match=r"the average of w is not finite as F16"):
+        merge(big, [3, -1.5], tmp_path / "soup", "float16")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "p", "q"]
 
 
@@ -351,13 +370,122 @@ def test_a_moved_expert_bias_counts_as_zero_where_it_is_not_stored(tmp_path):
     """A model whose routers were never balanced has no such tensor in its file."""
     shape = {"family": "llama4", "num_experts": 2, "expert_size": 16}
     models = [real(tmp_path / str(i), i, **shape) for i in range(3)]
-    merge(models[:2], None, tmp_path / "soup", torch.bfloat16)
+    merge(models[:2], None, tmp_path / "soup", "bfloat16")
     model, _ = load(tmp_path / "soup")
     assert model.layers[0].feed_forward.expert_bias.tolist() == [0.125, 0.125]
     assert merged(tmp_path / "soup")["puna.layers.0.expert_bias"].dtype == torch.float32
     merge(models, [2, 1, 1], tmp_path / "three")
     model, _ = load(tmp_path / "three")
     assert model.layers[1].feed_forward.expert_bias.tolist() == [0.3125, 0.3125]
+
+
+def adapted(directory: Path, base: Path, seed: int, targets=()) -> Path:
+    """Adapters on `base` whose products are far from nothing, in peft's files."""
+    model, _ = load(base, torch.float32)
+    lora.attach(model, lora.LoraConfig(4, 8.0, targets), seed)
+    generator = torch.Generator().manual_seed(seed)
+    for _, tensor in lora.pairs(model):
+        tensor.data.copy_(torch.randn(tensor.shape, generator=generator) / 8)
+    lora.save_adapter(model, directory, str(base))
+    return directory
+
+
+def plain(directory: Path, adapter: Path) -> Path:
+    """The same model, merged by the model's own code."""
+    config, base = lora_files.read_config(adapter)
+    model, _ = load(base, torch.float32)
+    lora.attach(model, config, 0)
+    lora_files.load_adapter(model, adapter)
+    lora.merge(model)
+    save(model, directory)
+    return directory
+
+
+MOE = {"family": "llama4", "num_experts": 3, "expert_size": 16}
+
+
+@pytest.mark.parametrize("block", [16, 1000, 1 << 18])  # less than a row, several rows, all of them
+@pytest.mark.parametrize(
+    ("shape", "targets"),
+    [({}, ()), (MOE, ()), (MOE, ("experts.gate_up_proj",)), (MOE, ("experts.down_proj", "o_proj"))],
+)
+def test_adapters_are_averaged_as_products(tmp_path, block, shape, targets, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK", block)
+    base = real(tmp_path / "base", 0, **shape)
+    one, two = (adapted(tmp_path / n, base, s, targets) for n, s in (("one", 1), ("two", 2)))
+    merge([one, two, base], [2, 1, 1], tmp_path / "soup")
+    full = [merged(plain(tmp_path / f"{n.name}-full", n)) for n in (one, two)]
+    bottom, found = merged(base), merged(tmp_path / "soup")
+    moved = sum(not torch.equal(found[n], bottom[n]) for n in found)
+    assert moved >= 2
+    factors = [load_file(n / "adapter_model.safetensors") for n in (one, two)]
+    apart = 0.0
+    for name, value in found.items():
+        wanted = (2 * full[0][name] + full[1][name] + bottom[name]) / 4
+        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6)
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{stem}.lora_A.weight" in factors[0]:  # what averaging A and B apart would give
+            a, b = ((2 * f0 + f1) / 4 for f0, f1 in (
+                [f[f"{stem}.lora_{x}.weight"] for f in factors] for x in "AB"
+            ))  # fmt: skip
+            apart = max(apart, float((bottom[name] + 2 * b @ a - value).abs().max()))
+    assert apart > 0.05 or "experts.gate_up_proj" in targets  # 50,000 times the tolerance
+    assert (tmp_path / "soup" / "tokenizer.json").exists()
+    assert load(tmp_path / "soup")[1].hidden_size == 32
+
+
+def test_adapters_that_have_no_place_are_refused(tmp_path):
+    base = real(tmp_path / "base", 0)
+    cut = adapted(tmp_path / "cut", base, 1)
+    tensors = load_file(cut / "adapter_model.safetensors")
+    left = {n: t for n, t in tensors.items() if "layers.1.mlp.up_proj.lora_B" not in n}
+    for held, said in ((left, "up_proj.lora_A.weight has no matrix"), (
+        tensors | {"x.bias": torch.ones(2)}, r"x\.bias is no adapter of a matrix",
+    )):  # fmt: skip
+        save_file(held, cut / "adapter_model.safetensors")
+        with pytest.raises(UserError, match=said + r".*puna export .*cut --out DIR merges it"):
+            merge([cut, base], None, tmp_path / "soup")
+    lost = adapted(tmp_path / "lost", base, 1)
+    shutil.move(base, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"lost adapts .*base, which is not there"):
+        merge([lost, lost], None, tmp_path / "soup")
+    other = real(tmp_path / "base", 0, intermediate_size=40)
+    with pytest.raises(UserError, match=r"has no matrix in .*base"):
+        merge([lost, other], None, tmp_path / "soup")
+
+
+def test_equal_weights_of_two_names_are_noted(tmp_path):
+    a, b = (write(tmp_path / n, random_tensors(0)) for n in "ab")
+    c = write(tmp_path / "c", random_tensors(0) | {"a.weight": random_tensors(1)["a.weight"]})
+    found = merge([a, b, c], None, tmp_path / "soup")
+    assert found.notes == (f"{a} and {b} have the same weights: both shares count",)
+    close = random_tensors(0, shapes={"w": (90, 90)})
+    late = {"w": close["w"].clone()}
+    late["w"][89, 89] += 1  # equal at first sight
+    models = [write(tmp_path / n, t) for n, t in (("d", close), ("e", late))]
+    assert merge(models, None, tmp_path / "soup").notes == ()
+
+
+def test_no_room_on_the_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    models = members(tmp_path, 2)
+    usage = shutil.disk_usage(tmp_path)._replace(free=200)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    said = r"cannot write .*soup: it takes 0\.00 GB, and 0\.00 GB are free; free some space"
+    with pytest.raises(UserError, match=said):
+        merge(models, None, tmp_path / "new" / "soup")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plain_merge_needs_no_torch(tmp_path):
+    """It is most of what a small merge would cost."""
+    models = [real(tmp_path / str(i), i) for i in range(2)]
+    code = (
+        "import sys; from puna.cli import main;"
+        f"assert main(['soup', {str(models[0])!r}, {str(models[1])!r}, '-o',"
+        f"{str(tmp_path / 'soup')!r}]) == 0; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+    assert (tmp_path / "soup" / "config.json").exists()
 
 
 def test_tied_and_untied_heads_do_not_mix(tmp_path):

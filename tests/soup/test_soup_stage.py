@@ -8,22 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
+from soup_kit import keep, teach, tiny
 from tiny_run import digests, finish, killed, puna, run, write_recipe
 
 from puna.core.errors import UserError
 from puna.core.files import sha256_file
-from puna.core.messages import Message
 from puna.core.recipe import plan, read_recipe
 from puna.core.stage import Machine, StageContext, StageError
 from puna.core.stats import Difference, paired_difference
-from puna.models import build, load, save
-from puna.models.presets import preset
+from puna.models import load
 from puna.run import resolve
 from puna.soup import stage
-from puna.soup.stage import Config, make_soup, reverts
-from puna.text.template import render
+from puna.soup.console import make_soup
+from puna.soup.stage import Config, reverts
 from puna.text.tokenizer import Tokenizer
 
 AGREE = """
@@ -49,38 +47,17 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("models")
     (root / "agree.py").write_text(AGREE)
     tokenizer = Tokenizer.train(["0123456789? yes no"] * 3, 290)
-    shape = {"hidden_size": 32, "num_layers": 2, "intermediate_size": 48, "expert_size": 24}
-    model = build(preset("nano", vocab_size=tokenizer.vocab_size, **shape), 0)
-    rows = [
-        render(tokenizer, [Message.user(f"{n}?"), Message.assistant("yes")])
-        for n in (3, 17, 2048, 999, 5150)
-    ]
-    teach(model, rows, 60)
+    model = tiny(tokenizer, 0)
+    rows = [(f"{n}?", "yes") for n in (3, 17, 2048, 999, 5150)]
+    teach(model, tokenizer, rows, 60)
     keep(model, tokenizer, root / "good")
-    teach(model, rows, 5)
+    teach(model, tokenizer, rows, 5)
     keep(model, tokenizer, root / "other")
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     keep(model, tokenizer, root / "noisy")
     return root
-
-
-def teach(model, rows, steps):
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
-    for step in range(steps):
-        row = rows[step % len(rows)]
-        ids = torch.tensor([row.ids])
-        learn = torch.tensor(row.mask[1:], dtype=torch.bool)
-        logits = model.logits(model(ids[:, :-1]))[0]
-        F.cross_entropy(logits[learn], ids[0, 1:][learn]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def keep(model, tokenizer, directory):
-    save(model, directory / "model")
-    tokenizer.save(directory / "model")
 
 
 def cooked(place: Path, tmp_path: Path, *names: str, **settings):
@@ -267,6 +244,19 @@ def test_a_soup_in_a_run_resumes_exactly(grown, tmp_path):
     assert "soup" in (broken / "report.html").read_text()
     score = json.loads((broken / "last" / "stage.json").read_text())["result"]["scores"]
     assert [s["stage"] for s in score] == ["rl", "soup"]
+
+
+def test_a_search_is_told_in_the_report(grown, tmp_path):
+    before, recipe = grown
+    there = Path(shutil.copytree(before, tmp_path / "run"))
+    finish(recipe, there, "soup.method=greedy", "soup.weights=[]")
+    found = json.loads((there / "soup" / "stage.json").read_text())["result"]
+    assert found["method"] == "greedy"
+    assert [s["added"] for s in found["search"]["steps"]] in (["sft", "rl"], ["rl", "sft"])
+    assert found["tasks"] == 3  # the other three chose
+    page = (there / "report.html").read_text()
+    assert "How soups were chosen" in page
+    assert "loss barrier" in page
 
 
 def test_matrix_and_rounds(grown):

@@ -1,0 +1,1 @@
+"""Eight skills with exact answers, at levels 1 to 8: `puna env show skills`."""
