@@ -2,8 +2,8 @@
 
 `logits_BV = Step(model)(ids_B, positions_B, cache)` equals `model.logits(model(...))` to rounding.
 Small models are bound by the number of calls. Norm weights are multiplied into the matrices behind
-them, what is left of a norm are four calls, products add to the residual, and bf16 weights are laid
-out for their products once. For up to twice the weights' memory.
+them, what is left of a norm are four calls, products add to the residual, and large weights are
+laid out for their products once. For as much memory again as the weights take.
 Shapes: B rows, S keys, H query heads, K key heads, G = H / K, D model width, W width of a head.
 """
 
@@ -21,6 +21,7 @@ from puna.models.decoder import Attention, Block, Decoder, Pass
 from puna.models.moe import MoE, Routes
 
 LARGEST = 20_000_000  # parameters: above it products cost more than calls
+PACKED = 1 << 16  # numbers of an fp32 matrix: below it oneDNN's call costs more than it saves
 
 
 def suits(model: Decoder) -> bool:
@@ -31,21 +32,25 @@ def suits(model: Decoder) -> bool:
 
 
 def _multiplies_bf16() -> bool:
-    found = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return bool(found)
+    return packs(0, torch.bfloat16) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def packs(numbers: int, dtype: torch.dtype) -> bool:
+    """Whether a matrix of so many numbers is laid out for oneDNN."""
+    return torch.backends.mkldnn.is_available() and (dtype == torch.bfloat16 or numbers >= PACKED)
 
 
 class _Product:
     """x [B, in] -> x W^T + b for few rows; `weight` [out, in] is cast to `dtype` once.
 
-    `F.linear` lays bf16 weights out for oneDNN at every product, which takes as long as multiplying
-    a few rows.
+    Large ones are laid out for oneDNN, once. `F.linear` does so for bf16 at every product; fp32
+    goes to MKL there, which multiplies half as fast on processors that are not of its maker.
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> None:
         self.weight = weight.to(dtype)
         self.bias = None if bias is None else bias.to(dtype)
-        self.packed = dtype == torch.bfloat16
+        self.packed = packs(weight.numel(), dtype)
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 

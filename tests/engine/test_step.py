@@ -31,8 +31,12 @@ CONFIGS = {
 }
 
 
+@pytest.mark.parametrize("packed", [0, 1 << 16])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_steps_agree_with_the_plain_forward_pass(name: str) -> None:
+def test_steps_agree_with_the_plain_forward_pass(
+    name: str, packed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.step.PACKED", packed)
     config = CONFIGS[name]
     model = build(config, 0).eval()
     with torch.no_grad():  # norms of ones would hide a norm that was left out
