@@ -37,7 +37,8 @@ def _multiplies_bf16() -> bool:
 
 def packs(numbers: int, dtype: torch.dtype) -> bool:
     """Whether a matrix of so many numbers is laid out for oneDNN."""
-    return torch.backends.mkldnn.is_available() and (dtype == torch.bfloat16 or numbers >= PACKED)
+    able: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return able and (dtype == torch.bfloat16 or numbers >= PACKED)
 
 
 class _Product:
