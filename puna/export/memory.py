@@ -14,7 +14,7 @@ from typing import Literal
 from puna.engine.batch import AHEAD
 from puna.engine.pages import SIZE, divisor
 from puna.engine.reading import ALIKE, PASS, PREFILL
-from puna.engine.step import LARGEST
+from puna.engine.step import LARGEST, PACKED
 from puna.export.eyes import looking
 from puna.models.config import ModelConfig
 
@@ -125,7 +125,7 @@ def generation(
 ) -> Generation:
     """`rows` sequences of at most `context` tokens, decoded together by `puna.engine.local`.
 
-    `processor`: not on a GPU, where small fp32 models decode by a faster step; on a GPU pixels stay
+    `processor`: not on a GPU, where small models decode by a faster step; on a GPU pixels stay
     in main memory. `tiles` of pictures stand in the prompts.
     """
     width = WIDTH[precision]
@@ -134,7 +134,7 @@ def generation(
     seen = looking(config, tiles, width)
     return Generation(
         weight_bytes(config, precision),
-        _folded(config) if processor and precision == "fp32" else 0,
+        _folded(config, precision) if processor and precision in ("fp32", "bf16") else 0,
         cache,
         table,
         _step(config, rows, context, width, processor),
@@ -144,18 +144,19 @@ def generation(
     )
 
 
-def _folded(config: ModelConfig) -> int:
-    """fp32 matrices with the norms multiplied in; rotary layers have q and k twice."""
+def _folded(config: ModelConfig, precision: Precision) -> int:
+    """Matrices with the norms multiplied in, and others that are laid out for their products."""
     if config.num_parameters() > LARGEST:
         return 0
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    out, down = queries * config.hidden_size, config.intermediate_size * config.hidden_size
+    least = PACKED if precision == "fp32" else 0
     numbers = config.vocab_size * config.hidden_size
-    heads = config.num_heads + config.num_kv_heads
     for layer in range(config.num_layers):
-        rows = (heads if config.is_nope(layer) else 2 * heads) + config.num_kv_heads
-        numbers += rows * config.head_dim * config.hidden_size
+        numbers += (queries + 2 * keys) * config.hidden_size + (out if out >= least else 0)
         if not config.is_moe(layer):
-            numbers += 2 * config.intermediate_size * config.hidden_size
-    return 4 * numbers
+            numbers += 2 * down + (down if down >= least else 0)
+    return WIDTH[precision] * numbers
 
 
 def _step(config: ModelConfig, rows: int, context: int, width: int, processor: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -30,8 +31,12 @@ CONFIGS = {
 }
 
 
+@pytest.mark.parametrize("packed", [0, 1 << 16])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_steps_agree_with_the_plain_forward_pass(name: str) -> None:
+def test_steps_agree_with_the_plain_forward_pass(
+    name: str, packed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.step.PACKED", packed)
     config = CONFIGS[name]
     model = build(config, 0).eval()
     with torch.no_grad():  # norms of ones would hide a norm that was left out
@@ -55,6 +60,40 @@ def test_steps_agree_with_the_plain_forward_pass(name: str) -> None:
             if config.num_experts:
                 assert torch.equal(routes[0].recorded, routes[1].recorded)
     assert logits.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bf16_steps_are_as_near_to_fp32_as_the_plain_pass(name: str) -> None:
+    """Along one text, with the experts that fp32 takes."""
+    config = CONFIGS[name]
+    exact = build(config, 0).eval()
+    with torch.no_grad():
+        for parameter in exact.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(0.5, 1.5)
+            parameter.copy_(parameter.bfloat16())
+    model = copy.deepcopy(exact)
+    model.compute_dtype = torch.bfloat16
+    ids = torch.randint(0, 64, (5, 30), generator=torch.Generator().manual_seed(0))
+    gaps: dict[str, list[float]] = {"plain": [], "folded": []}
+    with torch.inference_mode():
+        routes = Routes()
+        expected = exact.logits(exact(ids, routes=routes))
+        taken = routes.recorded if config.num_experts else None
+        caches = {name: KVCache.fresh(config, 5, 30, torch.bfloat16) for name in gaps}
+        step = Step(model)
+        for t in range(30):
+            at = torch.full((5,), t)
+            replay = None if taken is None else taken[:, t : t + 1]
+            plain = model(
+                ids[:, t : t + 1], at[:, None], cache=caches["plain"], routes=Routes(replay)
+            )
+            folded = step(ids[:, t], at, caches["folded"], Routes(replay))
+            assert folded.dtype == torch.float32
+            for name, logits in (("plain", model.logits(plain[:, -1])), ("folded", folded)):
+                gaps[name].append((logits - expected[:, t]).abs().mean().item())
+    assert 0 < sum(gaps["folded"]) < 1.1 * sum(gaps["plain"])
+    assert expected.abs().mean() > 30 * max(gaps["folded"])
 
 
 def test_the_engine_decodes_small_models_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +124,14 @@ def test_the_engine_decodes_small_models_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert [len(c.ids) for c in plain] == [1, 6]
 
 
-def test_only_small_fp32_models_are_folded() -> None:
+def test_only_small_models_on_a_processor_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(NANO, 0)
     assert suits(model)
-    model.compute_dtype = torch.bfloat16
+    model.compute_dtype = torch.float16
     assert not suits(model)
+    model.compute_dtype = torch.bfloat16
+    for able in (True, False):
+        monkeypatch.setattr("puna.engine.step._multiplies_bf16", lambda able=able: able)
+        assert suits(model) is able
     assert not suits(build(NANO, 0, device="meta"))
     assert not suits(build(replace(LLAMA3, hidden_size=1024, intermediate_size=4096), 0))
