@@ -1,8 +1,9 @@
 """Time to first token and between tokens under Poisson load, beside transformers' own server.
 
 `python -m benchmarks.serve_load --rates 2 8 20 --seconds 10 --rounds 2` makes a model of 5.5M
-parameters, serves it by `puna serve` and by `transformers serve` in turns, and prints a line for
-each rate and server. One process of clients asks both for the same answers at the same moments.
+parameters, serves it by `puna serve` and by `transformers serve`, and prints a line for each rate
+and server; they take turns, and one waits while the other answers. One process of clients asks
+both for the same answers at the same moments.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -156,28 +158,34 @@ def milliseconds(seconds: Sequence[float], share: float) -> str:
     return "never" if found == math.inf else f"{found * 1e3:.1f}"
 
 
-def load(address: str, server: psutil.Process, asked: Sequence[tuple[float, str]], to: Cell) -> int:
-    """Ask, and add what came to a cell; how many answers there were before."""
-    before, own, begun = cpu(server), time.process_time(), time.perf_counter()
-    answers = asyncio.run(burst(address, asked))
+@dataclass(frozen=True)
+class Server:
+    """A process that answers at `address`."""
+
+    address: str
+    process: psutil.Process
+
+    def cpu(self) -> float:
+        """Its CPU seconds until now."""
+        spent = self.process.cpu_times()
+        return float(spent.user + spent.system)
+
+
+def load(server: Server, asked: Sequence[tuple[float, str]], to: Cell) -> None:
+    """Ask, and add what came to a cell."""
+    before, own, begun = server.cpu(), time.process_time(), time.perf_counter()
+    answers = asyncio.run(burst(server.address, asked))
     to.wall += max((a.due + a.times[-1] for a in answers if a.times), default=begun) - begun
     to.clients += time.process_time() - own
-    to.server += cpu(server) - before
+    to.server += server.cpu() - before
     to.answers += answers
-    return len(to.answers) - len(answers)
 
 
-def cpu(process: psutil.Process) -> float:
-    """CPU seconds of a process until now."""
-    spent = process.cpu_times()
-    return float(spent.user + spent.system)
-
-
-def commands(folder: Path, port: int, given: argparse.Namespace) -> dict[str, list[str]]:
+def commands(folder: Path, given: argparse.Namespace) -> dict[str, list[str]]:
     """How each server is started: transformers' with pages for 256 requests at once."""
-    ours = ["-m", "puna.cli", "serve", str(folder), "--port", str(port)]
+    ours = ["-m", "puna.cli", "serve", str(folder)]
     theirs = ["-c", "from transformers.cli.transformers import app; app()", "serve", str(folder)]
-    theirs += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    theirs += ["--host", "127.0.0.1", "--log-level", "error"]
     if not given.no_batching:
         theirs += ["--continuous-batching", "--cb-num-blocks", "256"]
         theirs += ["--cb-max-batch-tokens", "512"]
@@ -187,11 +195,12 @@ def commands(folder: Path, port: int, given: argparse.Namespace) -> dict[str, li
 
 
 @contextmanager
-def serving(command: Sequence[str], port: int, threads: int) -> Iterator[psutil.Process]:
+def serving(command: Sequence[str], threads: int) -> Iterator[Server]:
     """The server, ready; ended with the block. Its threads sleep while they wait."""
+    port = free_port()
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     started = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, *command, "--port", str(port)],
         env=os.environ | quiet,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -206,7 +215,7 @@ def serving(command: Sequence[str], port: int, threads: int) -> Iterator[psutil.
                 assert started.poll() is None, f"{command} ended with {started.returncode}"
                 assert time.monotonic() < deadline, f"{command} does not listen"
                 time.sleep(0.1)
-        yield psutil.Process(started.pid)
+        yield Server(f"http://127.0.0.1:{port}", psutil.Process(started.pid))
     finally:
         started.terminate()
         try:
@@ -247,24 +256,23 @@ def main() -> None:
     parser.add_argument("--dtype", default="", help="of transformers, as its server takes it")
     parser.add_argument("--no-batching", action="store_true", help="transformers one by one")
     given = parser.parse_args()
-    from importlib.metadata import version
-
     cells = {at: Cell() for at in product(given.rates, ("puna", "transformers"))}
-    port = free_port()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as running:
         folder = Path(place) / "model"
         words = checkpoint(folder)
         print(f"{WORDS} words asked, {NEW} tokens answered, transformers {version('transformers')}")
         print(f"load of the machine before: {os.getloadavg()[0]:.2f}", flush=True)
-        for turn in range(given.rounds):
-            for name, command in commands(folder, port, given).items():
-                with serving(command, port, given.threads) as server:
-                    address = f"http://127.0.0.1:{port}"
-                    for n in (1, WARM):
-                        load(address, server, [(0.0, "say " + words[0])] * n, Cell())
-                    for rate in given.rates:
-                        asked = arrivals(rate, given.seconds, words, f"{turn} {rate}")
-                        load(address, server, asked, cells[rate, name])
+        servers = {
+            name: running.enter_context(serving(command, given.threads))
+            for name, command in commands(folder, given).items()
+        }
+        for server in servers.values():
+            for n in (1, WARM):
+                load(server, [(0.0, f"say {words[0]}")] * n, Cell())
+        for turn, rate in product(range(given.rounds), given.rates):
+            asked = arrivals(rate, given.seconds, words, f"{turn} {rate}")
+            for name, server in servers.items():
+                load(server, asked, cells[rate, name])
     print(f"load of the machine after: {os.getloadavg()[0]:.2f}")
     print(ROW.format(*HEAD))
     for (rate, name), cell in cells.items():
