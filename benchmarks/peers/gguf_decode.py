@@ -100,6 +100,7 @@ class Decoding:
         params.n_threads = params.n_threads_batch = threads
         if exact:  # the cache would be fp16
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.ctx = llama_cpp.llama_init_from_model(self.model, params)
         assert self.ctx, "no context"
         self.memory = llama_cpp.llama_get_memory(self.ctx)
