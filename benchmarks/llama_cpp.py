@@ -2,8 +2,8 @@
 
 `python -m benchmarks.llama_cpp --peer .peers/llama-cpp/bin/python` first compares logits and greedy
 answers, and ends with 1 where they disagree; then both sample 64 tokens behind 32, in turns, each
-in its own process and with every number of threads up to the cores. It prints each one's best, and
-what Puna's speed is to llama.cpp's.
+in its own process, with every number of threads up to the cores, llama.cpp with and without its
+flash attention. It prints each one's best, and what Puna's speed is to llama.cpp's.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ SCRIPT = Path(__file__).parent / "peers" / "gguf_decode.py"
 # Weights wide enough that attention looks at places, and so at how they are told.
 SHAPE = replace(CONFIG, initializer_range=0.08)
 ROWS, TURNS = (8, 1), 9
+Took = tuple[float, float]  # wall and CPU seconds
 # Of the largest logit's size; a step of bf16 is 2 ** -8.
 ALLOWED = {"fp32": 1e-5, "bf16": 2**-5}
 
@@ -57,12 +58,13 @@ class Peer:
         ids: Sequence[Sequence[int]],
         precision: str,
         threads: int = 1,
+        flash: bool = False,
         rotated: bool = True,
     ) -> Any:
         """What `job` gives for prompts `ids`; comparisons have an fp32 cache in fp32."""
         exact = precision == "fp32" and job != "time"
         asked = {"do": job, "ids": ids, "precision": precision, "threads": threads, "new": NEW}
-        asked |= {"rows": len(ids), "exact": exact, "rotated": rotated}
+        asked |= {"rows": len(ids), "flash": flash, "exact": exact, "rotated": rotated}
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
@@ -132,32 +134,39 @@ def agree(peer: Peer) -> bool:
 
 
 def timed(peer: Peer, rows: int, precision: str) -> None:
-    """Turns of both at every number of threads; prints each one's best and the ratio."""
-    counts = range(1, (os.cpu_count() or 1) + 1)
+    """Turns of both at every setting; prints each one's best and the ratio."""
     model, ids = model_as(precision), prompts(rows)
-    mine = {n: list[float]() for n in counts}
-    theirs = {n: list[float]() for n in counts}
-    works = {}
-    for n in counts:
-        torch.set_num_threads(n)
-        works[n] = ours(model, rows)
-        works[n]()
-        peer.ask("time", ids, precision, n)
-    for _ in range(TURNS):
-        for n in counts:
-            torch.set_num_threads(n)
-            begun = time.perf_counter()
-            works[n]()
-            mine[n].append(time.perf_counter() - begun)
-            theirs[n].append(peer.ask("time", ids, precision, n)["wall"])
-    best = [min(counts, key=lambda n: min(took[n])) for took in (mine, theirs)]
-    spent = [min(mine[best[0]]), min(theirs[best[1]])]
-    for name, n, wall in zip(("puna", "llama.cpp"), best, spent, strict=True):
-        speed = f"{rows * NEW / wall:8,.0f} tokens/s, {wall / NEW * 1e3:6.2f} ms a step"
-        print(f"{rows:3} rows {precision} {name:<9} {speed}, threads {n}")
-    paired = [b / a for a, b in zip(mine[best[0]], theirs[best[1]], strict=True)]
+    settings = [(n, flash) for n in range(1, (os.cpu_count() or 1) + 1) for flash in (False, True)]
+    works, mine, theirs = {}, dict[int, list[Took]](), dict[tuple[int, bool], list[Took]]()
+    for turn in range(TURNS + 1):
+        for n, flash in settings:
+            if not flash:
+                torch.set_num_threads(n)
+                works.setdefault(n, ours(model, rows))
+                wall, cpu = time.perf_counter(), time.process_time()
+                works[n]()
+                spent = (time.perf_counter() - wall, time.process_time() - cpu)
+                mine.setdefault(n, []).append(spent)
+            told = peer.ask("time", ids, precision, n, flash)
+            theirs.setdefault((n, flash), []).append((told["wall"], told["cpu"]))
+        if not turn:  # the first makes pages, kernels and files
+            mine.clear()
+            theirs.clear()
+    threads = min(mine, key=lambda n: min(mine[n]))
+    setting = min(theirs, key=lambda at: min(theirs[at]))
+    for name, took, how in (
+        ("puna", mine[threads], f"threads {threads}"),
+        ("llama.cpp", theirs[setting], f"threads {setting[0]}, flash attention {setting[1]}"),
+    ):
+        wall, cpu = min(took)
+        print(
+            f"{rows:3} rows {precision} {name:<9} {rows * NEW / wall:8,.0f} tokens/s, "
+            f"{wall / NEW * 1e3:6.2f} ms a step, {cpu / NEW * 1e3:6.2f} of CPU, {how}"
+        )
+    ratio = min(theirs[setting])[0] / min(mine[threads])[0]
+    paired = [b[0] / a[0] for a, b in zip(mine[threads], theirs[setting], strict=True)]
     print(
-        f"{rows:3} rows {precision}: {spent[1] / spent[0]:.2f} times llama.cpp's speed"
+        f"{rows:3} rows {precision}: {ratio:.2f} times llama.cpp's speed"
         f" (median of {TURNS} turns {median(paired):.2f}, {min(paired):.2f} to {max(paired):.2f})",
         flush=True,
     )
