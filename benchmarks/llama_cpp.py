@@ -35,8 +35,9 @@ SCRIPT = Path(__file__).parent / "peers" / "gguf_decode.py"
 SHAPE = replace(CONFIG, initializer_range=0.08)
 ROWS, TURNS = (8, 1), 9
 Took = tuple[float, float]  # wall and CPU seconds
-# Of the largest logit's size; a step of bf16 is 2 ** -8.
-ALLOWED = {"fp32": 1e-5, "bf16": 2**-5}
+# Of the largest logit's size. Puna's own bf16 is 0.03 from its fp32 here, and rotation told wrongly
+# 1.2; llama.cpp rounds at other places.
+ALLOWED = {"fp32": 1e-5, "bf16": 0.06}
 
 
 class Peer:
