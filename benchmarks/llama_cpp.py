@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -138,7 +138,8 @@ def timed(peer: Peer, rows: int, precision: str) -> None:
     """Turns of both at every setting; prints each one's best and the ratio."""
     model, ids = model_as(precision), prompts(rows)
     settings = [(n, flash) for n in range(1, (os.cpu_count() or 1) + 1) for flash in (False, True)]
-    works, mine, theirs = {}, dict[int, list[Took]](), dict[tuple[int, bool], list[Took]]()
+    works = dict[int, Callable[[], None]]()
+    mine, theirs = dict[int, list[Took]](), dict[tuple[int, bool], list[Took]]()
     for turn in range(TURNS + 1):
         for n, flash in settings:
             if not flash:
