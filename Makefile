@@ -16,6 +16,8 @@ SUPPORTED := import torch; v = torch.__version__.split("."); raise SystemExit(no
 # The peer's half of a measurement runs where benchmarks/README.md has set it up.
 PEER = $(if $(wildcard .peers/trl/bin/python),--peer .peers/trl/bin/python)
 
+LLAMA_CPP = $(if $(wildcard .peers/llama-cpp/.done),.peers/llama-cpp/bin/python)
+
 .PHONY: help quickstart test test-all lint bench parity setup system peers clean
 
 help:
@@ -52,6 +54,10 @@ bench: .venv/.dev
 	@$(VENV_PYTHON) benchmarks/startup.py
 	@$(VENV_PYTHON) benchmarks/sandbox.py
 	@$(VENV_PYTHON) benchmarks/grpo_step.py benchmarks/specs/grpo_164k.json $(PEER)
+	@$(VENV_PYTHON) benchmarks/decode.py --threads 2
+	@$(if $(LLAMA_CPP),$(VENV_PYTHON) -m benchmarks.llama_cpp --peer $(LLAMA_CPP),echo "beside llama.cpp: make .peers/llama-cpp/.done first")
+	@$(VENV_PYTHON) benchmarks/serve_streams.py --streams 1000 --tokens 100 --every 0.1
+	@$(VENV_PYTHON) -m benchmarks.serve_load
 
 setup: .venv/.dev
 

@@ -121,9 +121,9 @@ def test_no_answer_is_common_and_prompts_are_many(skill: str) -> None:
 
 
 def test_train_and_test_share_no_problem_nor_one_with_its_words_in_another_order() -> None:
+    envs = [Skills(seed=s) for s in range(2)]
     train, test = (
-        [Skills(seed=s).task(split, i).key for s in range(2) for i in range(1500)]
-        for split in ("train", "test")
+        [env.task(split, i).key for env in envs for i in range(1500)] for split in ("train", "test")
     )
     bags = [{" ".join(sorted(key.split())) for key in keys} for keys in (train, test)]
     assert len(bags[0]) > 2000
