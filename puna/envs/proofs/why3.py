@@ -1,0 +1,91 @@
+"""Why3 with z3, on micro-Python: slower than the prover in process, and independent of it.
+
+`Why3().prove(text, deadline=5)`. Debian: `apt-get install --no-install-recommends why3 z3`.
+Tested with Why3 1.5.1 and z3 4.8.12. A goal that z3 does not prove is `unknown`: Why3 tells a false
+one from a hard one only by the time it takes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from puna.envs.proofs import programs
+from puna.envs.proofs.prover import Verdict
+from puna.sandbox import SandboxError
+
+MISSING = "why3 or z3 is not installed: apt-get install --no-install-recommends why3 z3"
+STEPS = 1_000_000  # of z3 in a second, about
+_RESULT = re.compile(r'^File "[^"]*", line (\d+).*:\n(.*)\.\nProver result is: (\w+)', re.M)
+_DONE = re.compile(r"^Prover result is: (\w+)", re.M)
+_WRONG = re.compile(r'^File "[^"]*", line (\d+), .*:\n(?!warning|Sub-goal|Goal)(.*)', re.M)
+# Magic 14 is the form of Why3 1.5's settings; other versions take it, or say that they do not.
+_SETTINGS = """[main]
+magic = 14
+memlimit = 0
+running_provers_max = 1
+
+[partial_prover]
+name = "Z3"
+path = "{z3}"
+version = "{version}"
+"""
+
+
+class Why3:
+    """The `why3` command with its z3 driver."""
+
+    name = "why3"
+
+    def version(self) -> str:
+        """As `why3 --version` and `z3 -version` say it."""
+        found = []
+        for command in ("why3", "z3"):
+            if not programs.where(command):
+                return ""
+            found.append(f"{command} {_version(command)}")
+        return ", ".join(found)
+
+    def prove(self, source: str, deadline: float) -> Verdict:
+        """Judge `source`: `deadline` bounds z3's steps on each goal, as on an idle processor."""
+        z3 = programs.where("z3")
+        if not programs.where("why3") or not z3:
+            return Verdict("failed", MISSING)
+        command = ["why3", "prove", "-C", "why3.conf", "-F", "python", "-P", "z3"]
+        command += ["-t", "0", "-s", str(int(deadline * STEPS)), "-a", "split_vc", "program.py"]
+        settings = _SETTINGS.format(z3=z3, version=_version("z3"))
+        files = {"program.py": source.encode(errors="replace"), "why3.conf": settings.encode()}
+        try:
+            done = programs.run(command, files, seconds=20 * deadline + 10)
+        except SandboxError as error:
+            return Verdict("failed", str(error))
+        if done.reason in ("wall", "cpu"):
+            return Verdict("unknown", "the time was up")
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        return _read(said, done.exit, done.reason)
+
+
+def _version(command: str) -> str:
+    flag = "--version" if command == "why3" else "-version"
+    try:
+        said = programs.run([command, flag], {}, seconds=5).stdout.decode(errors="replace")
+    except SandboxError:
+        return "?"
+    match = re.search(r"\d+(\.\d+)+", said)
+    return match.group() if match else "?"
+
+
+def _read(said: str, status: int, reason: str) -> Verdict:
+    """What Why3's output means; whatever else it prints is passed over."""
+    results = _DONE.findall(said)
+    bad = [r for r in results if r != "Valid"]
+    if status == 0 and not bad and not reason:
+        return Verdict("valid")
+    if status == 2 and bad:
+        for line, goal, result in _RESULT.findall(said):
+            if result != "Valid":
+                return Verdict("unknown", f"line {line}: {goal}: {result}")
+        return Verdict("unknown", f"a goal was {bad[0]}")
+    if status == 1 and (match := _WRONG.search(said)):
+        return Verdict("refuted", f"line {match.group(1)}: {match.group(2)}")
+    tail = " ".join(said.split())[-300:]
+    return Verdict("failed", f"why3 ended with {reason or status}: {tail}")
