@@ -24,6 +24,7 @@ from puna.envs.proofs.language import (
     Function,
     If,
     Jump,
+    Label,
     Return,
     Statement,
     Store,
@@ -47,10 +48,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class State:
-    """What is known at a point: a formula for each name, and the facts that lead there."""
+    """What is known at a point: a formula for each name, and the facts that lead there.
+
+    `bound`: names that a quantifier has taken, which no label takes back.
+    """
 
     values: dict[str, Formula]
     facts: Facts
+    bound: frozenset[str] = frozenset()
 
 
 def conditions(function: Function, context: z3.Context) -> list[Condition]:
@@ -72,6 +77,7 @@ class _Run:
         for _, term in function.requires:
             state = self._knowing(state, self.formula(term, state))
         self.start = state
+        self.labels: dict[str, dict[str, Formula]] = {"": self.initial}
         self.breaks: list[State] = []
         self.heads: list[tuple[While, list[Formula]]] = []
 
@@ -106,6 +112,9 @@ class _Run:
                 goal = self.formula(term, state)
                 self._check(line, "assertion", state.facts, goal)
                 return self._knowing(state, goal)
+            case Label(name=name):
+                self.labels[name] = dict(state.values)
+                return state
             case Return(value=value):
                 self._ensure(state, self.value(value, state, line), line)
                 return None
@@ -265,12 +274,15 @@ class _Run:
                 return z3.If(chosen, self.formula(yes, state), self.formula(no, state))
             case terms.Quantified(kind=kind, names=names, body=body):
                 bound = {n: self._unknown(n, "int") for n in names}
-                inner = self.formula(body, replace(state, values={**state.values, **bound}))
+                values = {**state.values, **bound}
+                inside = replace(state, values=values, bound=state.bound | bound.keys())
+                inner = self.formula(body, inside)
                 make = z3.ForAll if kind == "forall" else z3.Exists
                 return make(list(bound.values()), inner)
-            case terms.Old(of=of):
-                lists = {n: self.initial[n] for n in self.lists}
-                return self.formula(of, replace(state, values={**state.values, **lists}))
+            case terms.Then(of=of, label=label):
+                then = {n: v for n, v in self.labels[label].items() if n not in state.bound}
+                values = {**state.values, **then}
+                return self.formula(of, replace(state, values=values))
 
     def _element(self, array: Formula, name: str, at: Formula) -> Formula:
         if z3.is_int_value(at):

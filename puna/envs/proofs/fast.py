@@ -7,6 +7,7 @@ of steps, not the clock, so a verdict does not depend on how busy the machine is
 from __future__ import annotations
 
 import importlib.util
+
 from puna.envs.proofs.language import Function, parse
 from puna.envs.proofs.prover import Verdict
 from puna.envs.proofs.terms import LanguageError
@@ -85,8 +86,8 @@ def _ask(context: object, facts: tuple[object, ...], steps: int) -> tuple[str, i
     solver.set("rlimit", max(1, steps))
     solver.add(*facts)
     answer = str(solver.check())
-    used = {k: v for k, v in solver.statistics()}.get("rlimit count", 0)
-    return answer, int(used), solver.model() if answer == "sat" else None
+    used = next((int(n) for name, n in solver.statistics() if name == "rlimit count"), 0)
+    return answer, used, solver.model() if answer == "sat" else None
 
 
 def _shown(function: Function, model: object) -> str:

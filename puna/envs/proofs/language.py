@@ -2,7 +2,7 @@
 
 `parse(text)` reads micro-Python as Why3 has it: Python's own syntax, with the specification in
 `#@` comments: `requires` and `ensures` below `def`, `invariant` and `variant` below `while`,
-`assert` anywhere. What Python, Why3 and this reader could take differently is refused.
+`assert` and `label` anywhere. What Python, Why3 and this reader could take differently is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 from puna.envs.proofs import terms
 from puna.envs.proofs.terms import LanguageError, Term
-from puna.envs.proofs.types import Type, check, check_lists
+from puna.envs.proofs.types import OLD, Type, check, check_lists
 
 LARGEST = 1 << 20  # bytes of a text
 
@@ -69,6 +69,14 @@ class Assert:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """`#@ label L`: `at(term, L)` is the term as it was here."""
+
+    line: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Return:
     """`return value`."""
 
@@ -84,7 +92,7 @@ class Jump:
     kind: Literal["break", "continue"]
 
 
-Statement = Assign | Store | If | While | Assert | Return | Jump
+Statement = Assign | Store | If | While | Assert | Label | Return | Jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ class Function:
     body: tuple[Statement, ...]
 
 
-SPEC, LOOP, STEP = ("requires", "ensures"), ("invariant", "variant"), ("assert",)
+SPEC, LOOP, STEP = ("requires", "ensures"), ("invariant", "variant"), ("assert", "label")
 _NOTE = re.compile(r"( *)#@ *([a-z]+)(?: +(.*)|)\Z")
 _CODE = re.compile(r"[ -!$-&(-:<-\[\]-~]*\Z")  # printable, without quotes, #, ; and backslash
 _MARK = "_note"  # no name of a program begins so
@@ -164,7 +172,7 @@ class _Reader:
         if self.result == "list":
             raise LanguageError(node.lineno, "a function returns int or bool, or nothing")
         said, rest = self._notes(node.body, SPEC)
-        after = {**self.params, **({"result": self.result} if self.result else {})}
+        after = {**self.params, OLD: "label", **({"result": self.result} if self.result else {})}
         requires = self._truths(said, "requires", self.params)
         ensures = self._truths(said, "ensures", after)
         body = self.block(rest, dict(self.params), loop=False, line=node.lineno)
@@ -209,6 +217,8 @@ class _Reader:
             word, text = self.notes[noted]
             if word not in STEP:
                 raise LanguageError(line, f"#@ {word} is not allowed here")
+            if word == "label":
+                return self._label(text.strip(), names, line)
             return Assert(line, self._truth(text, line, names))
         match node:
             case ast.Assign(targets=[target], value=value):
@@ -237,6 +247,12 @@ class _Reader:
             case ast.Continue() if loop:
                 return Jump(line, "continue")
         raise LanguageError(line, f"this statement is not in the language ({_called(node)})")
+
+    def _label(self, name: str, names: dict[str, Type], line: int) -> Label:
+        if not terms.LABEL.match(name) or name in names:
+            raise LanguageError(line, f"a label is a new name with a capital, not {name:.40!r}")
+        names[name] = "label"
+        return Label(line, name)
 
     def _assign(
         self, target: ast.expr, value: Term, names: dict[str, Type], line: int

@@ -10,10 +10,10 @@ from puna.envs.proofs.dialect import Spec, SpecError, body_of, common_refusal, w
 _DEF = re.compile(r"def +\w+ *\((.*)\) *(?:-> *(\w+))? *:\s*\Z")
 _SPEC = re.compile(r" +#@ *(requires|ensures|variant)\b")
 _NOTE = re.compile(r"\n *#@ *(\w*)")
-_ALLOWED = ("invariant", "variant", "assert")
+_ALLOWED = ("invariant", "variant", "assert", "label")
 BANNED = (
     *words("def class lambda import from global exec eval assume requires ensures function"),
-    *words("predicate axiom lemma label check print input randint"),
+    *words("predicate axiom lemma check print input randint"),
     r"['\";\\]",
     r"[^\s][^\n]*#@",  # an annotation behind code
 )

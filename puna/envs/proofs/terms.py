@@ -93,20 +93,22 @@ class Quantified:
 
 
 @dataclass(frozen=True, slots=True)
-class Old:
-    """A term with the lists as they were when the function was called."""
+class Then:
+    """A term as it was: at a label, or (`old`, without one) when the function was called."""
 
     of: Term
+    label: str
 
 
-Term = Number | Truth | Name | Unary | Binary | Index | Length | Choice | Quantified | Old
+Term = Number | Truth | Name | Unary | Binary | Index | Length | Choice | Quantified | Then
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 NAME = re.compile(r"[a-z][a-zA-Z0-9_]*\Z")
-WORDS = {"forall", "exists", "if", "then", "else", "not", "and", "or", "old", "True", "False"}
+LABEL = re.compile(r"[A-Z][a-zA-Z0-9_]*\Z")
+WORDS = {"forall", "exists", "if", "then", "else", "not", "and", "or", "old", "True", "False", "at"}
 # What micro-Python or its library gives a meaning of its own.
 RESERVED = WORDS | {
-    *("at", "let", "in", "result", "len", "int", "bool", "list", "range", "print", "input", "pow"),
+    *("let", "in", "result", "len", "int", "bool", "list", "range", "print", "input", "pow"),
     *("randint", "occurrence", "slice", "abs", "div", "mod", "power", "sort", "reverse", "copy"),
     *("append", "pop", "clear", "make", "create", "empty", "ref", "main", "elts", "length"),
     *("is_permutation", "transform_idx", "add_list", "range3", "contents", "incr", "decr"),
@@ -254,7 +256,12 @@ class _Reader:
             return Choice(test, yes, self.term())
         if token == "old":
             self.take("(")
-            return Old(self._closed(")"))
+            return Then(self._closed(")"), "")
+        if token == "at":
+            self.take("(")
+            term = self.term()
+            self.take(",")
+            return Then(term, self._closed_word())
         if token == "len":
             self.take("(")
             name = self._name()
@@ -271,6 +278,11 @@ class _Reader:
         term = self.term()
         self.take(bracket)
         return term
+
+    def _closed_word(self) -> str:
+        label = self.take()
+        self.take(")")
+        return label
 
     def _quantified(self, kind: str) -> Term:
         names = [self._name()]

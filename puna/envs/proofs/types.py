@@ -1,4 +1,7 @@
-"""Types of terms: int, bool, and list, which only `len`, an index and a store may touch."""
+"""Types of terms: int, bool, and list, which only `len`, an index and a store may touch.
+
+`check(term, "bool", {"n": "int"}, line=3, spec=True)` is "bool", or raises LanguageError.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Literal
 from puna.envs.proofs import terms
 from puna.envs.proofs.terms import LanguageError, Term
 
-Type = Literal["int", "bool", "list"]
+Type = Literal["int", "bool", "list", "label"]
+
+OLD = "old"  # among the names where it may be said
 
 
 def check(
@@ -39,7 +44,7 @@ def _type(term: Term, names: Mapping[str, Type], line: int, spec: bool) -> Type:
         case terms.Name(name=name):
             if name not in names:
                 raise LanguageError(line, f"{name} has no value here")
-            if names[name] == "list":
+            if names[name] in ("list", "label"):
                 raise LanguageError(line, f"{name} is a list: only its elements and length count")
             return names[name]
         case terms.Unary(op=op, of=of):
@@ -58,7 +63,11 @@ def _type(term: Term, names: Mapping[str, Type], line: int, spec: bool) -> Type:
         case terms.Quantified(names=bound, body=body):
             inner: dict[str, Type] = {**names, **dict.fromkeys(bound, "int")}  # type: ignore[arg-type]
             return check(body, "bool", inner, line, spec)
-        case terms.Old(of=of):
+        case terms.Then(of=of, label=label):
+            if label and names.get(label) != "label":
+                raise LanguageError(line, f"there is no label {label} here")
+            if not label and OLD not in names:
+                raise LanguageError(line, "old stands in ensures only; use #@ label and at")
             return check(of, None, names, line, spec)
 
 

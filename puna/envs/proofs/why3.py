@@ -14,7 +14,7 @@ from puna.envs.proofs.prover import Verdict
 from puna.sandbox import SandboxError
 
 MISSING = "why3 or z3 is not installed: apt-get install --no-install-recommends why3 z3"
-STEPS = 1_000_000  # of z3 in a second, about
+STEPS = 4_000_000  # of z3 in a second, about
 _RESULT = re.compile(r'^File "[^"]*", line (\d+).*:\n(.*)\.\nProver result is: (\w+)', re.M)
 _DONE = re.compile(r"^Prover result is: (\w+)", re.M)
 _WRONG = re.compile(r'^File "[^"]*", line (\d+), .*:\n(?!warning|Sub-goal|Goal)(.*)', re.M)
