@@ -1,1 +1,1 @@
-"""Programs that a prover accepts, on shipped or on your own specifications: `puna env try proofs`."""
+"""Programs that a prover accepts, on specifications of any folder: `puna env try proofs`."""

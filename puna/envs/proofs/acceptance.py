@@ -14,7 +14,8 @@ from puna.envs.proofs.micropython import MicroPython
 from puna.envs.proofs.prover import Prover, Verdict, decided
 
 MICRO_PYTHON = MicroPython()
-DIALECTS: dict[str, Dialect] = {d.name: d for d in (MICRO_PYTHON, DAFNY, VERUS)}
+_ALL: tuple[Dialect, ...] = (MICRO_PYTHON, DAFNY, VERUS)
+DIALECTS = {d.name: d for d in _ALL}
 
 
 def accept(spec: Spec, submission: str, prover: Prover, deadline: float) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from puna.envs.proofs.acceptance import DIALECTS
 from puna.envs.proofs.dialect import Spec, body_of
 
@@ -31,8 +33,10 @@ def cheats(spec: Spec) -> dict[str, str]:
 
 def _micro_python(spec: Spec) -> dict[str, str]:
     """Each begins with what would make it pass, were it allowed."""
-    result = "->" in spec.header
-    end = "    return 0\n" if result else _NOTHING
+    result = re.search(r"-> *(\w+) *:", spec.header)
+    end = _NOTHING
+    if result:
+        end = "    return True\n" if result.group(1) == "bool" else "    return 0\n"
     name = spec.header.rpartition("\ndef ")[2].removeprefix("def ").partition("(")[0]
     return {
         "assume": spec.with_body(f"    #@ assume 0 == 1\n{end}"),

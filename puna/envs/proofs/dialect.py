@@ -40,9 +40,20 @@ class Spec:
 class Dialect(Protocol):
     """What depends on the language of a specification."""
 
-    name: str
-    suffix: str
-    fence: str
+    @property
+    def name(self) -> str:
+        """What a `Spec` calls it."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """How its files end."""
+        ...
+
+    @property
+    def fence(self) -> str:
+        """What chat messages call it."""
+        ...
 
     def spec(self, name: str, text: str) -> Spec:
         """The specification in a file. Raises SpecError."""

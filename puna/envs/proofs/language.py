@@ -184,7 +184,7 @@ class _Reader:
         self, body: Sequence[ast.stmt], wanted: tuple[str, ...]
     ) -> tuple[list[tuple[int, str, str]], Sequence[ast.stmt]]:
         """The notes that lead a block, as (line, word, text), and the statements after them."""
-        said = []
+        said: list[tuple[int, str, str]] = []
         for at, node in enumerate(body):
             line = _noted(node)
             if line is None or self.notes[line][0] not in wanted:
@@ -339,8 +339,8 @@ class _Reader:
 def _noted(node: ast.stmt) -> int | None:
     """The line of the note that a statement stands for."""
     match node:
-        case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=line)])):
-            return int(line) if name == _MARK else None
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=int(line))])):
+            return line if name == _MARK else None
     return None
 
 

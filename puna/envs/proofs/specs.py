@@ -18,37 +18,11 @@ from puna.gym.task import SPLITS
 LARGEST = 1 << 20  # bytes of a file
 _SUFFIXES = {d.suffix: d for d in DIALECTS.values()}
 _WORD = re.compile(r"[A-Za-z_]\w*|\d+|[^\w\s]")
-_KEPT = set(
-    [
-        "def",
-        "int",
-        "bool",
-        "list",
-        "len",
-        "result",
-        "old",
-        "at",
-        "forall",
-        "exists",
-        "if",
-        "then",
-        "else",
-        "and",
-        "or",
-        "not",
-        "True",
-        "False",
-        "requires",
-        "ensures",
-        "variant",
-        "function",
-        "predicate",
-        "method",
-        "lemma",
-        "returns",
-        "fn",
-    ]
-)
+_KEPT = {
+    *("def", "int", "bool", "list", "len", "result", "old", "at", "forall", "exists", "if", "then"),
+    *("else", "and", "or", "not", "True", "False", "requires", "ensures", "variant", "function"),
+    *("predicate", "method", "lemma", "returns", "fn"),
+}
 
 
 def read_folder(folder: Path) -> dict[str, tuple[Spec, ...]]:

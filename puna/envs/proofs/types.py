@@ -61,7 +61,7 @@ def _type(term: Term, names: Mapping[str, Type], line: int, spec: bool) -> Type:
             check(test, "bool", names, line, spec)
             return check(no, check(yes, None, names, line, spec), names, line, spec)
         case terms.Quantified(names=bound, body=body):
-            inner: dict[str, Type] = {**names, **dict.fromkeys(bound, "int")}  # type: ignore[arg-type]
+            inner: dict[str, Type] = {**names, **dict.fromkeys(bound, "int")}
             return check(body, "bool", inner, line, spec)
         case terms.Then(of=of, label=label):
             if label and names.get(label) != "label":
