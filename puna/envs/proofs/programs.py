@@ -44,7 +44,7 @@ def run(
         output_kb=4096,
     )
     try:
-        job = Job(command, files=files, limits=limits, env={"WHY3CONFIG": "why3.conf"})
+        job = Job(command, files=files, limits=limits, loopback=True)
         return _sandbox(tuple(folders)).run_now(job)
     except (UserError, ValueError, OSError) as error:
         raise SandboxError(str(error)) from error

@@ -8,6 +8,7 @@ one from a hard one only by the time it takes.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from puna.envs.proofs import programs
 from puna.envs.proofs.prover import Verdict
@@ -47,23 +48,34 @@ class Why3:
 
     def prove(self, source: str, deadline: float) -> Verdict:
         """Judge `source`: `deadline` bounds z3's steps on each goal, as on an idle processor."""
-        z3 = programs.where("z3")
-        if not programs.where("why3") or not z3:
+        if not programs.where("why3") or not programs.where("z3"):
             return Verdict("failed", MISSING)
-        command = ["why3", "prove", "-C", "why3.conf", "-F", "python", "-P", "z3"]
-        command += ["-t", "0", "-s", str(int(deadline * STEPS)), "-a", "split_vc", "program.py"]
-        settings = _SETTINGS.format(z3=z3, version=_version("z3"))
-        files = {"program.py": source.encode(errors="replace"), "why3.conf": settings.encode()}
         try:
-            done = programs.run(command, files, seconds=20 * deadline + 10)
+            said, status = ask(source, deadline)
+        except TimeoutError:
+            return Verdict("unknown", "the time was up")
         except SandboxError as error:
             return Verdict("failed", str(error))
-        if done.reason in ("wall", "cpu"):
-            return Verdict("unknown", "the time was up")
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        return _read(said, done.exit, done.reason)
+        return _read(said, status)
 
 
+def ask(source: str, deadline: float) -> tuple[str, int | str]:
+    """What Why3 prints, and its status, or the limit that ended it.
+
+    Raises TimeoutError, or SandboxError where it could not be run.
+    """
+    settings = _SETTINGS.format(z3=programs.where("z3"), version=_version("z3"))
+    command = ["why3", "prove", "-C", "why3.conf", "-F", "python", "-P", "z3", "-t", "0"]
+    command += ["-s", str(int(deadline * STEPS)), "-a", "split_vc", "program.py"]
+    files = {"program.py": source.encode(errors="replace"), "why3.conf": settings.encode()}
+    done = programs.run(command, files, seconds=20 * deadline + 20)
+    if done.reason in ("wall", "cpu"):
+        raise TimeoutError
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    return said, done.reason or done.exit
+
+
+@cache
 def _version(command: str) -> str:
     flag = "--version" if command == "why3" else "-version"
     try:
@@ -74,11 +86,11 @@ def _version(command: str) -> str:
     return match.group() if match else "?"
 
 
-def _read(said: str, status: int, reason: str) -> Verdict:
+def _read(said: str, status: int | str) -> Verdict:
     """What Why3's output means; whatever else it prints is passed over."""
     results = _DONE.findall(said)
     bad = [r for r in results if r != "Valid"]
-    if status == 0 and not bad and not reason:
+    if status == 0 and not bad:
         return Verdict("valid")
     if status == 2 and bad:
         for line, goal, result in _RESULT.findall(said):
@@ -88,4 +100,4 @@ def _read(said: str, status: int, reason: str) -> Verdict:
     if status == 1 and (match := _WRONG.search(said)):
         return Verdict("refuted", f"line {match.group(1)}: {match.group(2)}")
     tail = " ".join(said.split())[-300:]
-    return Verdict("failed", f"why3 ended with {reason or status}: {tail}")
+    return Verdict("failed", f"why3 ended with {status}: {tail}")
