@@ -250,7 +250,7 @@ class _Reader:
 
     def _label(self, name: str, names: dict[str, Type], line: int) -> Label:
         if not terms.LABEL.match(name) or name in names:
-            raise LanguageError(line, f"a label is a new name with a capital, not {name:.40!r}")
+            raise LanguageError(line, f"a label is a new name with a capital, not {name[:40]!r}")
         names[name] = "label"
         return Label(line, name)
 
