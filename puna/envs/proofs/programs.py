@@ -15,6 +15,7 @@ from puna.core.errors import UserError
 from puna.sandbox import Job, Limits, Mounts, Result, Sandbox, SandboxError, open_sandbox
 
 _opened: dict[tuple[str, ...], Sandbox] = {}
+WALL = (10.0, 20.0)  # seconds on the clock: so many times those of the processor, and so many more
 SYSTEM = ("/usr/", "/bin/", "/lib")
 
 
@@ -33,11 +34,11 @@ def run(
 ) -> Result:
     """Run `command` among `files`; `folders` are what else it needs to see of the host.
 
-    `seconds` bounds processor time; a machine under load may take ten times as long.
+    `seconds` bounds processor time; `WALL` is what a busy machine may make of it.
     Raises SandboxError where it could not be run at all.
     """
     limits = Limits(
-        wall_s=10 * seconds + 20,
+        wall_s=WALL[0] * seconds + WALL[1],
         cpu_s=seconds,
         memory_mb=memory_mb,
         processes=64,
