@@ -6,7 +6,7 @@ The body is the last one behind an `ensures`; what stands after it must be hande
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from puna.envs.proofs.dialect import Spec, SpecError, body_of, common_refusal, words
@@ -33,7 +33,7 @@ class Braces:
     def spec(self, name: str, text: str) -> Spec:
         """Up to the brace that opens the last body with an `ensures`. Raises SpecError."""
         blank = _blanked(text)
-        bodies = [span for span in _groups(blank) if self._is_body(blank, span[0])]
+        bodies = list(self._bodies(blank))
         if not bodies:
             raise SpecError(
                 f"no {self.opening.replace('|', ' or ')} with an `ensures` has a body in braces "
@@ -43,17 +43,13 @@ class Braces:
         body = blank[start + 1 : end]
         return Spec(name, self.name, text[:start], text[end + 1 :], text if body.strip() else "")
 
-    def _is_body(self, blank: str, brace: int) -> bool:
-        before = blank[:brace]
-        line = before.rpartition("\n")[2]
-        rest = blank[brace + 1 :].partition("\n")[0]
-        if line.strip() and rest.strip() not in ("", "}"):
-            return False  # a set or a record within a line
-        starts = list(re.finditer(rf"\b(?:{self.opening})\b", before))
-        if not starts:
-            return False
-        head = before[starts[-1].start() :]
-        return "ensures" in head and not re.search(r"[{}]\s*\n", head)
+    def _bodies(self, blank: str) -> Iterator[tuple[int, int]]:
+        """Of everything with an `ensures`, the first braces that are not a set within a line."""
+        groups = [span for span in _groups(blank) if _opens_a_body(blank, span[0])]
+        for word in re.finditer(rf"\b(?:{self.opening})\b", blank):
+            span = next((g for g in groups if g[0] > word.start()), None)
+            if span and "ensures" in blank[word.start() : span[0]]:
+                yield span
 
     def refusal(self, spec: Spec, submission: str) -> str:
         """One group of braces, balanced whatever stands in comments, and no banned word."""
@@ -98,6 +94,12 @@ class Braces:
         if not found:
             return {}, {}
         return _named(found[-1].group(1)), _named(found[-1].group(2) or "")
+
+
+def _opens_a_body(blank: str, brace: int) -> bool:
+    line = blank[:brace].rpartition("\n")[2]
+    rest = blank[brace + 1 :].partition("\n")[0]
+    return not line.strip() or rest.strip() in ("", "}")
 
 
 def _named(text: str) -> dict[str, str]:
