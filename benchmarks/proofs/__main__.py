@@ -18,11 +18,14 @@ from collections.abc import Sequence
 from benchmarks.proofs.programs import Program, draw
 from benchmarks.proofs.running import broken
 from puna.envs.proofs import why3
-from puna.envs.proofs.fast import OUTSIDE, STEPS, judge
+from puna.envs.proofs.fast import OUTSIDE, STEPS
+from puna.envs.proofs.solving import judge
 from puna.envs.proofs.why3 import Why3
 
 AT_ONCE = 20  # programs in one file of Why3
-_GOAL = re.compile(r'^File "[^"]*", line (\d+),[^\n]*:\n(?:Sub-g|G)oal[^\n]*\nProver result is: (\w+)', re.M)
+_GOAL = re.compile(
+    r'^File "[^"]*", line (\d+),[^\n]*:\n(?:Sub-g|G)oal[^\n]*\nProver result is: (\w+)', re.M
+)
 
 
 def why3_all(texts: Sequence[str], seconds: float) -> list[str]:

@@ -133,7 +133,9 @@ def counting(rng: random.Random, name: str) -> str:
 def countdown(rng: random.Random, name: str) -> str:
     """A parameter counted down by steps, with a break or without."""
     step = rng.randint(1, 3)
-    stop = f"        if n == {rng.randint(1, 5)}:\n            break\n" if rng.random() < 0.5 else ""
+    stop = (
+        f"        if n == {rng.randint(1, 5)}:\n            break\n" if rng.random() < 0.5 else ""
+    )
     promise = f"-{step} < result" if stop else f"-{step} < result <= 0"
     return f"""def {name}(n: int) -> int:
     #@ requires n >= 0
@@ -344,7 +346,7 @@ def stored(rng: random.Random, name: str) -> str:
     #@ requires {low} <= i < len(a) and 0 <= j < len(a)
     #@ ensures a[j] == {d}
     #@ ensures i != j and i != j - len(a) -> a[i] == {c} and result == {c} + {d}
-    #@ ensures forall k. 0 <= k < len(a) and k != j and k != i and k != i + len(a) -> a[k] == old(a[k])
+    #@ ensures forall k. 0 <= k < len(a) -> k == j or k == i or k == i + len(a) or a[k] == old(a[k])
     a[i] = {c}
     a[j] = {d}
     return a[i] + a[j]

@@ -1,4 +1,4 @@
-"""Acceptance: every cheat of the table is refused for its reason, every honest solution accepted."""
+"""Acceptance: each cheat of the table is refused for its reason, each honest solution accepted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_tables_are_as_large_as_they_should_be() -> None:
     assert {p.name for p in SUBMISSIONS.iterdir()} >= {"cheating.toml", "honest.toml"}
 
 
-@pytest.mark.parametrize("case", table("cheating.toml"), ids=lambda c: c["why"].replace(" ", "-"))
+@pytest.mark.parametrize("case", table("cheating.toml"), ids=lambda c: c["why"])
 def test_a_cheat_is_refused_for_its_reason(case: dict[str, str]) -> None:
     given = accept(*submission(case), Here(), 1)
     assert given.kind == "refuted"
@@ -41,9 +41,9 @@ def test_a_reference_is_accepted_and_its_specification_asks_for_something(spec: 
 
 HEAD = "def f(n: int, a: list[int]) -> int:\n"
 EMPTY = {
-    "contradictory": ("    #@ requires n > 0\n    #@ requires n < 0\n    #@ ensures result == n + 7\n",
+    "contradictory": ("    #@ requires n > 0\n    #@ requires n < 0\n    #@ ensures result > n\n",
                       "contradict"),
-    "contradictory lists": ("    #@ requires len(a) < 0\n    #@ ensures result == n + 7\n",
+    "contradictory lists": ("    #@ requires len(a) < 0\n    #@ ensures result > n\n",
                             "contradict"),
     "always true": ("    #@ ensures True\n", "returns 0"),
     "nothing new": ("    #@ requires n > 3\n    #@ ensures n > 2\n", "returns 0"),
@@ -120,7 +120,10 @@ def test_a_text_without_a_specification(text: str, why: str) -> None:
 
 def test_the_header_ends_with_the_last_promise_below_the_last_def() -> None:
     before = "def g(x: int) -> int:\n    #@ ensures result == x\n    return x\n\n"
-    header = before + "def f(x: int) -> int:\n    #@ requires x > 0\n    # a word\n    #@ ensures result > x\n"
+    header = (
+        before
+        + "def f(x: int) -> int:\n    #@ requires x > 0\n    # a word\n    #@ ensures result > x\n"
+    )
     body = "    y = x\n    #@ assert y == x\n    return y + 1\n"
     spec = MICRO_PYTHON.spec("f", header + body)
     assert (spec.header, spec.footer, spec.reference) == (header, "", header + body)

@@ -1,4 +1,4 @@
-"""Dafny as Debian has it: honest submissions accepted, cheats refused, and what it is lenient to."""
+"""Dafny as Debian has it: honest submissions accepted, cheats refused; how Verus files are read."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def test_a_specification_that_asks_for_something_and_the_version() -> None:
 
 def test_header_body_and_footer_are_found_whatever_stands_around() -> None:
     helper = "function Twice(x: int): int\n{ 2 * x }\n\nlemma L()\n  ensures true\n{ }\n\n"
-    head = 'method F(x: int) returns (r: int)\n  requires x in {1, 2} // }{\n  ensures r != "{".Length\n'
+    head = "method F(x: int) returns (r: int)\n  requires x in {1, 2} // }{\n"
+    head += '  ensures r != "{".Length\n'
     tail = "\n\nmethod Main()\n{\n}\n"
     spec = DAFNY.spec("f", helper + head + "{\n  r := x; // }\n}" + tail)
     assert (spec.header, spec.footer) == (helper + head, tail)
@@ -149,7 +150,13 @@ def test_verus_files_are_taken_apart_as_well() -> None:
     assert spec.header.endswith("r == x || r == y,\n")
     assert spec.footer == "\n\nfn main() {\n}\n\n} // verus!\n"
     assert VERUS.refusal(spec, VERUS_FILE) == ""
-    assert set(VERUS.stubs(spec)) == {"does nothing", "returns 0", "returns 1", "returns x", "returns y"}
+    assert set(VERUS.stubs(spec)) == {
+        "does nothing",
+        "returns 0",
+        "returns 1",
+        "returns x",
+        "returns y",
+    }
     assert "assert(0int == 1int); 0" in VERUS.contradiction(spec)
     bodies = (
         "{ assume(false); x }", "{ admit(); x }", "#[verifier::external_body]\n{ x }",

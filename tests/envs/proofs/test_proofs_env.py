@@ -72,7 +72,17 @@ def test_what_is_no_whole_answer_scores_nothing(env: Proofs) -> None:
     right = env.oracle(task)["agent"](task.messages).text
     two = f"```python\n{right}```\n```python\n{right}```"
     prompt = task.messages[0].text
-    answers = ["", "0", prompt, "I don't know.", two, right * 2, "x" * 1_000_000, "\ud800", "\0" + right]
+    answers = [
+        "",
+        "0",
+        prompt,
+        "I don't know.",
+        two,
+        right * 2,
+        "x" * 1_000_000,
+        "\ud800",
+        "\0" + right,
+    ]
     assert [o.value for o in outcomes(env, task, *answers)] == [0.0] * len(answers)  # type: ignore[union-attr]
     (cut,) = outcomes(env, task, right, ended="tokens")
     assert cut == Scored(0.0, False, evidence="the answer was cut off")
@@ -216,7 +226,9 @@ def test_who_judges(env: Proofs, tmp_path: Path) -> None:
 
 def test_a_prover_that_is_needed_and_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"z3-solver is not installed; pip install 'puna\[proofs\]'"):
+    with pytest.raises(
+        UserError, match=r"z3-solver is not installed; pip install 'puna\[proofs\]'"
+    ):
         Proofs().setup()
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="why3 or z3 is not installed; apt-get install"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from proof_kit import verdict
+from proof_kit import judge, verdict
 
 from puna.envs.proofs import fast
 from puna.envs.proofs.fast import Fast
@@ -61,7 +61,9 @@ def test_terms(term: str, kind: str) -> None:
     assert proves(term) == kind
 
 
-def program(promise: str, *lines: str, head: str = "n: int, a: list[int]", gives: str = "int") -> str:
+def program(
+    promise: str, *lines: str, head: str = "n: int, a: list[int]", gives: str = "int"
+) -> str:
     body = "\n".join(f"    {line}" for line in lines)
     end = f" -> {gives}" if gives else ""
     return f"def f({head}){end}:\n    #@ requires n >= 0\n    #@ ensures {promise}\n{body}\n"
@@ -103,52 +105,100 @@ CHECKED = {
     ),
     "continue skips the step": (
         program(
-            "True", "i = 0", "while i < n:", "    #@ variant n - i", "    if i == 2:",
-            "        continue", "    i += 1", "return i",
+            "True",
+            "i = 0",
+            "while i < n:",
+            "    #@ variant n - i",
+            "    if i == 2:",
+            "        continue",
+            "    i += 1",
+            "return i",
         ),
         "refuted",
         "variant",
-    ),  # fmt: skip
+    ),
     "a pair": (
         program(
-            "result == 0", "m = n", "while n > 0 or m > 0:", "    #@ invariant n >= 0 and m >= 0",
-            "    #@ variant n, m", "    if m > 0:", "        m -= 1", "    else:",
-            "        n -= 1", "        m = 5", "return n",
+            "result == 0",
+            "m = n",
+            "while n > 0 or m > 0:",
+            "    #@ invariant n >= 0 and m >= 0",
+            "    #@ variant n, m",
+            "    if m > 0:",
+            "        m -= 1",
+            "    else:",
+            "        n -= 1",
+            "        m = 5",
+            "return n",
         ),
         "valid",
         "",
-    ),  # fmt: skip
+    ),
     "a pair the wrong way": (
         program(
-            "result == 0", "m = n", "while n > 0 or m > 0:", "    #@ invariant n >= 0 and m >= 0",
-            "    #@ variant m, n", "    if m > 0:", "        m -= 1", "    else:",
-            "        n -= 1", "        m = 5", "return n",
+            "result == 0",
+            "m = n",
+            "while n > 0 or m > 0:",
+            "    #@ invariant n >= 0 and m >= 0",
+            "    #@ variant m, n",
+            "    if m > 0:",
+            "        m -= 1",
+            "    else:",
+            "        n -= 1",
+            "        m = 5",
+            "return n",
         ),
         "refuted",
         "variant",
-    ),  # fmt: skip
+    ),
     "broken out of": (
-        program("result == 3 or result == n", "i = 0", "while i < n:",
-                "    #@ invariant 0 <= i <= n", "    #@ variant n - i", "    if i == 3:",
-                "        break", "    i += 1", "return i"),
+        program(
+            "result == 3 or result == n",
+            "i = 0",
+            "while i < n:",
+            "    #@ invariant 0 <= i <= n",
+            "    #@ variant n - i",
+            "    if i == 3:",
+            "        break",
+            "    i += 1",
+            "return i",
+        ),
         "valid",
         "",
-    ),  # fmt: skip
+    ),
     "broken out of, forgotten": (
-        program("result == n", "i = 0", "while i < n:",
-                "    #@ invariant 0 <= i <= n", "    #@ variant n - i", "    if i == 3:",
-                "        break", "    i += 1", "return i"),
+        program(
+            "result == n",
+            "i = 0",
+            "while i < n:",
+            "    #@ invariant 0 <= i <= n",
+            "    #@ variant n - i",
+            "    if i == 3:",
+            "        break",
+            "    i += 1",
+            "return i",
+        ),
         "refuted",
         "postcondition",
-    ),  # fmt: skip
+    ),
     "a late break": (
-        program("result == n + 1 or result == 1", "i = 0", "j = 1", "while i < n:",
-                "    #@ invariant 0 <= i <= n and j == i + 1", "    #@ variant n - i",
-                "    j += 1", "    i += 1", "    if i == 5:", "        j = 1", "        break",
-                "return j"),
+        program(
+            "result == n + 1 or result == 1",
+            "i = 0",
+            "j = 1",
+            "while i < n:",
+            "    #@ invariant 0 <= i <= n and j == i + 1",
+            "    #@ variant n - i",
+            "    j += 1",
+            "    i += 1",
+            "    if i == 5:",
+            "        j = 1",
+            "        break",
+            "return j",
+        ),
         "valid",
         "",
-    ),  # fmt: skip
+    ),
     "first index": (program("True", "return a[0]"), "refuted", "index of a"),
     "last index": (program("True", "if n < len(a):", "    return a[n]", "return 0"), "valid", ""),
     "one too far": (
@@ -186,18 +236,31 @@ CHECKED = {
         "postcondition",
     ),
     "two lists are two": (
-        program("True", "if len(a) > 0 and len(b) > 0:", "    a[0] = 1", "    b[0] = 2",
-                "    #@ assert a[0] == 1", "return 0", head="n: int, a: list[int], b: list[int]"),
+        program(
+            "True",
+            "if len(a) > 0 and len(b) > 0:",
+            "    a[0] = 1",
+            "    b[0] = 2",
+            "    #@ assert a[0] == 1",
+            "return 0",
+            head="n: int, a: list[int], b: list[int]",
+        ),
         "valid",
         "",
-    ),  # fmt: skip
+    ),
     "a parameter at the end": (program("result == n + 1", "n += 1", "return n"), "valid", ""),
     "a quantifier takes a name": (
-        program("True", "k = 0", "#@ label L", "k = 1",
-                "#@ assert (forall k. at(k, L) == 0)", "return 0"),
+        program(
+            "True",
+            "k = 0",
+            "#@ label L",
+            "k = 1",
+            "#@ assert (forall k. at(k, L) == 0)",
+            "return 0",
+        ),
         "refuted",
         "assertion",
-    ),  # fmt: skip
+    ),
     "a label": (
         program("True", "#@ label L", "n += 2", "#@ assert at(n, L) == n - 2", "return 0"),
         "valid",
@@ -236,16 +299,16 @@ def hard(n: int) -> str:
 
 
 def test_what_cannot_be_decided_is_unknown_and_the_same_each_time() -> None:
-    given = [fast.judge(hard(114), 400_000) for _ in range(3)]
+    given = [judge(hard(114), 400_000) for _ in range(3)]
     assert given[0][0] == "unknown"
     assert given == [given[0]] * 3
 
 
 def test_something_false_is_found_behind_what_is_not_decided() -> None:
     text = hard(114).replace("    done = 0", "    #@ assert x == 0\n    done = 0")
-    assert fast.judge(text, 4_000_000)[0] in ("refuted", "unknown")
+    assert judge(text, 4_000_000)[0] in ("refuted", "unknown")
     text = hard(114).replace("    #@ assert", "    #@ assert x == 0\n    #@ assert")
-    assert fast.judge(text, 400_000)[0] == "refuted"
+    assert judge(text, 400_000)[0] == "refuted"
 
 
 def test_in_its_own_process_it_survives_what_it_is_given() -> None:

@@ -67,7 +67,9 @@ def test_terms_bind_as_in_why3(text: str, bound: str) -> None:
 
 
 def body(*lines: str, head: str = "def f(x: int, p: bool, a: list[int]) -> int:") -> str:
-    return "\n".join([head, "    #@ ensures result == x", *(f"    {line}" for line in lines)]) + "\n"
+    return (
+        "\n".join([head, "    #@ ensures result == x", *(f"    {line}" for line in lines)]) + "\n"
+    )
 
 
 REFUSED = {
@@ -173,6 +175,6 @@ def test_a_megabyte_is_read_and_more_is_not() -> None:
 
 
 def test_an_annotation_in_a_string_is_no_annotation() -> None:
-    text = body('s = "', '#@ assert 0 == 1', '"', "return x")
+    text = body('s = "', "#@ assert 0 == 1", '"', "return x")
     with pytest.raises(LanguageError, match="quotes"):
         parse(text)

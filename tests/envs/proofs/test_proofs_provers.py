@@ -32,7 +32,12 @@ VERIFIED = "\nDafny program verifier finished with {} verified, {} error{}\n"
         (GOAL.format("Unknown (sat) (0.01s)"), 2, "unknown", "Unknown"),
         (GOAL.format("High failure (0.1s)"), 2, "unknown", "High"),
         (GOAL.format("Timeout (5.00s)"), 0, "failed", "ended with 0"),
-        ('File "program.py", line 2, characters 3-4:\nsyntax error\n', 1, "refuted", "line 2: syntax"),
+        (
+            'File "program.py", line 2, characters 3-4:\nsyntax error\n',
+            1,
+            "refuted",
+            "line 2: syntax",
+        ),
         ("anything", 1, "failed", "anything"),
         ("Fatal error: out of memory", 2, "failed", "out of memory"),
         ("", -9, "failed", "-9"),
@@ -55,7 +60,7 @@ def test_what_why3_says(said: str, status: int | str, kind: str, why: str) -> No
             "program.dfy(4,2): Error: A postcondition might not hold" + VERIFIED.format(1, 1, ""),
             4, "refuted", "line 4: A postcondition",
         ),
-        ("program.dfy(2,5): Error: rbrace expected\n1 parse errors detected", 2, "refuted", "line 2"),
+        ("program.dfy(2,5): Error: rbrace expected\n1 parse errors", 2, "refuted", "line 2"),
         (
             "program.dfy(4,2): Verification of 'f' timed out\n"
             + "Dafny program verifier finished with 0 verified, 0 errors, 1 time out\n",
