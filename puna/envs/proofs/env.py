@@ -88,7 +88,7 @@ class Proofs(Environment):
             raise UserError(what, "give the folder as it was, or leave env.contents out")
         self.config = replace(self.config, contents=here)
         self.has_oracle = all(s.reference for part in self.specs.values() for s in part)
-        self.examined: dict[Spec, Verdict] = {}
+        self.examined: dict[Spec, tuple[Prover, Verdict]] = {}
 
     @cached_property
     def provers(self) -> Mapping[str, Prover]:
@@ -136,10 +136,11 @@ class Proofs(Environment):
     ) -> Verdicts:
         """1 where the prover accepts the program, 0 where it refutes it; else no score."""
         spec: Spec = hidden["spec"]
-        prover = self.prover(spec)
-        if spec not in self.examined:
-            self.examined[spec] = examine(spec, prover, self.config.seconds)
-        problem = _problem(self.examined[spec])
+        if spec not in self.examined:  # once: it takes several proofs
+            prover = self.prover(spec)
+            self.examined[spec] = prover, examine(spec, prover, self.config.seconds)
+        prover, examined = self.examined[spec]
+        problem = _problem(examined)
         return [{"agent": problem or self._outcome(e, spec, prover)} for e in episodes]
 
     def prover(self, spec: Spec) -> Prover:
