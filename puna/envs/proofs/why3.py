@@ -16,6 +16,8 @@ from puna.sandbox import SandboxError
 
 MISSING = "why3 or z3 is not installed: apt-get install --no-install-recommends why3 z3"
 STEPS = 4_000_000  # of z3 in a second, about
+# z3 finds some goals only when they are cut finer, some only when they are whole.
+WAYS = ("split_vc", "split_all_full", "")
 _RESULT = re.compile(r'^File "[^"]*", line (\d+).*:\n(.*)\.\nProver result is: (\w+)', re.M)
 _DONE = re.compile(r"^Prover result is: (\w+)", re.M)
 _WRONG = re.compile(r'^File "[^"]*", line (\d+), .*:\n(?!warning|Sub-goal|Goal)(.*)', re.M)
@@ -51,22 +53,25 @@ class Why3:
         if not programs.where("why3") or not programs.where("z3"):
             return Verdict("failed", MISSING)
         try:
-            said, status = ask(source, deadline)
+            verdicts = (_read(*ask(source, deadline, way)) for way in WAYS)
+            first = next(verdicts)
+            if first.kind != "unknown":
+                return first
+            return next((v for v in verdicts if v.kind == "valid"), first)
         except TimeoutError:
             return Verdict("unknown", "the time was up")
         except SandboxError as error:
             return Verdict("failed", str(error))
-        return _read(said, status)
 
 
-def ask(source: str, deadline: float) -> tuple[str, int | str]:
-    """What Why3 prints, and its status, or the limit that ended it.
+def ask(source: str, deadline: float, way: str = WAYS[0]) -> tuple[str, int | str]:
+    """What Why3 prints, and its status, or the limit that ended it; `way`: how goals are cut up.
 
     Raises TimeoutError, or SandboxError where it could not be run.
     """
     settings = _SETTINGS.format(z3=programs.where("z3"), version=_version("z3"))
     command = ["why3", "prove", "-C", "why3.conf", "-F", "python", "-P", "z3", "-t", "0"]
-    command += ["-s", str(int(deadline * STEPS)), "-a", "split_vc", "program.py"]
+    command += ["-s", str(int(deadline * STEPS)), *(["-a", way] if way else []), "program.py"]
     files = {"program.py": source.encode(errors="replace"), "why3.conf": settings.encode()}
     done = programs.run(command, files, seconds=20 * deadline + 20)
     if done.reason in ("wall", "cpu"):
