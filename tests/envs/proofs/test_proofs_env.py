@@ -42,7 +42,7 @@ def test_every_task_has_a_reference_that_scores_and_cheats_that_do_not(env: Proo
             right = env.oracle(task)["agent"](task.messages).text
             fenced = f"Here it is:\n\n```python\n{right}```\nIt holds."
             assert outcomes(env, task, right, fenced) == [Scored(1.0, True)] * 2
-            cheats = env.cheats(task) if i % 5 == 0 else {}
+            cheats = env.cheats(task) if i % 9 == 0 else {}
             kinds |= set(cheats)
             for name, script in cheats.items():
                 (given,) = outcomes(env, task, script["agent"](task.messages).text)
