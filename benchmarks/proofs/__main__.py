@@ -47,7 +47,7 @@ def why3_all(texts: Sequence[str], seconds: float) -> list[str]:
 
 
 def differences(
-    drawn: Sequence[Program], seconds: float = 0.25, seed: int = 0
+    drawn: Sequence[Program], seconds: float = 0.1, seed: int = 0
 ) -> tuple[Counter[str], list[str]]:
     """How often which verdicts came together, and the programs whose verdicts cannot all be right.
 
