@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 SEEDS = specs.read_folder(env.SEEDS)
 HOLES = [c for c in table("cheating.toml") if c.get("hole")]
-SECONDS = 2.0
+SECONDS = 0.4
 
 
 @pytest.mark.parametrize("case", HOLES, ids=lambda c: c["why"])
