@@ -93,6 +93,7 @@ def _packages() -> list[Check]:
         "tensorboard": "puna run --tensorboard: pip install 'puna[tensorboard]'",
         "reasoning_gym": "environments reasoning_gym:NAME: pip install 'puna[gyms]'",
         "gymnasium": "environments gymnasium:ID: pip install 'puna[gyms]'",
+        "z3": "environment proofs: pip install 'puna[proofs]'",
         "transformers": "the parity tests: pip install 'puna[dev]'",
     }
     out = []
@@ -112,6 +113,8 @@ def _packages() -> list[Check]:
 def _programs() -> list[Check]:
     wanted = {
         "git": "runs do not record the commit",
+        "why3": "proofs of all of micro-Python: apt-get install --no-install-recommends why3 z3",
+        "dafny": "proofs of .dfy files: apt-get install --no-install-recommends dafny",
     }
     out = []
     for name, effect in wanted.items():

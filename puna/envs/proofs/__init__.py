@@ -1,0 +1,1 @@
+"""Programs that a prover accepts, on specifications of any folder: `puna env try proofs`."""
