@@ -40,7 +40,7 @@ test: .venv/.dev
 	@$(PYTEST) -m "not slow"
 
 test-all: .venv/.dev peers
-	@$(MAKE) --no-print-directory system PROGRAMS='$(PROGRAMS) podman:podman runc:runc'
+	@$(MAKE) --no-print-directory system PROGRAMS='$(PROGRAMS) podman:podman runc:runc dafny:dafny'
 	@PUNA_NO_SKIPS=1 $(PYTEST)
 
 lint: .venv/.dev
@@ -80,7 +80,7 @@ peers: .peers/trl/.done .peers/openenv/.done .peers/verifiers/.done .peers/agent
 
 # Programs that some tests use, as program:package. Without root, or without apt, install them by
 # other means.
-PROGRAMS := chromium:chromium bwrap:bubblewrap git:git xz:xz-utils
+PROGRAMS := chromium:chromium bwrap:bubblewrap git:git xz:xz-utils why3:why3 z3:z3
 system:
 	@missing=""; \
 	for p in $(PROGRAMS); do \
