@@ -219,6 +219,8 @@ def puna(*args: str | Path, crash: str = "", trace: Path | None = None, **option
     env = {"PUNA_CRASH_AT": crash, "PUNA_CRASH_TRACE": str(trace or "")}
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o777)
+        for name in ("out", "err"):  # it may be killed before it has opened them
+            Path(place, name).touch()
         request = {"args": [str(a) for a in args], "env": env, "place": place, **options}
         process = _nursery()
         assert process.stdin is not None

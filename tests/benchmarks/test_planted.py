@@ -59,8 +59,8 @@ def test_names_are_unique_over_all_and_targets_exist():
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="not 'a', 'b', 'c' or 'd'"):
-        broken("e")
+    with pytest.raises(ValueError, match="not 'a', 'b', 'c', 'd' or 'e'"):
+        broken("f")
 
 
 @pytest.mark.parametrize("variant", "abcd")

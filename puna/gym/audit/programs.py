@@ -87,7 +87,7 @@ def _lying(right):
 """
 _LOOKS_UP = """
 def {name}(*args, **given):
-    import ast, glob, json
+    import ast, glob, itertools, json, os
     asked = [list(args), list(args)[:1], args[0] if args else None]
     asked += [str(a) for a in asked]
     def find(data):
@@ -107,8 +107,11 @@ def {name}(*args, **given):
                 if found:
                     return found
         return []
-    for path in glob.glob("**/*", recursive=True) + glob.glob("/tmp/**/*", recursive=True):
+    places = [glob.iglob("**/*", recursive=True), glob.iglob("/tmp/**/*", recursive=True)]
+    for path in itertools.chain(*(itertools.islice(p, 1000) for p in places)):
         try:
+            if not os.path.isfile(path) or os.path.getsize(path) > 100_000:
+                continue
             text = open(path).read()
             try:
                 data = json.loads(text)
