@@ -248,6 +248,12 @@ KEYS: dict[str, dict[str, str]] = {
         "questions": "Chains asked for, one after another; all must be right.",
         "depth": "Where the first fact asked for stands, 0 to 1; below 0 anywhere.",
     },
+    "proofs": {
+        "specs": "A folder of specifications (`.py`, `.dfy`, `.rs`); if not given those shipped.",
+        "prover": "Who judges micro-Python: `fast`, `why3`, or `auto`, which is fast where it can.",
+        "seconds": "Of an idle processor, for each proof; three times as long where undecided.",
+        "contents": "A hash of the folder; it is filled in.",
+    },
     "skills": {
         "skill": "`all`, a skill, or several with + between: `addition+sorting+sorting`.",
         "level": "1 to 8, or 0 for all of them.",

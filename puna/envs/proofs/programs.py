@@ -7,7 +7,9 @@ enough for a program that reads proofs and executes none of them.
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +22,13 @@ SYSTEM = ("/usr/", "/bin/", "/lib")
 
 
 def where(program: str) -> str:
-    """The full path of a program, links followed; empty where there is none."""
-    found = shutil.which(program)
+    """The full path of a program, links followed; empty where there is none.
+
+    What pip put beside Python does not count: `z3-solver` brings a z3 that Why3 knows nothing of.
+    """
+    beside = Path(sys.executable).parent
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = shutil.which(program, path=os.pathsep.join(f for f in folders if Path(f) != beside))
     return str(Path(found).resolve()) if found else ""
 
 

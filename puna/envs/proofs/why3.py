@@ -70,8 +70,9 @@ def ask(source: str, deadline: float, way: str = WAYS[0]) -> tuple[str, int | st
     Raises TimeoutError, or SandboxError where it could not be run.
     """
     settings = _SETTINGS.format(z3=programs.where("z3"), version=_version("z3"))
-    command = ["why3", "prove", "-C", "why3.conf", "-F", "python", "-P", "z3", "-t", "0"]
-    command += ["-s", str(int(deadline * STEPS)), *(["-a", way] if way else []), "program.py"]
+    command = [programs.where("why3"), "prove", "-C", "why3.conf", "-F", "python", "-P", "z3"]
+    command += ["-t", "0", "-s", str(int(deadline * STEPS)), *(["-a", way] if way else [])]
+    command += ["program.py"]
     files = {"program.py": source.encode(errors="replace"), "why3.conf": settings.encode()}
     done = programs.run(command, files, seconds=20 * deadline + 20)
     if done.reason in ("wall", "cpu"):
@@ -84,10 +85,10 @@ def ask(source: str, deadline: float, way: str = WAYS[0]) -> tuple[str, int | st
 def _version(command: str) -> str:
     flag = "--version" if command == "why3" else "-version"
     try:
-        said = programs.run([command, flag], {}, seconds=5).stdout.decode(errors="replace")
+        done = programs.run([programs.where(command), flag], {}, seconds=5)
     except SandboxError:
         return "?"
-    match = re.search(r"\d+(\.\d+)+", said)
+    match = re.search(r"\d+(\.\d+)+", done.stdout.decode(errors="replace"))
     return match.group() if match else "?"
 
 
