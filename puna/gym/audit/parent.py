@@ -30,7 +30,7 @@ PROBE_S = 900.0  # all tries of one probe
 RESTARTS = 6
 MUCH, FLOOD = 1 << 20, 1 << 30  # bytes of output: worth a note; ended at
 LOUD = 16 << 20  # a hole
-STOPPED_S, GOING_S = 0.15, 0.001  # a machine that is busy with others
+STOPPED_S, GOING_S = 0.05, 0.001  # a machine that is busy with others
 BUSY_S = 6.0  # for so long at most
 
 Progress = Callable[[str], None]
