@@ -69,7 +69,7 @@ class Outside:
         if not self.words or shutil.which(self.words[0]) is None:
             what = f"agent {command!r}: there is no program {(self.words or [''])[0]!r}"
             raise UserError(what, "name one that a shell here would find")
-        self.command, self.seconds = command, seconds
+        self.seconds = seconds
         self.once = any(PROMPT in word for word in self.words)
         self.lanes: dict[Seat, _Lane] = {}
         self.idle: list[Program] = []

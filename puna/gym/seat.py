@@ -6,7 +6,6 @@ tokens too. A history that is not what was said before begins a branch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
@@ -17,6 +16,7 @@ from puna.core.messages import Message, Reasoning, ToolCall, ToolResult
 from puna.core.rng import Key, derive
 from puna.engine.policy import ChatPolicy, Completion, Reply, Sampler, SamplingParams, Usage
 from puna.gym.task import Script
+from puna.gym.tools import same_json
 from puna.gym.trajectory import Branch
 from puna.text.images import pictures_in
 from puna.text.template import parse_assistant, render
@@ -40,13 +40,12 @@ Listen = Callable[[Completion], Heard]
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply and how it ended; a Sampler's tokens stand in the branch from `start` to `end`."""
+    """A reply and how it ended; a Sampler's tokens stand in the branch from `start` on."""
 
     message: Message
     finish: str
     branch: Branch | None = None
     start: int = 0
-    end: int = 0
 
 
 class Seat(Protocol):
@@ -89,21 +88,10 @@ def alike(said: Message, told: Message) -> bool:
         and _thought(told) in ("", _thought(said))
         and len(calls) == len(again)
         and all(
-            a.name == b.name and _same_json(a.arguments, b.arguments)
+            a.name == b.name and same_json(a.arguments, b.arguments)
             for a, b in zip(calls, again, strict=True)
         )
     )
-
-
-def _same_json(a: str, b: str) -> bool:
-    if a == b:
-        return True
-    try:  # as text: in Python true equals 1
-        return json.dumps(json.loads(a), sort_keys=True) == json.dumps(
-            json.loads(b), sort_keys=True
-        )
-    except (ValueError, RecursionError):
-        return False
 
 
 def _thought(message: Message) -> str:
@@ -165,19 +153,19 @@ class SamplerSeat:
         self, messages: tuple[Message, ...], tools: tuple[Mapping[str, Any], ...]
     ) -> _History:
         tok = self.sampler.tokenizer
-        history = self._known(messages, tools)
-        if history is not None:
+        known = self._known(messages, tools)
+        history = known or _History(Branch(), tools)
+        if known:
             messages = messages[len(history.seen) :]
             new = list(render(tok, messages, open_turn=True, first=False).ids)
             if history.open_end:
                 new = [tok.special("eot"), *new]
         else:
             new = list(render(tok, messages, tools=tools, open_turn=True).ids)
-            history = _History(Branch(), tools)
         branch = history.branch
         branch.pictures += pictures_in(tok, messages, new, len(branch.ids))
         branch.extend_prompt(new)
-        if history not in self.histories:
+        if not known:
             self.histories.append(history)
         return history
 
@@ -225,7 +213,7 @@ class SamplerSeat:
         history.open_end = done.finish != "stop" or kept < len(done.ids)
         history.seen = (*messages, heard.message)
         self.finish = heard.finish
-        return Answer(heard.message, heard.finish, branch, start, start + kept)
+        return Answer(heard.message, heard.finish, branch, start)
 
     def _listen(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Listen:
         first = sum(len(m.tool_calls) for m in messages)

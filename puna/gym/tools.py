@@ -129,6 +129,26 @@ def _read(text: str) -> dict[str, Any]:
     return values
 
 
+def same_json(one: str, two: str) -> bool:
+    """Whether two texts are the same JSON, however spelt; 1, 1.0, true and "1" are four values.
+
+    Equal texts are, whatever they hold; others are not where one is no strict JSON.
+    """
+    if one == two:
+        return True
+    try:
+        return _plainly(one) == _plainly(two)
+    except ValueError:
+        return False
+
+
+def _plainly(text: str) -> str:
+    try:
+        return json.dumps(strict_json(text), sort_keys=True)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 class _NotStrictError(ValueError):
     """What Python reads, and JSON or one who reads it once would not."""
 

@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from chain_model import chain
+from two_stages import write_stages
 
 from puna.agents.conversation import Conversation
 from puna.agents.model import load
@@ -19,14 +19,8 @@ from puna.core.messages import Message, Reasoning, Text, ToolCall
 from puna.engine.policy import SamplingParams
 from puna.gateway.asked import Said
 from puna.gym.seat import ContextFullError
-from puna.models import ModelConfig, build, save
-from puna.text.tokenizer import Tokenizer
 from puna.train.data import read_messages
 
-CONFIG = ModelConfig(
-    family="llama3", vocab_size=300, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2,
-    head_dim=8, intermediate_size=64, max_positions=96, initializer_range=0.2,
-)  # fmt: skip
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
@@ -37,16 +31,8 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("runs") / "tiny"
-    tokenizer = Tokenizer.train(["0123456789 + - ="] * 3, 300)
-    for seed, name in enumerate(("sft", "rl")):
-        model = build(CONFIG, seed)
-        with torch.no_grad():
-            assert model.head is not None
-            model.head.weight[127:] = 0.0  # letters only, so that it never falls silent
-        save(model, root / name / "model")
-        tokenizer.save(root / name / "model")
+    write_stages(root, 127)  # letters only
     stages = [{"id": "sft", "kind": "sft"}, {"id": "rl", "kind": "rl"}]
     record = {"name": "tiny", "stages": stages, "machine": {"threads": 1}}
     (root / "run.json").write_text(json.dumps(record))

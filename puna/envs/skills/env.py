@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from puna.core.errors import nearest
 from puna.envs.skills.makers import LEVELS, SKILLS
 from puna.gym.environment import Problem, SingleTurn, say
 from puna.gym.task import Script, Task
+from puna.gym.tools import same_json
 
 ALL = "all"
 
@@ -88,22 +88,3 @@ class Skills(SingleTurn):
         }
         wrong = {n: t for n, t in texts.items() if not self.score(t, problem)}
         return {**super().cheats(task), **{n: {"agent": say(t)} for n, t in wrong.items()}}
-
-
-def same_json(one: str, two: str) -> bool:
-    """Whether two texts are the same JSON: 1, 1.0, true and "1" are four values."""
-    try:
-        return _plain(one) == _plain(two)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _plain(text: str) -> str:
-    return json.dumps(json.loads(text, object_pairs_hook=_unique), sort_keys=True)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. Raises ValueError for a key that is there twice."""
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key is there twice")
-    return dict(pairs)

@@ -4,24 +4,11 @@ import json
 import sys
 from typing import Any
 
+from episode import Over, called, tell
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.tools import StructuredTool
 from langchain_openai import ChatOpenAI
-
-
-class Over(BaseException):
-    """The episode has ended; nothing on the way up takes it for a failure of a tool."""
-
-
-def tell(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say something to the environment; what it says to that."""
-    print(json.dumps(message), flush=True)
-    told = json.loads(sys.stdin.readline() or '{"end": true}')
-    if "end" in told:
-        raise Over
-    messages: list[dict[str, Any]] = told["messages"]
-    return messages
 
 
 def tool(spec: dict[str, Any]) -> StructuredTool:
@@ -29,9 +16,7 @@ def tool(spec: dict[str, Any]) -> StructuredTool:
     function = spec["function"]
 
     def invoke(**arguments: Any) -> str:
-        call = {"name": function["name"], "arguments": json.dumps(arguments)}
-        calls = [{"id": "call", "type": "function", "function": call}]
-        return str(tell({"content": None, "tool_calls": calls})[0]["content"])
+        return called(function["name"], json.dumps(arguments))
 
     return StructuredTool.from_function(
         invoke,

@@ -6,21 +6,8 @@ import sys
 from typing import Any
 
 from agents import Agent, FunctionTool, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
+from episode import Over, called, tell
 from openai import AsyncOpenAI
-
-
-class Over(BaseException):
-    """The episode has ended; nothing on the way up takes it for a failure of a tool."""
-
-
-def tell(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say something to the environment; what it says to that."""
-    print(json.dumps(message), flush=True)
-    told = json.loads(sys.stdin.readline() or '{"end": true}')
-    if "end" in told:
-        raise Over
-    messages: list[dict[str, Any]] = told["messages"]
-    return messages
 
 
 def tool(spec: dict[str, Any]) -> FunctionTool:
@@ -28,9 +15,7 @@ def tool(spec: dict[str, Any]) -> FunctionTool:
     function = spec["function"]
 
     async def invoke(context: Any, arguments: str) -> str:
-        call = {"name": function["name"], "arguments": arguments}
-        calls = [{"id": "call", "type": "function", "function": call}]
-        return str(tell({"content": None, "tool_calls": calls})[0]["content"])
+        return called(function["name"], arguments)
 
     return FunctionTool(
         name=function["name"],
