@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import os
@@ -32,6 +33,9 @@ class Terminal:
     def __init__(self, *words: str, **variables: str) -> None:
         self.controller, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        modes = termios.tcgetattr(terminal)
+        modes[3] |= termios.NOFLSH  # else Ctrl-C throws away what we have not read yet
+        termios.tcsetattr(terminal, termios.TCSANOW, modes)
         kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "INPUTRC")}
         kept |= {"OMP_NUM_THREADS": "1", "TERM": "xterm", "PYTHONUTF8": "1", "INPUTRC": os.devnull}
         self.process = subprocess.Popen(
@@ -40,7 +44,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C arrives
         )  # fmt: skip
         os.close(terminal)
-        self.seen = ""
+        self.seen, self.decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
 
     def type(self, text: str) -> None:
         os.write(self.controller, text.encode())
@@ -51,7 +55,7 @@ class Terminal:
         while wanted not in self.seen:
             assert time.monotonic() < end, f"no {wanted!r} in {self.seen!r}"
             if select([self.controller], [], [], 0.5)[0]:
-                self.seen += self._read()
+                self._hear()
         found, _, self.seen = self.seen.partition(wanted)
         return found
 
@@ -72,8 +76,8 @@ class Terminal:
     def rest(self) -> tuple[int, str]:
         """Exit status, and what has come to the end."""
         end = time.monotonic() + 120
-        while time.monotonic() < end and (more := self._read()):
-            self.seen += more
+        while time.monotonic() < end and self._hear():
+            pass
         return self.process.wait(timeout=60), self.seen
 
     def close(self) -> None:
@@ -82,11 +86,15 @@ class Terminal:
         self.process.wait()
         os.close(self.controller)
 
-    def _read(self) -> str:
+    def _hear(self) -> bool:
+        """Add what has come to `seen`; False where the other side has closed."""
         try:
-            return os.read(self.controller, 65536).decode("utf-8", "replace").replace("\r\n", "\n")
-        except OSError:  # the other side has closed
-            return ""
+            data = os.read(self.controller, 65536)
+        except OSError:
+            return False
+        # A character, and a line's end, may come in two pieces.
+        self.seen = (self.seen + self.decoder.decode(data)).replace("\r\n", "\n")
+        return bool(data)
 
 
 def plain(text: str) -> str:
