@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from puna.core.config import build, to_dict
 from puna.core.errors import UserError
 from puna.core.files import sha256_json
-from puna.core.messages import Message, Reasoning, ToolResult
+from puna.core.messages import Message, ToolResult
 from puna.core.outcome import Scored
 from puna.core.rng import derive
 from puna.engine.policy import EndpointError
@@ -319,7 +319,7 @@ def _to_verifiers(vf: Any, message: Message) -> Any:
         return vf.SystemMessage(content=told["content"])
     if message.role == "user":
         return vf.UserMessage(content=told["content"])
-    reasoning = "".join(p.text for p in message.parts if isinstance(p, Reasoning))
+    reasoning = message.thought
     calls = [vf.ToolCall(id=c.id, name=c.name, arguments=c.arguments) for c in message.tool_calls]
     return vf.AssistantMessage(
         content=message.text, reasoning_content=reasoning or None, tool_calls=calls or None

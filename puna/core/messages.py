@@ -94,6 +94,11 @@ class Message:
         return "".join(p.text for p in self.parts if isinstance(p, Text))
 
     @property
+    def thought(self) -> str:
+        """The reasoning parts joined."""
+        return "".join(p.text for p in self.parts if isinstance(p, Reasoning))
+
+    @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls in order."""
         return tuple(p for p in self.parts if isinstance(p, ToolCall))
@@ -116,9 +121,8 @@ class Message:
         out: dict[str, Any] = {"role": self.role, "content": self.text}
         if any(isinstance(p, Image) for p in self.parts):
             out["content"] = [_content(p) for p in self.parts if isinstance(p, Text | Image)]
-        reasoning = "".join(p.text for p in self.parts if isinstance(p, Reasoning))
-        if reasoning:
-            out["reasoning_content"] = reasoning
+        if self.thought:
+            out["reasoning_content"] = self.thought
         if self.tool_calls:
             out["tool_calls"] = [
                 {

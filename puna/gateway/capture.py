@@ -22,12 +22,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from puna.core.errors import UserError
-from puna.core.messages import Message, Reasoning, Text
+from puna.core.messages import Message
 from puna.engine.policy import Completion, EndpointError
 from puna.gateway.asked import Asked, Choice, Head, Said
 from puna.gateway.pictures import check_images
 from puna.gateway.reading import BadRequest
-from puna.gateway.speaker import Speaker, first_stop
+from puna.gateway.speaker import Speaker, first_stop, shortened
 from puna.gateway.wire import DIALECTS, Dialect, body_of, complaint
 from puna.gym.seat import Answer, ContextFullError, Heard, Listen, Seat
 from puna.text.images import images_of, pixels
@@ -208,14 +208,12 @@ def _told(found: Answer, stops: Sequence[str]) -> tuple[Choice, Said]:
     stop = None
     if cut := first_stop(message.text, stops):
         at, stop = cut
-        others = tuple(p for p in message.parts if not isinstance(p, Text))
-        message, finish = Message("assistant", (*others, Text(message.text[:at]))), "stop"
+        message, finish = shortened(message, at), "stop"
     calls = message.tool_calls
     if calls and finish == "stop":
         finish = "tool_calls"
-    thought = "".join(p.text for p in message.parts if isinstance(p, Reasoning))
     choice = Choice(message, finish, stop, (), 0, 0)
-    return choice, Said(message.text, thought, calls, (), finish, stop)
+    return choice, Said(message.text, message.thought, calls, (), finish, stop)
 
 
 async def _unless_left(request: Request, future: Future[Answer]) -> Answer | None:

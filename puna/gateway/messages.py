@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
-from puna.core.messages import Reasoning
 from puna.gateway import reading
 from puna.gateway.asked import Asked, Choice, Head, Said
 from puna.gateway.blocks import messages_of
@@ -88,7 +87,7 @@ class Messages:
         """The JSON of a whole answer."""
         choice = choices[0]
         message = choice.message
-        thought = "".join(p.text for p in message.parts if isinstance(p, Reasoning))
+        thought = message.thought
         blocks: list[dict[str, Any]] = []
         if thought:
             blocks.append({"type": "thinking", "thinking": thought, "signature": ""})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from puna.core.messages import Message, Reasoning, Text
+from puna.core.messages import Message, Text
 from puna.gateway.asked import Asked, Choice, Drawn, Said
 from puna.text.calls import final_calls, may_begin
 from puna.text.template import parse_assistant, signs
@@ -103,6 +103,12 @@ def first_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[int, st
     """Where the first of `stops` begins in `text`, and which it is."""
     found = [(at, s) for s in stops if (at := text.find(s, start)) >= 0]
     return min(found, default=None)
+
+
+def shortened(message: Message, length: int) -> Message:
+    """An assistant's message of which `length` characters of text were told."""
+    others = tuple(p for p in message.parts if not isinstance(p, Text))
+    return Message("assistant", (*others, Text(message.text[:length])))
 
 
 class _Listener:
@@ -224,16 +230,14 @@ class Speaker(_Listener):
         if telling.cut is None and (found := first_stop(message.text, telling.stops)):
             telling.cut, telling.stop = found
         if telling.cut is not None:
-            others = tuple(p for p in message.parts if not isinstance(p, Text))
-            said = Text(message.text[: telling.cut])
-            message, finish = Message("assistant", (*others, said)), "stop"
+            message, finish = shortened(message, telling.cut), "stop"
         calls = bool(message.tool_calls) and finish == "stop"
         self.message, self.finish = message, "tool_calls" if calls else finish
 
     def say(self) -> Said | None:
         """What can be told now and was not."""
         if self.finish:
-            whole = "".join(p.text for p in self.message.parts if isinstance(p, Reasoning))
+            whole = self.message.thought
             thought, text = whole[len(self._thought) :], self.message.text[self.telling.told :]
             calls, tokens = self.message.tool_calls, self._new_tokens()
             return Said(text, thought, calls, tokens, self.finish, self.telling.stop)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from puna.core.messages import Message, Reasoning, ToolCall, ToolResult
+from puna.core.messages import Message, ToolCall, ToolResult
 from puna.core.rng import Key, derive
 from puna.engine.policy import ChatPolicy, Completion, Reply, Sampler, SamplingParams, Usage
 from puna.gym.task import Script
@@ -85,17 +85,13 @@ def alike(said: Message, told: Message) -> bool:
     return (
         said.role == told.role
         and shown(said.parts) == shown(told.parts)
-        and _thought(told) in ("", _thought(said))
+        and told.thought in ("", said.thought)
         and len(calls) == len(again)
         and all(
             a.name == b.name and same_json(a.arguments, b.arguments)
             for a, b in zip(calls, again, strict=True)
         )
     )
-
-
-def _thought(message: Message) -> str:
-    return "".join(p.text for p in message.parts if isinstance(p, Reasoning))
 
 
 def _ids(messages: Sequence[Message]) -> list[str]:

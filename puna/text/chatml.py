@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from puna.core.messages import Message, Reasoning
+from puna.core.messages import Message
 from puna.text.turns import Fixed, Format, Piece, Tools, Turn, said
 
 QWEN = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
@@ -78,7 +78,7 @@ def _turn(role: str, *pieces: Piece) -> Turn:
 def _answer(form: Format, message: Message, behind: bool, last: bool) -> Turn:
     """An assistant's turn, `behind` the last question or before it."""
     head, pieces = _ANSWER, list[Piece](said(message.parts))
-    thought = "".join(p.text for p in message.parts if isinstance(p, Reasoning)).strip("\n")
+    thought = message.thought.strip("\n")
     opened = behind and (last or bool(thought)) if form.thinks else bool(thought)
     if opened and pieces and isinstance(pieces[0], str):
         pieces[0] = pieces[0].lstrip("\n")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import uvicorn
 
 from puna.agents.outside import Outside
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler
 from puna.evals.evaluate import local_policy
+from puna.gateway.capture import Capture
 from puna.gym.environment import Environment
 from puna.gym.loop import Job, Rollout
 from puna.gym.registry import load_environment
@@ -39,6 +41,20 @@ def answers(branch: Branch) -> int:
     """How many runs of sampled tokens there are."""
     mask = branch.mask
     return sum(mask[i] and not mask[i - 1] for i in range(1, len(mask)))
+
+
+@asynccontextmanager
+async def answering(capture: Capture) -> AsyncIterator[int]:
+    """The port at which the endpoint answers."""
+    server = uvicorn.Server(uvicorn.Config(capture.app, port=0, log_level="error", lifespan="off"))
+    serving = asyncio.ensure_future(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from outside_play import PROGRAMS, Play, answers, player, sampler_of
+from outside_play import PROGRAMS, Play, answering, answers, player, sampler_of
 
 from puna.agents.outside import Outside
 from puna.core.errors import UserError
@@ -107,8 +107,6 @@ def test_a_command_that_is_none_is_refused() -> None:
 
 
 def test_the_endpoint_refuses_what_an_episode_does_not_do(sampler: LocalSampler) -> None:
-    import uvicorn
-
     capture = Capture()
     asked: list[tuple[int, str]] = []
 
@@ -124,31 +122,24 @@ def test_the_endpoint_refuses_what_an_episode_does_not_do(sampler: LocalSampler)
     async def main() -> None:
         seat = SamplerSeat(sampler, SamplingParams(4, 0.0), ("x", "agent"))
         key = capture.admit(Guest(seat, asyncio.get_running_loop()))
-        config = uvicorn.Config(capture.app, port=0, log_level="error", lifespan="off")
-        server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        hello = {"messages": [{"role": "user", "content": "hello"}]}
-        long = {"messages": [{"role": "user", "content": "hello " * 20_000}]}
-        form = {"type": "json_object"}
-        for given in (
-            (key, hello),
-            (key, hello | {"stream": True}),
-            ("sk-other", hello),
-            (key, hello | {"n": 2}),
-            (key, hello | {"response_format": form}),
-            (key, {"prompt": "hello"}, "completions"),
-            (key, long),
-            (key, {"messages": 7}),
-            (key, {"input": "hello"}, "responses"),
-        ):
-            await asyncio.to_thread(post, port, *given)
-        capture.dismiss(key)
-        await asyncio.to_thread(post, port, key, hello)
-        server.should_exit = True
-        await serving
+        async with answering(capture) as port:
+            hello = {"messages": [{"role": "user", "content": "hello"}]}
+            long = {"messages": [{"role": "user", "content": "hello " * 20_000}]}
+            form = {"type": "json_object"}
+            for given in (
+                (key, hello),
+                (key, hello | {"stream": True}),
+                ("sk-other", hello),
+                (key, hello | {"n": 2}),
+                (key, hello | {"response_format": form}),
+                (key, {"prompt": "hello"}, "completions"),
+                (key, long),
+                (key, {"messages": 7}),
+                (key, {"input": "hello"}, "responses"),
+            ):
+                await asyncio.to_thread(post, port, *given)
+            capture.dismiss(key)
+            await asyncio.to_thread(post, port, key, hello)
         assert [sum(b.mask) for b in seat.branches] == [4, 4, 4]
 
     asyncio.run(main())

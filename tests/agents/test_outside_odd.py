@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from outside_play import PROGRAMS
+from outside_play import PROGRAMS, answering
 
 import puna
 from puna.agents.outside import Outside
@@ -219,36 +219,27 @@ def test_what_is_asked_again_draws_the_same() -> None:
 
 
 def test_a_call_that_was_given_up_leaves_nothing() -> None:
-    import uvicorn
-
     policy = Parrot()
     body = json.dumps({"messages": [{"role": "user", "content": "what is it?"}]}).encode()
 
     async def main() -> None:
         seat, capture = SamplerSeat(policy, SamplingParams(32), ("x", "agent")), Capture()
         key = capture.admit(Guest(seat, asyncio.get_running_loop()))
-        config = uvicorn.Config(capture.app, port=0, log_level="error", lifespan="off")
-        server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        head = f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-        call = b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\n" + head + body
-        policy.thinks_s = 30.0
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(call)
-        while not policy.keys:
-            await asyncio.sleep(0.01)
-        writer.close()
-        await asyncio.sleep(0.2)
-        policy.thinks_s = 0.0
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(call)
-        assert b"200 OK" in await reader.readline()
-        writer.close()
-        server.should_exit = True
-        await serving
+        async with answering(capture) as port:
+            head = f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            call = b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\n" + head + body
+            policy.thinks_s = 30.0
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(call)
+            while not policy.keys:
+                await asyncio.sleep(0.01)
+            writer.close()
+            await asyncio.sleep(0.2)
+            policy.thinks_s = 0.0
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(call)
+            assert b"200 OK" in await reader.readline()
+            writer.close()
         (branch,) = seat.branches
         assert sum(branch.mask) == len(TOKENIZER.encode(SAYS)) + 1
 

@@ -51,14 +51,7 @@ class Dafny:
         command = [program, "/compile:0", f"/timeLimit:{limit}", "/nologo", "program.dfy"]
         files = {"program.dfy": source.encode(errors="replace")}
         seconds = 10 * deadline + 30
-        try:
-            done = programs.run(command, files, seconds, MEMORY, _folders(program))
-        except SandboxError as error:
-            return Verdict("failed", str(error))
-        if done.reason in ("wall", "cpu"):
-            return Verdict("unknown", "the time was up")
-        said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
-        return _read(said, done.exit, done.reason)
+        return programs.judged(command, files, seconds, MEMORY, _folders(program), _read)
 
 
 MEMORY = 8192  # MB of addresses: Mono reserves many and uses few

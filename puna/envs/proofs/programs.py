@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from puna.core.errors import UserError
+from puna.envs.proofs.prover import Verdict
 from puna.sandbox import Job, Limits, Mounts, Result, Sandbox, SandboxError, open_sandbox
 
 _opened: dict[tuple[str, ...], Sandbox] = {}
@@ -56,6 +57,28 @@ def run(
         return _sandbox(tuple(folders)).run_now(job)
     except (UserError, ValueError, OSError) as error:
         raise SandboxError(str(error)) from error
+
+
+def judged(
+    command: Sequence[str],
+    files: Mapping[str, bytes],
+    seconds: float,
+    memory_mb: int,
+    folders: Sequence[str],
+    read: Callable[[str, int, str], Verdict],
+) -> Verdict:
+    """What `read` makes of all that a prover says, its exit status and the limit it met, if any.
+
+    See `run`. Unknown where its time was up, failed where it could not be run.
+    """
+    try:
+        done = run(command, files, seconds, memory_mb, folders)
+    except SandboxError as error:
+        return Verdict("failed", str(error))
+    if done.reason in ("wall", "cpu"):
+        return Verdict("unknown", "the time was up")
+    said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
+    return read(said, done.exit, done.reason)
 
 
 def _sandbox(folders: tuple[str, ...]) -> Sandbox:

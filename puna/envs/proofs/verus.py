@@ -46,14 +46,7 @@ class Verus:
         command = [program, "program.rs", "--rlimit", str(max(1, round(deadline)))]
         files = {"program.rs": source.encode(errors="replace")}
         folder = str(Path(program).parent)
-        try:
-            done = programs.run(command, files, 10 * deadline + 30, 8192, (folder,))
-        except SandboxError as error:
-            return Verdict("failed", str(error))
-        if done.reason in ("wall", "cpu"):
-            return Verdict("unknown", "the time was up")
-        said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
-        return _read(said, done.exit, done.reason)
+        return programs.judged(command, files, 10 * deadline + 30, 8192, (folder,), _read)
 
 
 def _read(said: str, status: int, reason: str) -> Verdict:
