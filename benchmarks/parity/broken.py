@@ -16,7 +16,7 @@ from torch import Tensor
 
 from puna.models import Decoder, ModelConfig, RopeScaling
 from puna.models.decoder import Attention, AttentionFn, Block, Pass, RMSNorm, query_temperature
-from puna.models.moe import MoE, Routes
+from puna.models.moe import MoE
 from puna.models.rope import Rope
 
 
@@ -194,11 +194,14 @@ class _FixedEpsilon(Attention):
 class _Mixed(MoE):
     """The layer with another sum of its experts."""
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, forced_BT: Tensor | None = None, even: bool = False
+    ) -> tuple[Tensor, Tensor]:
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         logits_NE = self.router(x_ND)
-        choice = self._choose(logits_NE, routes, x_BTD.shape[:-1])
-        return self.mix(x_ND, logits_NE, choice).view(x_BTD.shape)
+        choice_N = (logits_NE + self.expert_bias).argmax(-1)
+        mixed = self.mix(x_ND, logits_NE, choice_N).view(x_BTD.shape)
+        return mixed, choice_N.view(x_BTD.shape[:-1])
 
     def mix(self, x_ND: Tensor, logits_NE: Tensor, choice_N: Tensor) -> Tensor:
         raise NotImplementedError

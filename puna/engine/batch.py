@@ -8,6 +8,7 @@ Shapes: B rows, V vocabulary, L MoE layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,6 @@ class Batch:
         self.last_ids = torch.tensor([(r.ids or [0])[-1] for r in rows], device=device)
         self.moves = torch.tensor([0 if r.finish else 1 for r in rows], device=device)
         self.matchers = [r.matcher for r in rows]
-        self.constrained = any(m is not None for m in self.matchers)
         self._uniforms: Tensor | None = None
         self._age = 0
 
@@ -73,26 +73,8 @@ class Batch:
 
     def draw(self, logits: Tensor, stops: Sequence[int]) -> list[Running]:
         """Draw the next token of every row; the rows that ended with it, still in the cache."""
-        if self.constrained:
-            from puna.engine.grammar import apply
-
-            logits = apply(logits, self.matchers)
-        token, logprob = self.drawing(logits, self._next_uniforms())
-        if self.drawing.top:
-            places, values = (x.tolist() for x in self.drawing.likeliest(logits))
-        self.last_ids = token
-        ended = []
-        told = zip(token.tolist(), logprob.tolist(), strict=True)
-        for i, (row, (chosen, value)) in enumerate(zip(self.rows, told, strict=True)):
-            if row.finish:
-                continue
-            if row.request.params.top_logprobs:
-                most = row.request.params.top_logprobs
-                row.top.append(tuple(zip(places[i][:most], values[i][:most], strict=True)))
-            if row.matcher is not None:
-                row.matcher.accept(chosen)
-            if row.hear(chosen, value, stops):
-                ended.append(row)
+        uniforms = self._next_uniforms()
+        self.last_ids, ended = draw(self.rows, self.matchers, self.drawing, logits, uniforms, stops)
         self.retire(ended)
         return ended
 
@@ -113,3 +95,34 @@ class Batch:
             self._age = 0
         self._age += 1
         return self._uniforms[self._age - 1]
+
+
+def draw(
+    rows: Sequence[Running],
+    matchers: Sequence[Any],
+    drawing: Drawing,
+    logits: Tensor,
+    uniforms_B: Tensor,
+    stops: Sequence[int],
+) -> tuple[Tensor, list[Running]]:
+    """The next token of every row that has not ended, [B]; the rows that ended with it."""
+    if any(m is not None for m in matchers):
+        from puna.engine.grammar import apply
+
+        logits = apply(logits, matchers)
+    token, logprob = drawing(logits, uniforms_B)
+    if drawing.top:
+        places, values = (x.tolist() for x in drawing.likeliest(logits))
+    ended = []
+    told = zip(token.tolist(), logprob.tolist(), strict=True)
+    for i, (row, (chosen, value)) in enumerate(zip(rows, told, strict=True)):
+        if row.finish:
+            continue
+        if row.request.params.top_logprobs:
+            most = row.request.params.top_logprobs
+            row.top.append(tuple(zip(places[i][:most], values[i][:most], strict=True)))
+        if row.matcher is not None:
+            row.matcher.accept(chosen)
+        if row.hear(chosen, value, stops):
+            ended.append(row)
+    return token, ended

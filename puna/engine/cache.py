@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from torch import Tensor
 from puna.engine.pages import SIZE, Held, Page, Pages
 from puna.models.config import ModelConfig
 from puna.models.decoder import AttentionFn, additive
+
+if TYPE_CHECKING:
+    from puna.kernels.attention import Ragged
 
 _READ_STEP = 16
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -65,13 +69,15 @@ class _Step:
 class _Block:
     """How the layers of one kind take part in a pass over several tokens a row.
 
-    `old` [B, n] are the pages with what the rows held, `read` slots of them.
+    `old` [B, n] are the pages with what the rows held, `read` slots of them. On a GPU `ragged` says
+    it instead, without a mask.
     """
 
     index: Tensor
     old: Tensor | None
     read: int
     mask: Tensor | None
+    ragged: Ragged | None = None
 
 
 class KVCache:
@@ -102,6 +108,8 @@ class KVCache:
         self._stamp = self._counts()
         self._gone = set(range(len(held), len(self.held)))
         self._whole = whole
+        # Where there is a kernel for runs of any length, no mask is made and nothing is padded.
+        self.ragged = self._like.is_cuda and self._like.dtype == torch.bfloat16
 
     @classmethod
     def fresh(
@@ -196,6 +204,10 @@ class KVCache:
             return self.step(layer, q_BKGD, k_BKTD, v_BKTD, scale).view(rows, heads, 1, width)
         kind, place = self.pages.layers[layer]
         pool, plan = self.pages.pools[kind], self._blocks[kind]
+        if plan.ragged is not None:
+            out = plan.ragged.attend(q_BHTD, k_BKTD, v_BKTD, pool.flat(place), scale)
+            pool.write(place, plan.index, k_BKTD, v_BKTD)
+            return out
         # A block may run over a chunk's end: it attends to what was there and to itself.
         k_all, v_all = k_BKTD, v_BKTD
         if plan.old is not None:
@@ -385,6 +397,13 @@ class KVCache:
         index_BKT = slot_BT[:, None] + size * np.arange(heads)[:, None]
         index_BKT = np.where(kept_BT[:, None], index_BKT, pool.waste)
         index = torch.from_numpy(index_BKT.reshape(-1)).to(device)
+        if self.ragged:
+            from puna.kernels.attention import ragged
+
+            span = self.pages.chunk if kind else None
+            shape = heads, size
+            plan = ragged(starts, counts, tokens, span, ids, shape, device)
+            return _Block(index, None, 0, None, plan)
         held_B = start_B - begin_B
         read = int(held_B.max())
         if not read and (grid_BT == grid_BT[:, :1]).all():

@@ -14,16 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 
 from puna.core.errors import UserError
-from puna.engine.batch import Batch, Forward
+from puna.engine.ahead import Ahead, fits
+from puna.engine.batch import Batch, Forward, draw
 from puna.engine.cache import KVCache
+from puna.engine.captured import Captured
+from puna.engine.captured import suits as suits_kernels
 from puna.engine.kept import Kept
 from puna.engine.pages import SIZE, Held, Pages
 from puna.engine.policy import Completion
 from puna.engine.reading import Reader
 from puna.engine.running import Request, Running
+from puna.engine.sampling import Drawing
 from puna.engine.step import Step, suits
 from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
@@ -75,10 +80,14 @@ class Engine:
         self.reader = Reader(model, self.pages, self.moe, deterministic)
         self.waiting: deque[Running] = deque()
         self.reading: list[Running] = []
-        self.batch: Batch | None = None
+        self.batch: Batch | Ahead | None = None
+        graphs = suits_kernels(model) and not deterministic
+        self.captured = Captured(model, self.pages) if graphs else None
         self._forgotten: deque[str] = deque()
         self._turns = count()
         self._step: Forward | None = None
+        self._changed = False
+        self._untold: list[Running] = []
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
         self.executor = ThreadPoolExecutor(
             1,
@@ -111,9 +120,10 @@ class Engine:
 
         Between steps: what is being decoded goes on with the new weights and the keys it has.
         """
+        self._untold += self._finish_ahead()
         load_learned(self.model, weights)
         self.version = version
-        self._step = None
+        self._weights_changed()
         self.kept.forget()
         for row in (*self.running, *self.reading):
             row.changes.append((len(row.ids), version))
@@ -129,7 +139,7 @@ class Engine:
         while not self.idle:
             self.step(urgent=False)
         if not self.frozen:
-            self._step = None  # the weights may change in place before the next call
+            self._changed = True  # the weights may, in place, before the next call
         return [rows[i].completion() for i in range(len(requests))]
 
     def check(self, request: Request) -> None:
@@ -154,20 +164,82 @@ class Engine:
         Where nothing is `urgent` prompts are taken in many at a time and all read at once.
         """
         self._clear()
+        if self._changed:
+            self._weights_changed()
         if self._free() >= (1 if urgent else max(1, self.slots // REFILL)) or not self.running:
             self._admit(urgent)
         fresh, fresh_logits = self._read(every=not urgent)
+        if self.captured is not None:
+            return self._step_ahead(fresh, fresh_logits)
+        assert not isinstance(self.batch, Ahead)
         logits = self._decode()
         if fresh or self.batch is None:
             logits = self._join(logits, fresh, fresh_logits)
         batch = self.batch
         if batch is None or logits is None:
             return []
+        assert isinstance(batch, Batch)
         before = batch.live
         ended = batch.draw(logits, self.stop_ids)
         self.generated_tokens += len(before)
         self._leave(ended)
         return before
+
+    def _step_ahead(self, fresh: list[Running], logits: list[torch.Tensor]) -> list[Running]:
+        """A step on a GPU, launched before the tokens of the last one are read."""
+        told, self._untold = self._untold, []
+        told += self._first(fresh, logits) if fresh else []
+        batch = self.batch
+        if isinstance(batch, Ahead) and (fresh or batch.sparse or batch.turning):
+            told += self._finish_ahead()
+        joined = [row for row in fresh if not row.finish]
+        if joined or (batch is not None and (batch.sparse or not batch.live)):
+            self._remake([*self.running, *joined])
+        if isinstance(self.batch, Ahead):
+            if self.batch.turning:
+                self._make_room()
+            batch = self.batch
+            if isinstance(batch, Ahead):
+                batch.launch()
+                if len(batch.under_way) > 1:
+                    told += self._collect(batch)
+                return told
+        logits_BV = self._decode()
+        if logits_BV is not None and isinstance(self.batch, Batch):
+            told += self.batch.live
+            self.generated_tokens += len(self.batch.live)
+            self._leave(self.batch.draw(logits_BV, self.stop_ids))
+        return told
+
+    def _first(self, fresh: list[Running], logits: list[torch.Tensor]) -> list[Running]:
+        """The first tokens of rows whose prompts have been read."""
+        drawing = Drawing([r.request.params for r in fresh], self.model.device)
+        uniforms = np.concatenate([r.draws(self.seed, 1) for r in fresh])
+        uniforms_B = torch.from_numpy(uniforms).to(self.model.device)
+        matchers = [r.matcher for r in fresh]
+        stacked = torch.stack(logits)
+        _, ended = draw(fresh, matchers, drawing, stacked, uniforms_B, self.stop_ids)
+        self.generated_tokens += len(fresh)
+        self._leave(ended)
+        return list(fresh)
+
+    def _collect(self, batch: Ahead) -> list[Running]:
+        told, ended = batch.collect(self.stop_ids)
+        self.generated_tokens += len(told)
+        self._leave(ended)
+        return told
+
+    def _finish_ahead(self) -> list[Running]:
+        """Read the tokens of all that is under way; the rows that were told one."""
+        told: list[Running] = []
+        while isinstance(self.batch, Ahead) and self.batch.under_way:
+            told += self._collect(self.batch)
+        return told
+
+    def _weights_changed(self) -> None:
+        self._step, self._changed = None, False
+        if self.captured is not None:
+            self.captured.refresh()
 
     def _clear(self) -> None:
         """Do away with what was cancelled and forgotten."""
@@ -287,48 +359,67 @@ class Engine:
         """Logits behind the last tokens of the batch, None where none is left."""
         if self.batch is not None and (self.batch.sparse or not self.batch.live):
             self._remake(self.batch.live)
-        if self.batch is None:
-            return None
-        if self.batch.cache.turning:
+        if isinstance(self.batch, Batch) and self.batch.cache.turning:
             self._make_room()
-        if self.batch is None:
+        if not isinstance(self.batch, Batch):
             return None
         if self._step is None:
             self._step = Step(self.model) if suits(self.model) else self._forward
         return self.batch.forward(self._step)
 
     def _make_room(self) -> None:
-        """A page for the next token of every row; the latest rows are put off if there is none."""
-        assert self.batch is not None
-        self.batch.cache.sync()
-        live = sorted(self.batch.live, key=lambda r: r.turn)
+        """Pages for the next tokens of every row; the latest rows are put off if there are none."""
+        batch = self.batch
+        assert batch is not None
+        if isinstance(batch, Batch):
+            batch.cache.sync()
+        live = sorted(batch.live, key=lambda r: r.turn)
         put_off: list[Running] = []
-        for row in self.batch.live:
-            while row not in put_off and not self._extend(row.held, row.held.length + 1):
+        for row in batch.live:
+            while row not in put_off and not self._more_room(row):
                 last = live.pop()
                 self.pages.release(last.held)
-                last.routes = []
                 put_off.append(last)
         if put_off:
             self.waiting.extendleft(put_off)
-            self._remake([r for r in self.batch.live if r not in put_off])
+            self._remake([r for r in batch.live if r not in put_off])
+            for row in put_off:
+                row.routes = []
+        if isinstance(self.batch, Ahead):
+            self.batch.plan()
+
+    def _more_room(self, row: Running) -> bool:
+        """Room for one token more of a row; for a page on a GPU, where planning costs."""
+        length = row.held.length
+        if self.captured is not None:
+            enough = min(row.longest, length + self.pages.size)
+            if enough > length and self._extend(row.held, enough):
+                return True
+        return self._extend(row.held, length + 1)
 
     def _remake(self, rows: Sequence[Running]) -> None:
-        places = _even(self.slots) if self.deterministic else 0
-        ordered = _ordered(rows)
-        self.batch = Batch(ordered, self.pages, self.seed, self.moe, places) if rows else None
+        if isinstance(self.batch, Ahead):
+            self.batch.close()
+        elif self.batch is not None:
+            self.batch.cache.sync()
+        if not rows:
+            self.batch = None
+        elif self.captured is not None and all(fits(r.request.params) for r in rows):
+            self.batch = Ahead(rows, self.captured, self.pages, self.seed)
+        else:
+            places = _even(self.slots) if self.deterministic else 0
+            self.batch = Batch(_ordered(rows), self.pages, self.seed, self.moe, places)
 
     def _join(
         self, logits: torch.Tensor | None, fresh: list[Running], fresh_logits: list[torch.Tensor]
     ) -> torch.Tensor | None:
         """Make a batch of the rows that live and those that came; their logits in its order."""
         behind: dict[Running, torch.Tensor] = dict(zip(fresh, fresh_logits, strict=True))
-        if self.batch is not None and logits is not None:
-            self.batch.cache.sync()
+        if isinstance(self.batch, Batch) and logits is not None:
             told = zip(self.batch.rows, logits, strict=True)
             behind |= {row: line for row, line in told if not row.finish}
         self._remake(list(behind))
-        if self.batch is None:
+        if not isinstance(self.batch, Batch):
             return None
         some = next(iter(behind.values()))
         return torch.stack([behind.get(row, some) for row in self.batch.rows])

@@ -83,6 +83,10 @@ class Pool:
         heads, size, _ = self.shape
         return self.count * heads * size
 
+    def flat(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer by their flat places, [P * K * S + 1, D]."""
+        return self._flat[layer]
+
     def grow(self, count: int) -> None:
         """Have `count` pages, which must be at least as many as now."""
         heads, size, width = self.shape

@@ -83,12 +83,16 @@ class Running:
         """How many there may be."""
         return len(self.request.prompt_ids) + self.request.params.max_tokens
 
-    def draws(self, seed: int, count: int) -> np.ndarray[Any, Any]:
-        """The next `count` uniforms of its stream; those at the same places are always the same."""
+    def draws(self, seed: int, count: int, ahead: int = 0) -> np.ndarray[Any, Any]:
+        """The next `count` uniforms of its stream, after `ahead` that are being used.
+
+        Those at the same places are always the same.
+        """
         if self._draws is None:
             longest = self.request.params.max_tokens
             self._draws = stream(seed, *self.request.key).random(longest, dtype=np.float32)
-        found = self._draws[len(self.ids) : len(self.ids) + count]
+        start = len(self.ids) + ahead
+        found = self._draws[start : start + count]
         return np.pad(found, (0, count - len(found)))
 
     def hear(self, token: int, logprob: float, stops: Sequence[int]) -> bool:

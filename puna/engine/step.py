@@ -96,15 +96,20 @@ class Step:
         """Logits [B, V] after one more token of every row, which goes into the cache."""
         model, positions_B1 = self.model, positions_B[:, None]
         cache.begin(positions_B1)
-        plan = model.plan(ids_B[:, None], positions_B1, None, cache, routes, None)
+        even = routes is not None and routes.even
+        plan = model.plan(ids_B[:, None], positions_B1, None, cache, even, None)
         x_BD = F.embedding(ids_B, model.embed).float()
         for layer in self.layers:
             x_BD = layer.out.onto(x_BD, self._attend(layer, self._norm(x_BD), plan, cache))
             normed = self._norm(x_BD)
             if layer.gate_up is None or layer.down is None:
-                block = layer.block
+                block, moe = layer.block, cast(MoE, layer.block.feed_forward)
                 normed = (normed * block.feed_forward_norm.weight.to(self.dtype))[:, None]
-                x_BD = x_BD + block.feed_forward(normed, routes)[:, 0]
+                forced_B1 = None if routes is None else routes.forced(moe.index)
+                out, choice_B1 = moe(normed, forced_B1, even)
+                x_BD = x_BD + out[:, 0]
+                if routes is not None:
+                    routes.record(moe.index, choice_B1)
             else:
                 gate, up = layer.gate_up(normed).chunk(2, -1)
                 x_BD = layer.down.onto(x_BD, F.silu(gate).mul_(up))

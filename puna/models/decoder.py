@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from puna.models.config import ModelConfig
 from puna.models.moe import GatedMLP, Linear, MoE, Routes
@@ -23,12 +24,18 @@ from puna.models.rope import Rope
 from puna.models.vision import Seen, VisionEncoder, check_count
 from puna.text.images import Picture
 
+if TYPE_CHECKING:
+    from puna.kernels.attention import Packed
+
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 """(q_BHTD, k_BKSD, v_BKSD, additive mask or None for causal, scale) -> out_BHTD."""
 
 Runs = tuple[tuple[int, ...], ...]
 """Lengths of the runs that a row falls into, causal inside and closed to each other; of each row,
 or once for all rows."""
+
+# On one H200 cuDNN's causal attention took 0.6 of the time of PyTorch's own.
+_FASTEST = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 # Above this many tokens a row is attended to run by run: a mask would grow with the square.
 LONGEST_MASK = 4096
@@ -58,6 +65,15 @@ def sdpa(
     q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
     """PyTorch's attention; `mask` None means causal over as many keys as queries."""
+    if mask is None and q_BHTD.is_cuda and q_BHTD.dtype != torch.float32:
+        with sdpa_kernel(_FASTEST, set_priority=True):
+            return _attention(q_BHTD, k_BKSD, v_BKSD, mask, scale)
+    return _attention(q_BHTD, k_BKSD, v_BKSD, mask, scale)
+
+
+def _attention(
+    q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
     return F.scaled_dot_product_attention(
         q_BHTD,
         k_BKSD,
@@ -74,10 +90,12 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: Tensor | Runs | None,
+    mask: Tensor | Runs | Packed | None,
     scale: float,
 ) -> Tensor:
     """`attention` under a mask, or over one run after the other, which needs none."""
+    if not (mask is None or isinstance(mask, Tensor | tuple)):
+        return mask.attend(q, k, v, scale)
     if not isinstance(mask, tuple):
         return attention(q, k, v, mask, scale)
     if len(mask) > 1:
@@ -109,10 +127,10 @@ class Pass:
 
     factors: tuple[Tensor, ...]
     temperature: Tensor | None
-    local_mask: Tensor | Runs | None
-    global_mask: Tensor | Runs | None
+    local_mask: Tensor | Runs | Packed | None
+    global_mask: Tensor | Runs | Packed | None
     cache: Cache | None
-    routes: Routes | None
+    even: bool
     tree: PrefixTree | None
 
 
@@ -192,16 +210,23 @@ class Block(nn.Module):
         else:
             self.feed_forward = GatedMLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_BTD: Tensor, plan: Pass) -> Tensor:
-        """One layer of the residual stream."""
+    def forward(
+        self, x_BTD: Tensor, plan: Pass, forced_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One layer of the residual stream, and the expert each token took, if there are any."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), plan)
         normed = self.feed_forward_norm(x_BTD)
-        out: Tensor
         if isinstance(self.feed_forward, MoE):
-            out = self.feed_forward(normed, plan.routes)
-        else:
-            out = self.feed_forward(normed)
-        return x_BTD + out
+            out, choice_BT = self.feed_forward(normed, forced_BT, plan.even)
+            return x_BTD + out, choice_BT
+        return x_BTD + self.feed_forward(normed), None
+
+
+def _run_block(
+    layer: Block, x_BTD: Tensor, plan: Pass, forced_BT: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    out: tuple[Tensor, Tensor | None] = layer(x_BTD, plan, forced_BT)
+    return out
 
 
 class Decoder(nn.Module):
@@ -219,6 +244,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
+        self._compiled: Callable[..., tuple[Tensor, Tensor | None]] | None = None
         self.rope = Rope(config)
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         self.layers = nn.ModuleList(
@@ -269,14 +295,28 @@ class Decoder(nn.Module):
                 positions_BT = steps.expand(ids_BT.shape)
             if not begun:
                 cache.begin(positions_BT)
-        plan = self.plan(ids_BT, positions_BT, documents_BT, cache, routes, tree)
+        even = routes is not None and routes.even
+        plan = self.plan(ids_BT, positions_BT, documents_BT, cache, even, tree)
         x_BTD = F.embedding(ids_BT, self.embed).to(self.dtype)
         if images is not None:
             x_BTD = images.over(x_BTD)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, plan)
+        learning = torch.is_grad_enabled() and cache is None and tree is None
+        run = self._compiled if learning and self._compiled else _run_block
+        place = 0  # among layers with experts
+        for module in self.layers:
+            layer = cast(Block, module)
+            known = routes if isinstance(layer.feed_forward, MoE) else None
+            forced_BT = None if known is None else known.forced(place)
+            x_BTD, choice_BT = run(layer, x_BTD, plan, forced_BT)
+            if known is not None and choice_BT is not None:
+                known.record(place, choice_BT)
+                place += 1
         hidden: Tensor = self.norm(x_BTD)
         return hidden
+
+    def compile_blocks(self) -> None:
+        """Compile the layers for passes that learn; layers of one kind share what is compiled."""
+        self._compiled = torch.compile(_run_block)
 
     def see(self, where_BT: Tensor, tiles_NCHW: Tensor) -> Seen:
         """Features of tiles [N, C, S, S] for the places marked in `where_BT`, row after row.
@@ -300,8 +340,12 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`hidden` [..., D] to fp32 logits [..., V]."""
-        weight = self.embed if self.head is None else self.head.weight
-        return F.linear(hidden, weight.to(hidden.dtype)).float()
+        return F.linear(hidden, self.head_weight.to(hidden.dtype)).float()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix [V, D]; the embedding where it is tied."""
+        return self.embed if self.head is None else self.head.weight
 
     def balance_experts(self, load_LE: Tensor, rate: float) -> None:
         """Move every router's selection bias by `rate` towards an even load (arXiv 2408.15664)."""
@@ -316,7 +360,7 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         documents: Tensor | None,
         cache: Cache | None,
-        routes: Routes | None,
+        even: bool,
         tree: PrefixTree | None,
     ) -> Pass:
         """What the layers share, for the arguments of `forward`; a cache must have begun."""
@@ -334,19 +378,28 @@ class Decoder(nn.Module):
             places = torch.arange(tokens, device=device)[None] if positions is None else positions
             temperature = query_temperature(places, config.floor_scale, config.attn_scale)
             temperature = temperature[..., None, None]
-        local: Tensor | Runs | None = None
-        everywhere: Tensor | Runs | None = None
+        local: Tensor | Runs | Packed | None = None
+        everywhere: Tensor | Runs | Packed | None = None
         if tree is not None:  # attention sees rows, whose positions are 0, 1, 2 ...
             tokens, positions = largest + 1, None
         if cache is None:
             chunk = config.attention_chunk
-            if tokens <= LONGEST_MASK:
+            if device.type == "cuda" and self.dtype == torch.bfloat16:
+                from puna.kernels.attention import packed
+
+                shape = ids_BT.shape if tree is None else tree.nodes_BT.shape
+                local, everywhere = packed(shape, positions, documents, chunk, largest, device)
+                if documents is None and tree is None:  # rows whole: plain causal attention
+                    local, everywhere = (
+                        None if x is everywhere else x for x in (local, everywhere)
+                    )
+            elif tokens <= LONGEST_MASK:
                 local, everywhere = masks(
                     tokens, positions, documents, chunk, largest, device, self.dtype
                 )
             else:
                 local, everywhere = runs(tokens, positions, documents, chunk, largest, device)
-        return Pass(factors, temperature, local, everywhere, cache, routes, tree)
+        return Pass(factors, temperature, local, everywhere, cache, even, tree)
 
 
 def allocated(config: ModelConfig, dtype: torch.dtype) -> Decoder:

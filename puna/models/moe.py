@@ -1,7 +1,7 @@
 """Feed-forward layers: the gated one, and Llama 4's routed experts beside a shared one.
 
-`y = MoE(config, 0)(x_BTD, routes)`; `routes = Routes()` records which expert each token took and
-`Routes(replay=recorded)` makes a later pass take the same.
+`y, choice = MoE(config, 0)(x_BTD)`; `routes = Routes()` records which expert each token took in a
+decoder's pass and `Routes(replay=recorded)` makes a later one take the same.
 Shapes: B rows, T tokens, N = B * T, D model width, F expert width, E experts, L MoE layers.
 """
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puna.kernels import grouped
 from puna.models.adapters import Adapter, ExpertAdapter
 from puna.models.config import ModelConfig
 
@@ -109,6 +110,9 @@ class Experts(nn.Module):
 
         Tokens are sorted by expert, so an expert is read once and only if somebody chose it.
         """
+        adapted = self.gate_up_adapter is not None or self.down_adapter is not None
+        if grouped.fits(x_ND, self.gate_up) and not adapted:
+            return grouped.gated_experts(x_ND, choice_N, self.gate_up, self.down)
         order = choice_N.argsort(stable=True)
         counts = torch.bincount(choice_N, minlength=self.gate_up.shape[0]).tolist()
         groups = torch.split(x_ND[order], counts)
@@ -177,29 +181,26 @@ class MoE(nn.Module):
         self.shared = GatedMLP(config.hidden_size, config.expert_size)
         self.register_buffer("expert_bias", torch.zeros(config.num_experts))
 
-    def forward(self, x_BTD: Tensor, routes: Routes | None = None) -> Tensor:
-        """`x_BTD` to the same shape; records into or replays from `routes` where given."""
+    def forward(
+        self, x_BTD: Tensor, forced_BT: Tensor | None = None, even: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """`x_BTD` to the same shape, and the expert of every token [B, T].
+
+        `forced_BT` takes the place of the choice; for `even` see `Routes`.
+        """
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         logits_NE = self.router(x_ND)
-        choice_N = self._choose(logits_NE, routes, x_BTD.shape[:-1])
+        if forced_BT is None:
+            choice_N = (logits_NE.detach() + self.expert_bias).argmax(-1)
+        else:
+            choice_N = forced_BT.reshape(-1)
         # All scores, then one: a vector's tail is computed by other instructions, and so the tail
         # must fall on the same tokens as in the reference for equality to the last bit.
         scores_NE = torch.sigmoid(logits_NE.float()).type_as(x_ND)
         score_N1 = scores_NE.gather(1, choice_N[:, None])
-        even = routes is not None and routes.even
         out: Tensor = self.shared(x_ND) + self.experts(x_ND * score_N1, choice_N, even)
-        return out.view(x_BTD.shape)
+        return out.view(x_BTD.shape), choice_N.view(x_BTD.shape[:-1])
 
     def balance(self, load_E: Tensor, rate: float) -> None:
         """Move the bias by `rate` towards experts that took less than their share (eq. 3 there)."""
         self.expert_bias += rate * torch.sign(load_E.mean() - load_E)
-
-    def _choose(self, logits_NE: Tensor, routes: Routes | None, shape: torch.Size) -> Tensor:
-        forced = routes.forced(self.index) if routes is not None else None
-        if forced is None:
-            choice = (logits_NE.detach() + self.expert_bias).argmax(-1)
-        else:
-            choice = forced.reshape(-1)
-        if routes is not None:
-            routes.record(self.index, choice.view(shape))
-        return choice

@@ -26,6 +26,8 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import Checkpoints, load_model, model_directory, save_model
 from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
 
+COMPILED = 50_000_000  # parameters: below it compiling takes longer than it saves
+
 LossFn = Callable[[int], dict[str, float]]
 """Step number in; runs backward for the whole batch; returns its figures, `tokens` among them."""
 
@@ -91,6 +93,9 @@ class Trainer:
     source: Path | None = None
 
     def __post_init__(self) -> None:
+        sizes = sum(p.numel() for p in self.model.parameters())
+        if self.model.device.type == "cuda" and sizes >= COMPILED:
+            self.model.compile_blocks()
         self.optimizer = make_optimizer(self.model, self.optim)
         self.checkpoints = Checkpoints(
             self.ctx.dir / "checkpoints", self.ctx.keep_checkpoints, self.ctx.progress.note

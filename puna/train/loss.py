@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puna.kernels.cross_entropy import head_cross_entropy
+from puna.models.decoder import Decoder
 from puna.train.optim import require
 
 IGNORE = -100
@@ -20,6 +22,13 @@ IGNORE = -100
 def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
     """Sum (not mean) of the negative log-likelihoods, in nats; positions marked -100 count 0."""
     return F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORE, reduction="sum")
+
+
+def next_token_loss(model: Decoder, hidden_MD: Tensor, targets_M: Tensor) -> Tensor:
+    """`cross_entropy` of the model's head; on a GPU its logits are never there all at once."""
+    if hidden_MD.is_cuda:
+        return head_cross_entropy(hidden_MD, model.head_weight, targets_M)
+    return cross_entropy(model.logits(hidden_MD), targets_M)
 
 
 def token_logprobs(

@@ -32,7 +32,7 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import conversations, demonstrations, env_settings
 from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
-from puna.train.loss import IGNORE, cross_entropy
+from puna.train.loss import IGNORE, cross_entropy, next_token_loss
 from puna.train.optim import OptimConfig, require
 
 
@@ -239,7 +239,7 @@ class TextLoop:
             routes = Routes() if routed else None
             hidden = model(*_inputs(self.packed, part, model), routes=routes)
             want = targets[start : start + per].to(model.device)
-            loss = cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten())
+            loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
             (loss / total).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
             if routes is not None:

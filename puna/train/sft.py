@@ -28,7 +28,7 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
-from puna.train.loss import IGNORE, cross_entropy
+from puna.train.loss import IGNORE, next_token_loss
 from puna.train.optim import OptimConfig
 from puna.train.start import source_of, starting_model
 
@@ -177,7 +177,7 @@ class _Loop(HeldOut):
             images = model.look(ids.shape, _shown(self.packed, part))
             hidden = model(ids, positions, documents, images=images)
             learn = want != IGNORE
-            loss = cross_entropy(model.logits(hidden[learn]), want[learn])
+            loss = next_token_loss(model, hidden[learn], want[learn])
             (loss / max(1, total)).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
         tokens = int((self.packed.documents_NT[chosen] >= 0).sum())

@@ -37,14 +37,14 @@ def test_sparse_equals_dense_bitwise(tiny: ModelConfig, count: int, experts: int
     moe = layer(replace(tiny, num_experts=experts))
     x = torch.randn(count, 64, generator=torch.Generator().manual_seed(count))
     with torch.no_grad():
-        assert torch.equal(moe(x[None])[0], dense(moe, x))
+        assert torch.equal(moe(x[None])[0][0], dense(moe, x))
 
 
 def test_gradients_equal_dense(tiny: ModelConfig) -> None:
     moe = layer(tiny)
     x = torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
     grads = []
-    for run in (lambda: moe(x[None])[0], lambda: dense(moe, x)):
+    for run in (lambda: moe(x[None])[0][0], lambda: dense(moe, x)):
         moe.zero_grad()
         run().square().sum().backward()
         grads.append({n: p.grad.clone() for n, p in moe.named_parameters() if p.grad is not None})
@@ -61,7 +61,7 @@ def test_the_score_scales_the_input_not_the_output(tiny: ModelConfig) -> None:
         choice = logits.argmax(-1)
         score = torch.sigmoid(logits.gather(1, choice[:, None]))
         by_output = moe.shared(x) + score * moe.experts(x, choice)
-        assert (moe(x[None])[0] - by_output).abs().max() > 1e-2
+        assert (moe(x[None])[0][0] - by_output).abs().max() > 1e-2
 
 
 def test_routes_record_and_replay(tiny: ModelConfig) -> None:
@@ -113,30 +113,30 @@ def test_of_equal_logits_the_first_expert_is_taken(tiny: ModelConfig) -> None:
     with torch.no_grad():
         moe.router.weight[1:] = moe.router.weight[1]  # experts 1, 2, 3 tie above or below 0
         x = torch.randn(40, 64, generator=torch.Generator().manual_seed(3))
-        taken = Routes()
-        together = moe(x[None], taken)[0]
-        chosen = taken.recorded.flatten()
+        together, taken = (found[0] for found in moe(x[None]))
+        chosen = taken.to(torch.int16)
         first = moe.router(x)[:, 0] > moe.router(x)[:, 1]
         assert torch.equal(chosen, (~first).to(torch.int16))
         assert 0 < int(first.sum()) < 40
         for i in (0, 7, 39):
-            alone = moe(x[i : i + 1][None])[0, 0]
+            alone = moe(x[i : i + 1][None])[0][0, 0]
             torch.testing.assert_close(alone, together[i], rtol=0, atol=2e-6)
-        last = Routes(replay=torch.where(chosen == 1, 3, chosen)[None, :, None])
-        assert float((moe(x[None], last)[0] - together).abs().max()) > 1e-2
+        last = torch.where(taken == 1, 3, taken)[None]
+        assert float((moe(x[None], last)[0][0] - together).abs().max()) > 1e-2
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e38])
 def test_what_is_not_a_number_stays_with_its_token(tiny: ModelConfig, bad: float) -> None:
     """Such a token's output is NaN, as in transformers; its neighbours keep every bit."""
-    moe, taken = layer(tiny), Routes()
+    moe = layer(tiny)
     x = torch.randn(6, 64, generator=torch.Generator().manual_seed(4))
     broken = x.clone()
     broken[2, 3] = bad
     with torch.no_grad():
-        whole, out = moe(x[None])[0], moe(broken[None], taken)[0]
+        whole = moe(x[None])[0][0]
+        out, taken = (found[0] for found in moe(broken[None]))
         assert torch.equal(out.isnan().all(-1), dense(moe, broken).isnan().any(-1))
     assert bool(out[2].isnan().all())
-    assert 0 <= int(taken.recorded.min()) <= int(taken.recorded.max()) < 4
+    assert 0 <= int(taken.min()) <= int(taken.max()) < 4
     others = [0, 1, 3, 4, 5]
     assert torch.equal(out[others], whole[others])

@@ -1,0 +1,1 @@
+"""What one GPU does with Llama-4-shaped and dense models; see `__main__`."""
