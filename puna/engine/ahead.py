@@ -23,6 +23,8 @@ from puna.engine.policy import SamplingParams
 from puna.engine.running import Running
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
+Slot = tuple[torch.cuda.Event | None, Tensor]
+"""Where a step's result lands on the host, and when."""
 
 
 def fits(params: SamplingParams) -> bool:
@@ -38,8 +40,8 @@ class Ahead:
         self.rows, self.step, self.pages, self.seed = list(rows), step, pages, seed
         most = max(r.longest for r in rows)
         self.buffers = to = step.buffers(len(rows), -(-most // pages.size) + 1)
-        self.under_way: deque[tuple[torch.cuda.Event, Tensor]] = deque()
-        self._spare: list[tuple[torch.cuda.Event, Tensor]] = []
+        self.under_way: deque[Slot] = deque()
+        self._spare: list[Slot] = []
         self._routes: list[Ints] = []
         self._live = np.zeros(to.rows, dtype=np.int32)
         self._live[: len(rows)] = 1
@@ -90,7 +92,8 @@ class Ahead:
         self._left -= 1
         event, out = self._spare.pop() if self._spare else self._slot()
         out.copy_(to.out, non_blocking=True)
-        event.record()
+        if event is not None:
+            event.record()
         self.under_way.append((event, out))
 
     def collect(self, stops: Sequence[int]) -> tuple[list[Running], list[Running]]:
@@ -99,7 +102,8 @@ class Ahead:
         They keep what they hold.
         """
         event, out = self.under_way.popleft()
-        event.synchronize()
+        if event is not None:
+            event.synchronize()
         found = out.numpy()
         tokens, logprobs = found[0].tolist(), found[1].view(np.float32).tolist()
         if len(found) > 2:
@@ -145,7 +149,9 @@ class Ahead:
         self.buffers.tick.fill_(-1)
         self._age = 0
 
-    def _slot(self) -> tuple[torch.cuda.Event, Tensor]:
+    def _slot(self) -> Slot:
+        if not self.buffers.out.is_cuda:
+            return None, torch.empty_like(self.buffers.out)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         return event, torch.empty_like(self.buffers.out, device="cpu").pin_memory()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from puna.engine.pages import Pages
 from puna.models.decoder import Block, Decoder
 from puna.models.moe import MoE
 from puna.models.rope import frequencies
+
+if TYPE_CHECKING:
+    from puna.kernels.launch import Launch
 
 AHEAD = 64  # uniforms of a row on the device
 FULL = 4 * 132  # programs that fill the GPU with attention
@@ -102,7 +105,7 @@ class Captured:
         # From compute capability 9.0 on a kernel is set up while the one before still runs.
         cuda = model.device.type == "cuda"
         self.overlap = cuda and torch.cuda.get_device_capability(model.device) >= (9, 0)
-        self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, Any]] = {}
+        self._graphs: dict[tuple[int, int, int], torch.cuda.CUDAGraph] = {}
         self._stamp: list[int] = []
         self._buffers: dict[tuple[int, int], Buffers] = {}
         self._scratch: dict[int, Scratch] = {}
@@ -128,6 +131,9 @@ class Captured:
         splits = 1
         while splits < LONGEST and rows * keys * splits * 2 <= FULL and longest > 128 * splits:
             splits *= 2
+        if self.model.device.type == "cpu":  # by Triton's interpreter, which has no graphs
+            self.run(self._launch(buffers, splits), buffers, self._scratch_of(rows))
+            return
         counts = [pool.count for pool in self.pages.pools.values()]
         if counts != self._stamp:  # the pages lie elsewhere
             torch.cuda.synchronize()
@@ -136,15 +142,20 @@ class Captured:
         key = rows, buffers.entries, splits
         if key not in self._graphs:
             self._graphs[key] = self._capture(buffers, splits)
-        self._graphs[key][0].replay()
+        self._graphs[key].replay()
 
-    def _capture(self, buffers: Buffers, splits: int) -> tuple[torch.cuda.CUDAGraph, Any]:
+    def _launch(self, buffers: Buffers, splits: int) -> Launch:
         from puna.kernels.launch import Launch
 
-        launch = Launch(self.shape, buffers.rows, splits, self.overlap)
-        if buffers.rows not in self._scratch:
-            self._scratch[buffers.rows] = Scratch(self, buffers.rows)
-        scratch = self._scratch[buffers.rows]
+        return Launch(self.shape, buffers.rows, splits, self.overlap)
+
+    def _scratch_of(self, rows: int) -> Scratch:
+        if rows not in self._scratch:
+            self._scratch[rows] = Scratch(self, rows)
+        return self._scratch[rows]
+
+    def _capture(self, buffers: Buffers, splits: int) -> torch.cuda.CUDAGraph:
+        launch, scratch = self._launch(buffers, splits), self._scratch_of(buffers.rows)
         # What a trial run would change is put back: compiling must not move the rows on.
         kept = [t.clone() for t in (buffers.ids, buffers.positions, buffers.tick, buffers.live)]
         buffers.live.zero_()
@@ -161,9 +172,9 @@ class Captured:
         own = (buffers.ids, buffers.positions, buffers.tick, buffers.live)
         for tensor, was in zip(own, kept, strict=True):
             tensor.copy_(was)
-        return graph, scratch
+        return graph
 
-    def run(self, launch: Any, to: Buffers, scratch: Scratch) -> None:
+    def run(self, launch: Launch, to: Buffers, scratch: Scratch) -> None:
         """Launch the kernels of a step (see `puna.kernels.launch.Launch`)."""
         x, normed, own, common = scratch.x, scratch.normed, scratch.own, scratch.common
         config, added = self.config, tuple[Tensor, ...]()
