@@ -200,6 +200,7 @@ KEYS: dict[str, dict[str, str]] = {
         "beta1": "AdamW's first decay.",
         "beta2": "AdamW's second decay.",
         "eps": "AdamW's epsilon.",
+        "kind": "`adamw`, or `muon` for the matrices of the layers (AdamW for all else).",
         "weight_decay": "On matrices only.",
         "clip": "The largest gradient norm; 0: no limit.",
     },

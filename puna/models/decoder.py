@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from puna.models.config import ModelConfig
 from puna.models.moe import GatedMLP, Linear, MoE, Routes
@@ -233,7 +234,9 @@ class Decoder(nn.Module):
     """Token ids to hidden states to logits, for training and for cached decoding alike.
 
     Parameters stay in the dtype they are in; activations run in `compute_dtype` if it is set,
-    else in the embedding's. A fresh module's parameters are uninitialised: see `presets.build`.
+    else in the embedding's. With `recompute` only what goes from layer to layer is kept for the way
+    back, the rest is computed again: less memory, a third more work. A fresh module's parameters
+    are uninitialised: see `presets.build`.
     """
 
     def __init__(
@@ -244,6 +247,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
+        self.recompute = False
         self._compiled: Callable[..., tuple[Tensor, Tensor | None]] | None = None
         self.rope = Rope(config)
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
@@ -307,7 +311,12 @@ class Decoder(nn.Module):
             layer = cast(Block, module)
             known = routes if isinstance(layer.feed_forward, MoE) else None
             forced_BT = None if known is None else known.forced(place)
-            x_BTD, choice_BT = run(layer, x_BTD, plan, forced_BT)
+            if learning and self.recompute:
+                x_BTD, choice_BT = checkpoint(
+                    run, layer, x_BTD, plan, forced_BT, use_reentrant=False
+                )
+            else:
+                x_BTD, choice_BT = run(layer, x_BTD, plan, forced_BT)
             if known is not None and choice_BT is not None:
                 known.record(place, choice_BT)
                 place += 1

@@ -28,7 +28,7 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import model_directory
 from puna.train.data import env_settings
 from puna.train.held_out import HeldOut, Watch
-from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
+from puna.train.loop import Trainer, at_least_one, epoch_rows
 from puna.train.loss import preference_loss, token_logprobs
 from puna.train.optim import OptimConfig, require
 from puna.train.pairs import Pair, PairBatch, cut_pairs, pair_batch
@@ -196,7 +196,7 @@ class _Loop(HeldOut):
         names = ("loss", "accuracy", "margin", "chosen_logp", "rejected_logp", "chosen_nll")
         sums = dict.fromkeys(names, 0.0)
         tokens = 0
-        for lot in cut_pairs(pairs, micro_budget(config.micro_tokens, model)):
+        for lot in cut_pairs(pairs, self.trainer.micro_tokens(config.micro_tokens)):
             batch = pair_batch(lot, self.formatting, model.device)
             logp_P2, nll_P = self._logp(model, batch)
             with torch.no_grad(), without(self.reference):

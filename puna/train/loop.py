@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +25,12 @@ from puna.models import lora
 from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import Checkpoints, load_model, model_directory, save_model
+from puna.train.fitting import Ladder
 from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
 
 COMPILED = 50_000_000  # parameters: below it compiling takes longer than it saves
+
+Result = TypeVar("Result")
 
 LossFn = Callable[[int], dict[str, float]]
 """Step number in; runs backward for the whole batch; returns its figures, `tokens` among them."""
@@ -59,19 +63,6 @@ def epoch_span(
     return out
 
 
-def micro_budget(wanted: int, model: Decoder) -> int:
-    """Tokens of one forward and backward pass: `wanted`, or where that is 0 what the device likes.
-
-    On a processor activations should stay in its cache (at 5M parameters 1,200 tokens at a time
-    cost a fifth less than 4,900), on a GPU there should be many.
-    """
-    if wanted > 0:
-        return wanted
-    if model.device.type != "cpu":
-        return 32_768
-    return max(256, 400_000 // model.config.hidden_size)
-
-
 @dataclass
 class Trainer:
     """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept.
@@ -101,6 +92,9 @@ class Trainer:
             self.ctx.dir / "checkpoints", self.ctx.keep_checkpoints, self.ctx.progress.note
         )
         self.journal = Journal(self.ctx.dir / "metrics.jsonl", "metrics")
+        self.ladder = Ladder(
+            self.model, lambda line: self.ctx.progress.note(f"{self.ctx.id}: {line}")
+        )
         self.step, self.tokens = 0, 0
         self.state: dict[str, Any] = {}
         self.extra: dict[str, torch.Tensor] = {}
@@ -121,6 +115,7 @@ class Trainer:
             self.checkpoints.restore(path, self.model, self.optimizer)
             self.extra = self.checkpoints.extra(path)
             self.step, self.state = record["step"], record["state"]["stage"]
+            self.ladder.load_state_dict(record["state"].get("memory", {}))
             self.tokens = record["state"]["tokens"]
             self.watch = Stopwatch(record["state"]["cpu"], record["state"]["wall"])
             self.ctx.progress.note(f"{self.ctx.id}: going on from step {self.step}")
@@ -139,6 +134,7 @@ class Trainer:
                 raise self.not_finite(f"{name} is not finite after step {self.step}")
         record = {
             "stage": self.state,
+            "memory": self.ladder.state_dict(),
             "inputs": self.inputs,
             "tokens": self.tokens,
             "cpu": self.watch.cpu,
@@ -147,6 +143,24 @@ class Trainer:
         self.checkpoints.save(
             self.step, self.model, self.tokenizer, self.optimizer, record, self.extra, self.spare
         )
+
+    def micro_tokens(self, wanted: int) -> int:
+        """Tokens of one forward and backward pass: `wanted`, or where that is 0 what is fast here.
+
+        On a processor activations should stay in its cache (at 5M parameters 1,200 tokens at a time
+        cost a fifth less than 4,900), on a GPU there should be many. Fewer where memory ended.
+        """
+        fast = max(256, 400_000 // self.model.config.hidden_size)
+        if self.model.device.type != "cpu":
+            fast = 32_768
+        return max(1, (wanted or fast) // self.ladder.divisor)
+
+    def fit(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns: gradients left in the model, whatever memory that takes to give up.
+
+        It must leave nothing else behind where it fails, since it is then run again.
+        """
+        return self.ladder.fit(work, lambda: self.optimizer.zero_grad(set_to_none=True))
 
     def not_finite(self, what: str) -> StageError:
         """The error to raise for a loss, gradient or weight that is not finite."""
@@ -158,8 +172,11 @@ class Trainer:
         backward: LossFn,
         shown: str,
         after: Callable[[int], dict[str, float] | None] = lambda step: None,
+        again: bool = True,
     ) -> None:
         """Train to `steps`. `after(finished steps)` may add figures, or raise StopTraining.
+
+        With `again`, `backward` is run anew in less memory where it found too little.
 
         Where `backward` raises it, nothing is learned from that step; its figures are recorded.
         Raises StageError when the loss or the gradient is not finite; the last checkpoint is kept.
@@ -167,7 +184,7 @@ class Trainer:
         stopped = bool(self.state.get("stopped"))
         while self.step < self.steps and not stopped:
             try:
-                figures = backward(self.step)
+                figures = self.fit(partial(backward, self.step)) if again else backward(self.step)
             except StopTraining as stop:
                 # No checkpoint: a resumed stage repeats the steps since the last and stops again.
                 self.journal.append({"step": self.step + 1, "cpu": self.watch.cpu, **stop.figures})

@@ -21,8 +21,12 @@ def require(holds: bool, config: object, name: str, wanted: str) -> None:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, warm-up over `warmup` steps, then constant or falling to `final` times the peak."""
+    """AdamW, warm-up over `warmup` steps, then constant or falling to `final` times the peak.
 
+    `kind = "muon"` updates the matrices of the layers by Muon, at the same rate.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     warmup: int = 20
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
@@ -60,21 +64,33 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over all parameters; weight decay on matrices only (norm gains are left alone)."""
+    """AdamW over all parameters; weight decay on matrices only (norm gains are left alone).
+
+    With Muon the matrices of the layers are its own; embedding, head and router stay AdamW's.
+    """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for _, p in named if p.ndim >= 2]
-    vectors = [p for _, p in named if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    inner = {n for n, p in named if p.ndim >= 2 and _within(n)} if config.kind == "muon" else set()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in named if n in inner], "muon": True},
+        {"params": [p for n, p in named if p.ndim >= 2 and n not in inner]},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
+    groups = [{"weight_decay": config.weight_decay} | g for g in groups if g["params"]]
+    how: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": (config.beta1, config.beta2),
+        "eps": config.eps,
+    }
+    if config.kind == "muon":
+        from puna.train.muon import Muon
+
+        return Muon(groups, **how)
+    return torch.optim.AdamW(groups, fused=True, **how)
+
+
+def _within(name: str) -> bool:
+    """Whether a matrix maps between hidden states: those are what Muon is for."""
+    return name.startswith("layers.") and ".router." not in name
 
 
 def update(

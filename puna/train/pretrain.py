@@ -31,7 +31,7 @@ from puna.text.tiling import Tiling
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import conversations, demonstrations, env_settings
-from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
+from puna.train.loop import Trainer, at_least_one, epoch_rows
 from puna.train.loss import IGNORE, cross_entropy, next_token_loss
 from puna.train.optim import OptimConfig, require
 
@@ -230,7 +230,7 @@ class TextLoop:
         """Mean next-token loss of one batch, gradients left in the model."""
         chosen, model = self.batch(step), self.trainer.model
         routed = model.config.num_experts > 0
-        per = max(1, micro_budget(self.config.micro_tokens, model) // self.config.row_length)
+        per = max(1, self.trainer.micro_tokens(self.config.micro_tokens) // self.config.row_length)
         targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
         total, loss_sum = int((targets != IGNORE).sum()), 0.0
         loads = []

@@ -27,7 +27,7 @@ from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
 from puna.train.held_out import HeldOut, Watch
-from puna.train.loop import Trainer, at_least_one, epoch_rows, micro_budget
+from puna.train.loop import Trainer, at_least_one, epoch_rows
 from puna.train.loss import IGNORE, next_token_loss
 from puna.train.optim import OptimConfig
 from puna.train.start import source_of, starting_model
@@ -165,7 +165,7 @@ class _Loop(HeldOut):
         model = self.trainer.model
         targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
         total = int((targets != IGNORE).sum())
-        per = max(1, micro_budget(self.config.micro_tokens, model) // self.config.row_length)
+        per = max(1, self.trainer.micro_tokens(self.config.micro_tokens) // self.config.row_length)
         loss_sum = 0.0
         for start in range(0, len(chosen), per):
             part = chosen[start : start + per]

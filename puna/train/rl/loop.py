@@ -42,7 +42,7 @@ from puna.models.lora import LoraConfig, learned, without
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import env_settings, train_tasks
 from puna.train.held_out import held_out_score
-from puna.train.loop import StopTraining, Trainer, at_least_one, micro_budget
+from puna.train.loop import StopTraining, Trainer, at_least_one
 from puna.train.loss import PolicyLoss, policy_loss
 from puna.train.optim import OptimConfig, learning_rate, update
 from puna.train.rl.advantages import ALGORITHMS, REJECTING
@@ -128,7 +128,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source)
     loop = _Loop(ctx, config, env, trainer)
     try:
-        trainer.run(loop.backward, "reward", loop.after)
+        trainer.run(loop.backward, "reward", loop.after, again=False)
     finally:
         loop.close()
     found: dict[str, Any] = {"env": env.name, "env_version": env.version}
@@ -247,44 +247,54 @@ class _Loop:
         Raises StageError where an update's gradient is not finite.
         """
         model, config = self.trainer.model, self.config
-        replay = config.replay_routes
-        batches = list(
-            micro_batches(rows, micro_budget(config.micro_tokens, model), replay, model.device)
-        )
         seen = sampled_tokens(rows)
-        proximal = self._proximal(batches) if config.updates > 1 else [None] * len(batches)
-        figures: dict[str, float] = {}
-        for number in range(config.updates):
-            if number:
-                lr = learning_rate(config.optim, step, config.steps)
-                norm = update(model, self.trainer.optimizer, config.optim, lr)
-                if not math.isfinite(norm):
-                    found = f"the gradient norm of update {number} is {norm:.4g}"
-                    raise self.trainer.not_finite(f"{found} at step {step + 1}")
-            sums = {"loss": 0.0, "clipped": 0.0, "surprisal": 0.0, "sampler_kl": 0.0, "kl": 0.0}
-            gap = 0.0
-            for batch, old in zip(batches, proximal, strict=True):
-                m = len(batch.targets_M)
-                logp = batch.logprobs(model, config.temperature)
-                terms = policy_loss(
-                    logp,
-                    batch.sampled_logp_M,
-                    batch.advantages_M * batch.weights_M,
-                    config.loss,
-                    proximal_logp_M=old,
-                    reference_logp_M=self._reference_logp(batch),
-                )
-                (terms.loss / total).backward()  # type: ignore[no-untyped-call]
-                sums["loss"] += float(terms.loss.detach()) / total
-                sums["clipped"] += terms.clipped * m / seen
-                sums["surprisal"] -= float(logp.detach().sum()) / seen
-                sums["sampler_kl"] += terms.sampler_kl * m / seen
-                sums["kl"] += terms.reference_kl * m / seen
-                gap = max(gap, terms.sampler_gap)
-            if not figures:
-                figures["logprob_gap"] = gap  # engine against trainer, at the step's first weights
-            figures |= sums
-        return figures
+
+        def first() -> tuple[list[MicroBatch], list[Tensor | None], dict[str, float]]:
+            budget = self.trainer.micro_tokens(config.micro_tokens)
+            batches = list(micro_batches(rows, budget, config.replay_routes, model.device))
+            more = config.updates > 1
+            proximal = (
+                self._proximal(batches) if more else list[Tensor | None]([None] * len(batches))
+            )
+            return batches, proximal, self._pass(batches, proximal, total, seen)
+
+        batches, proximal, figures = self.trainer.fit(first)
+        gap = figures["logprob_gap"]  # engine against trainer, at the step's first weights
+        for number in range(1, config.updates):
+            lr = learning_rate(config.optim, step, config.steps)
+            norm = update(model, self.trainer.optimizer, config.optim, lr)
+            if not math.isfinite(norm):
+                found = f"the gradient norm of update {number} is {norm:.4g}"
+                raise self.trainer.not_finite(f"{found} at step {step + 1}")
+            figures = self._pass(batches, proximal, total, seen)
+        return figures | {"logprob_gap": gap}
+
+    def _pass(
+        self, batches: list[MicroBatch], proximal: list[Tensor | None], total: int, seen: int
+    ) -> dict[str, float]:
+        """Gradients of one update, and its figures."""
+        model, config = self.trainer.model, self.config
+        sums = {"loss": 0.0, "clipped": 0.0, "surprisal": 0.0, "sampler_kl": 0.0, "kl": 0.0}
+        gap = 0.0
+        for batch, old in zip(batches, proximal, strict=True):
+            m = len(batch.targets_M)
+            logp = batch.logprobs(model, config.temperature)
+            terms = policy_loss(
+                logp,
+                batch.sampled_logp_M,
+                batch.advantages_M * batch.weights_M,
+                config.loss,
+                proximal_logp_M=old,
+                reference_logp_M=self._reference_logp(batch),
+            )
+            (terms.loss / total).backward()  # type: ignore[no-untyped-call]
+            sums["loss"] += float(terms.loss.detach()) / total
+            sums["clipped"] += terms.clipped * m / seen
+            sums["surprisal"] -= float(logp.detach().sum()) / seen
+            sums["sampler_kl"] += terms.sampler_kl * m / seen
+            sums["kl"] += terms.reference_kl * m / seen
+            gap = max(gap, terms.sampler_gap)
+        return {"logprob_gap": gap} | sums
 
     @torch.no_grad()
     def _proximal(self, batches: list[MicroBatch]) -> list[Tensor | None]:
