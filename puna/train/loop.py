@@ -63,6 +63,19 @@ def epoch_span(
     return out
 
 
+def micro_budget(wanted: int, model: Decoder) -> int:
+    """Tokens of one forward and backward pass: `wanted`, or where that is 0 what the device likes.
+
+    On a processor activations should stay in its cache (at 5M parameters 1,200 tokens at a time
+    cost a fifth less than 4,900), on a GPU there should be many.
+    """
+    if wanted > 0:
+        return wanted
+    if model.device.type != "cpu":
+        return 32_768
+    return max(256, 400_000 // model.config.hidden_size)
+
+
 @dataclass
 class Trainer:
     """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept.
@@ -145,15 +158,8 @@ class Trainer:
         )
 
     def micro_tokens(self, wanted: int) -> int:
-        """Tokens of one forward and backward pass: `wanted`, or where that is 0 what is fast here.
-
-        On a processor activations should stay in its cache (at 5M parameters 1,200 tokens at a time
-        cost a fifth less than 4,900), on a GPU there should be many. Fewer where memory ended.
-        """
-        fast = max(256, 400_000 // self.model.config.hidden_size)
-        if self.model.device.type != "cpu":
-            fast = 32_768
-        return max(1, (wanted or fast) // self.ladder.divisor)
+        """Tokens of one forward and backward pass; fewer than asked for where memory ended."""
+        return max(1, micro_budget(wanted, self.model) // self.ladder.divisor)
 
     def fit(self, work: Callable[[], Result]) -> Result:
         """What `work` returns: gradients left in the model, whatever memory that takes to give up.
