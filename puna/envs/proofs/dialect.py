@@ -71,6 +71,10 @@ class Dialect(Protocol):
         """A program that is proved only where the preconditions cannot hold together."""
         ...
 
+    def anything(self, spec: Spec) -> str:
+        """A program of which nothing is known but that it ends; empty where none can be written."""
+        ...
+
 
 def body_of(spec: Spec, submission: str) -> str | None:
     """What stands between header and footer, which must be there byte for byte; else None."""
