@@ -90,6 +90,10 @@ class Proposer(Protocol):
         """The draft with what this episode did as its reference, and mutants of that."""
         ...
 
+    def plausible(self, task: Task, episode: Episode) -> bool:
+        """Whether what an episode handed in has the form of a solution, right or not."""
+        ...
+
     def to_json(self, draft: Draft) -> Mapping[str, Any]:
         """What a file keeps of a draft; `from_json` makes it again."""
         ...

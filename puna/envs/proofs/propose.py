@@ -18,7 +18,7 @@ import numpy as np
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.rng import stream
-from puna.envs.proofs import grammar, specs, terms
+from puna.envs.proofs import grammar, specs, terms, why3_examples
 from puna.envs.proofs.acceptance import MICRO_PYTHON, Fault
 from puna.envs.proofs.dialect import Spec, SpecError, body_of
 from puna.envs.proofs.env import HELD_OUT, Proofs, program
@@ -50,10 +50,10 @@ class ProofProposer:
     def known(self) -> set[str]:
         """Keys of what is no new problem: the environment's own tasks, and all that is held out."""
         found = {self.env.task(s, i).key for s in self.env.specs for i in range(self.env.count(s))}
-        for place in HELD_OUT.values():
-            for part in specs.read(place).values():
-                found |= {specs.canonical(s.header + s.footer) for s in part}
-        return found
+        held = [spec for place in HELD_OUT.values() for spec in specs.read(place)["test"]]
+        if why3_examples.FOLDER.is_dir():
+            held += why3_examples.specifications(why3_examples.FOLDER)
+        return found | {specs.canonical(s.header + s.footer) for s in held}
 
     def ask(self, wanted: Wanted) -> tuple[Message, ...]:
         """The examples, each under its class, and the class of the one to write.
@@ -83,6 +83,17 @@ class ProofProposer:
     def solved(self, draft: Draft, episode: Episode) -> Draft:
         """The draft with the program that an episode handed in as its reference."""
         return self._with(draft, program(episode.said()))
+
+    def plausible(self, task: Task, episode: Episode) -> bool:
+        """Whether it is a program in the small language with the specification before it."""
+        text = program(episode.said())
+        if MICRO_PYTHON.refusal(task.hidden["spec"], text):
+            return False
+        try:
+            parse(text)
+        except (LanguageError, RecursionError):
+            return False
+        return True
 
     def to_json(self, draft: Draft) -> Mapping[str, Any]:
         """The program or the specification, and where it comes from."""

@@ -1,0 +1,4 @@
+def greatest_common_divisor(a: int, b: int) -> int:
+    #@ requires a > 0 and b > 0
+    #@ ensures result > 0 and a % result == 0 and b % result == 0
+    #@ ensures forall d. d > 0 and a % d == 0 and b % d == 0 -> d <= result
