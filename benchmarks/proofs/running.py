@@ -28,7 +28,7 @@ def broken(text: str, rng: random.Random, tries: int = 200) -> str | None:
     exec(compile(text, "program.py", "exec"), space)
     for _ in range(tries):
         given = {name: _drawn(rng, kind) for name, kind in function.params.items()}
-        if all(value(term, given, {"": given}) for _, term in function.requires):
+        if all(value(term, given, given) for _, term in function.requires):
             why = _call(space[function.name], function, given)
             if why:
                 return f"{given}: {why}"
@@ -54,7 +54,7 @@ def _call(call: Callable[..., Any], function: Function, given: Mapping[str, Any]
     finally:
         sys.settrace(None)
     after = {**now, "result": result}
-    bad = [line for line, term in function.ensures if not value(term, after, {"": given})]
+    bad = [line for line, term in function.ensures if not value(term, after, given)]
     return f"gives {result!r}, against line {bad[0]}" if bad else ""
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from puna.core.messages import Message
-from puna.core.outcome import Scored
+from puna.core.outcome import Infra, Outcome, Scored
 from puna.core.rng import Key
-from puna.engine.policy import SamplingParams
+from puna.engine.policy import EndpointError, SamplingParams
 from puna.engine.rendezvous import Rendezvous
 from puna.gym.environment import Environment
 from puna.gym.loop import Group, Job, Rollout
@@ -102,13 +102,22 @@ class Speaker:
         return said if seat.finish == "stop" else None
 
     async def solve(self, tasks: Sequence[Task], k: int, key: tuple[Key, ...]) -> list[Tries]:
-        """`k` answers to each task, judged; `key` and the task's place name the random streams."""
+        """`k` answers to each task, judged; `key` and the task's place name the random streams.
+
+        Raises EndpointError where an episode could not be played.
+        """
         jobs = [Job("proposed", i, k, key, task) for i, task in enumerate(tasks)]
         return [tries_of(group) async for group in self.rollout.run(jobs)]
 
 
 def tries_of(group: Group) -> Tries:
-    """How the task of a judged group fared; what is not Scored (a prover unsure) counts nowhere."""
+    """How the task of a judged group fared; what is not Scored (a prover unsure) counts nowhere.
+
+    Raises EndpointError where an episode could not be played: that says nothing of the task.
+    """
+    for trajectory in group.trajectories:
+        if trajectory.episode.ended == "failed" and (why := _failure(trajectory.outcomes)):
+            raise EndpointError(why)
     judged = [
         (t.episode, all(o.success for o in t.outcomes.values() if isinstance(o, Scored)))
         for t in group.trajectories
@@ -116,3 +125,8 @@ def tries_of(group: Group) -> Tries:
     ]
     right = tuple(episode for episode, success in judged if success)
     return Tries(len(right), len(judged), right, tuple(t.episode for t in group.trajectories))
+
+
+def _failure(outcomes: Mapping[str, Outcome]) -> str:
+    """The first error of the machinery; "" where there was none."""
+    return next((o.error for o in outcomes.values() if isinstance(o, Infra)), "")

@@ -18,7 +18,6 @@ from puna.envs.proofs.language import (
     Function,
     If,
     Jump,
-    Label,
     Return,
     Statement,
     Store,
@@ -49,7 +48,7 @@ def broken(function: Function, rng: random.Random, tries: int = 60) -> str | Non
     for _ in range(tries):
         given = {name: _drawn(rng, kind) for name, kind in function.params.items()}
         try:
-            meant = all(value(t, given, {"": given}) for _, t in function.requires)
+            meant = all(value(t, given, given) for _, t in function.requires)
         except (WrongError, TooLongError):
             continue
         if meant and (why := _call(function, given)):
@@ -70,13 +69,16 @@ def _call(function: Function, given: Values) -> str:
     try:
         how = run.block(function.body)
         result = how[1] if isinstance(how, tuple) else None
-        after = {**run.lists(), **{n: v for n, v in given.items() if not isinstance(v, list)}}
-        after["result"] = result
-        for line, term in function.ensures:
-            if not value(term, after, {"": given}):
-                return f"gives {result!r}, against line {line}"
     except (WrongError, TooLongError) as error:
-        return str(error) or type(error).__name__
+        return str(error)
+    after = {**run.lists(), **{n: v for n, v in given.items() if not isinstance(v, list)}}
+    after["result"] = result
+    for line, term in function.ensures:
+        try:
+            if not value(term, after, given):
+                return f"gives {result!r}, against line {line}"
+        except (WrongError, TooLongError):
+            continue  # what a promise divides by nought is some number
     return ""
 
 
@@ -85,8 +87,7 @@ class _Run:
 
     def __init__(self, given: Values) -> None:
         self.now = {n: list(v) if isinstance(v, list) else v for n, v in given.items()}
-        self.left = STEPS
-        self.labels: dict[str, Values] = {"": given}
+        self.then, self.left = given, STEPS
 
     def lists(self) -> dict[str, Any]:
         """The lists as they are now."""
@@ -124,13 +125,10 @@ class _Run:
                 return "return", self.value(term)
             case Jump(kind=kind):
                 return kind
-            case Label(name=name):
-                kept = {n: list(v) if isinstance(v, list) else v for n, v in self.now.items()}
-                self.labels[name] = kept
-        return None
+        return None  # what is only said, `assert` and `label`, does nothing
 
     def value(self, term: Term) -> Any:
-        return value(term, self.now, self.labels, strict=True)
+        return value(term, self.now, self.then, strict=True)
 
 
 def _place(elements: Sequence[int], at: int) -> int:
@@ -139,15 +137,16 @@ def _place(elements: Sequence[int], at: int) -> int:
     return at
 
 
-def value(term: Term, now: Values, labels: Mapping[str, Values], strict: bool = False) -> Any:
-    """The value of a term with Python's own arithmetic; quantifiers by trying.
+def value(term: Term, now: Values, then: Values, strict: bool = False) -> Any:
+    """The value of a term of a program or a promise with Python's own arithmetic.
 
-    `strict`: as a program has it, where an index outside of its list is an error; in a
-    specification its element is merely some number (here 0).
+    `then` is what `old` speaks of; what a quantifier's variable may be is tried. `strict`: as a
+    program has it, where an index outside of its list is an error; in a specification the element
+    there is merely some number (here 0).
     """
 
     def of(inner: Term) -> Any:
-        return value(inner, now, labels, strict)
+        return value(inner, now, then, strict)
 
     match term:
         case terms.Number(value=known) | terms.Truth(value=known):
@@ -168,18 +167,16 @@ def value(term: Term, now: Values, labels: Mapping[str, Values], strict: bool = 
         case terms.Choice(test=test, yes=yes, no=no):
             return of(yes if of(test) else no)
         case terms.Quantified(kind=kind, names=names, body=body):
-            tried = _tried(names, body, now, labels)
+            tried = _tried(names, body, now, then)
             return all(tried) if kind == "forall" else any(tried)
-        case terms.Then(of=inner, label=label):
-            bound = {n: v for n, v in now.items() if n not in labels[""] and n != "result"}
-            return value(inner, {**now, **labels[label], **bound}, labels)
+        case terms.Then(of=inner):
+            return value(inner, {**now, **then}, then, strict)
 
 
-def _tried(
-    names: Sequence[str], body: Term, now: Values, labels: Mapping[str, Values]
-) -> Iterator[bool]:
+def _tried(names: Sequence[str], body: Term, now: Values, then: Values) -> Iterator[bool]:
+    free = {name: known for name, known in then.items() if name not in names}
     for values in itertools.product(TRIED, repeat=len(names)):
-        yield bool(value(body, {**now, **dict(zip(names, values, strict=True))}, labels))
+        yield bool(value(body, {**now, **dict(zip(names, values, strict=True))}, free))
 
 
 def _binary(op: str, left: Any, right: Callable[[], Any]) -> Any:
