@@ -74,7 +74,9 @@ def propose(
     try:
         proposer = environment.proposer()
     except NotImplementedError:
-        raise UserError(f"{env} has no proposer", "docs/proposers.md says how to write one") from None
+        raise UserError(
+            f"{env} has no proposer", "docs/proposers.md says how to write one"
+        ) from None
     facts: dict[str, Any] = {"env": identity(environment), "seed": seed, "useful": list(useful)}
     if model:
         facts |= {"model": model, "name": model_name, "tries": tries}

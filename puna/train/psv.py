@@ -272,9 +272,7 @@ class _Play:
             for n, each in zip(numbers, asked, strict=True)
         ]
         said = []
-        for text, want, number in zip(
-            await self.base.answer(prompts), asked, numbers, strict=True
-        ):
+        for text, want, number in zip(await self.base.answer(prompts), asked, numbers, strict=True):
             if text is None:
                 said.append({"draft": None, "target": want.target, "reason": "no whole answer"})
                 continue

@@ -1,4 +1,4 @@
-"""An audit of the user's tasks: `audit_data("proofs", "mine")` asks proofs what is wrong with each."""
+"""The user's own tasks examined: `audit_data("proofs", "mine")` says what is wrong with each."""
 
 from __future__ import annotations
 

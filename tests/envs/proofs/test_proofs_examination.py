@@ -93,7 +93,7 @@ def test_what_is_no_specification_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     with pytest.raises(UserError, match=r"a\.py: no line starts with `def`"):
         audit_all(f"proofs:{tmp_path / 'a.py'}")
-    with pytest.raises(UserError, match="no folder, .py, .dfy, .rs or .jsonl file"):
+    with pytest.raises(UserError, match=r"no folder, \.py, \.dfy, \.rs or \.jsonl file"):
         audit_all(f"proofs:{tmp_path / 'nowhere'}")
     with pytest.raises(UserError, match="arithmetic examines no files"):
         audit_all("arithmetic:mine")

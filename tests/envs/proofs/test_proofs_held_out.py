@@ -72,7 +72,8 @@ def test_a_script_that_reads_numbers_is_a_function_of_them() -> None:
 
 
 def test_a_function_loses_its_body_and_what_stands_behind_it() -> None:
-    text = "def f(l):\n    #@ ensures result == (forall k. l[k] == 0)\n    return True\n\nc = f([])\n#@ assert c\n"
+    text = "def f(l):\n    #@ ensures result == (forall k. l[k] == 0)\n    return True\n\n"
+    text += "c = f([])\n#@ assert c\n"
     found = specification("f", text)
     assert found.header == "".join(text.splitlines(keepends=True)[:2])
     assert not found.reference
@@ -95,7 +96,7 @@ def test_a_program_that_asks_for_nothing(text: str, why: str) -> None:
 
 
 def test_the_package_is_named_where_it_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no programs of Why3 in .*why3-examples"):
+    with pytest.raises(UserError, match=r"no programs of Why3 in .*why3-examples"):
         specifications(tmp_path)
 
 

@@ -12,7 +12,7 @@ from puna.core.messages import Message
 from puna.core.rng import stream
 from puna.envs.proofs import grammar, specs
 from puna.envs.proofs.env import Proofs
-from puna.envs.proofs.propose import ProofProposer, cleaned, mutants, practice, well_formed
+from puna.envs.proofs.propose import ProofProposer, mutants, practice, well_formed
 from puna.gym.admission import Admission, Gate, made
 from puna.gym.proposer import CLASSES, Draft, UnfitError, Wanted
 from puna.gym.trajectory import Episode
@@ -109,7 +109,8 @@ def test_why_a_proposal_is_unfit(text: str, reason: str, proposer: ProofProposer
 
 def test_a_prover_that_is_unsure_is_not_taken_for_satisfiable(env: Proofs) -> None:
     hard = "x * x * x + y * y * y == z * z * z and x > 1 and y > 1 and z > 1"
-    text = f"def f(x: int, y: int, z: int) -> int:\n    #@ requires {hard}\n    #@ ensures result == x + y"
+    text = f"def f(x: int, y: int, z: int) -> int:\n    #@ requires {hard}\n"
+    text += "    #@ ensures result == x + y"
     env.config = replace(env.config, seconds=0.01)
     found = made(env.proposer().draft, text, 0)
     assert isinstance(found, Admission)
@@ -184,7 +185,8 @@ def test_what_is_held_out_is_known(proposer: ProofProposer) -> None:
         assert specs.canonical(seed(name).header) in known
     held = specs.read(Proofs(Proofs.Config(specs="humaneval")).place)["test"]
     assert all(specs.canonical(spec.header) in known for spec in held)
-    renamed = "def bigger(v: list[int], t: int) -> bool:\n    #@ ensures result <-> forall k. 0 <= k < len(v) -> v[k] < t\n"
+    renamed = "def bigger(v: list[int], t: int) -> bool:\n"
+    renamed += "    #@ ensures result <-> forall k. 0 <= k < len(v) -> v[k] < t\n"
     assert proposer.draft(renamed, 0).task.key in known
 
 
@@ -205,7 +207,11 @@ def test_plausible_is_form_alone(env: Proofs, proposer: ProofProposer) -> None:
 def test_practice_is_easy_programs_and_proposals_by_turns(env: Proofs) -> None:
     for index in range(12):
         talk = env.practice(index)
-        assert talk == env.practice(index) == practice(env, index, stream(0, "proofs", "practice", index))
+        assert (
+            talk
+            == env.practice(index)
+            == practice(env, index, stream(0, "proofs", "practice", index))
+        )
         text = talk[-1].text
         if index % 2:
             assert well_formed(text).header == text

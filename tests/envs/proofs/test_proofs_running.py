@@ -20,7 +20,8 @@ HEAD = "def f(x: int, a: list[int]) -> int:\n    #@ ensures {}\n"
     [
         ("-7 // 2", -4), ("-7 % 2", 1), ("7 % -2", -1), ("7 // -2", -4), ("2 - 3 * 4", -10),
         ("if x > 2 then a[0] else a[-1]", 5), ("a[9]", 0), ("len(a)", 3), ("not x == 3", False),
-        ("forall k. 0 <= k < len(a) -> a[k] >= 5", True), ("exists i, j. i < j and a[i] == a[j]", True),
+        ("forall k. 0 <= k < len(a) -> a[k] >= 5", True),
+        ("exists i, j. i < j and a[i] == a[j]", True),
         ("x == 1 -> a[7] == 0", True), ("x == 3 <-> True", True), ("old(x) + old(a[1])", 107),
         ("forall x. old(x) == x", True), ("1 == 1 or 1 // 0 == 2", True),
     ],
@@ -43,7 +44,8 @@ def test_the_value_of_a_term(term: str, given: object) -> None:
         ("a[0] == 4 or len(a) < 1", "if len(a) > 0:|    a[0] = 4|return x", ""),
         ("a[0] == 4", "return x", "gives"),
         ("old(a[0]) == a[0] or len(a) < 1", "if len(a) > 0:|    a[0] = a[0] + 1|return x", "gives"),
-        ("result == 1", "i = 0|while i < 9:|    i += 1|    if i < 4:|        continue|    break|return i - 3", ""),
+        ("result == 1",
+         "i = 0|while i < 9:|    i += 1|    if i < 4:|        continue|    break|return i - 3", ""),
         ("x // 0 == 5", "return x", ""),
     ],
 )  # fmt: skip
