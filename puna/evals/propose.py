@@ -45,7 +45,7 @@ def propose(
     env: str,
     *,
     n: int,
-    out: Path,
+    out: str | Path,
     model: str = "",
     model_name: str = "",
     api_key_env: str = "",
@@ -65,7 +65,13 @@ def propose(
     a run) it proposes, shown `shots` examples, and solves: `tries` answers to each, whose pass
     rate is the task's difficulty and of which a right one becomes its reference.
     Raises UserError where the environment has no proposer, or `out` is another file.
+
+    >>> import puna
+    >>> found = puna.propose("proofs", n=2, out="new.jsonl")
+    >>> len(found.records), found.path.name
+    (2, 'new.jsonl')
     """
+    out = Path(out)
     if n < 1 or tries < 1 or shots < 0:
         raise UserError(f"n is {n}, tries {tries}, shots {shots}", "give 1, 1 and 0 or more")
     if not 0 <= useful[0] <= useful[1] <= 1:
