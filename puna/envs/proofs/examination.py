@@ -5,7 +5,7 @@ A finding each: contradictory, vacuous, met by a stub (which is shown), or nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,7 @@ REASON = "a program that does nothing of use must not meet it"
 
 def findings(env: Proofs, data: Path) -> Sequence[Finding]:
     """One for each specification in `data`. Raises UserError where it has none."""
-    return [_finding(env, spec) for spec in _all(specs.read(data))]
-
-
-def _all(found: specs.Splits) -> Iterator[specs.Spec]:
-    for part in found.values():
-        yield from part
+    return [_finding(env, spec) for part in specs.read(data).values() for spec in part]
 
 
 def _finding(env: Proofs, spec: specs.Spec) -> Finding:

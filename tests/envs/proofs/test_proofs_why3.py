@@ -70,9 +70,9 @@ def test_specifications_outside_the_small_language_are_examined_by_why3() -> Non
     empty = MICRO_PYTHON.spec(
         "f", head + "    #@ requires g(n) < g(n)\n    #@ ensures result == g(n)\n"
     )
-    assert "contradict" in examine(empty, Why3(), 0.2).evidence
+    assert "contradict" in getattr(examine(empty, Why3(), 0.2), "what", "")
     loose = MICRO_PYTHON.spec("f", head + "    #@ ensures g(result) == g(0)\n")
-    assert "returns 0" in examine(loose, Why3(), 0.2).evidence
+    assert "returns 0" in getattr(examine(loose, Why3(), 0.2), "what", "")
 
 
 def test_a_specification_of_a_megabyte_reaches_why3() -> None:
