@@ -20,7 +20,7 @@ pytest.importorskip("z3", reason="z3-solver is not installed")
 RECIPE = REPOSITORY / "recipes" / "psv.toml"
 HEAD = "def f(x: int) -> int:\n    #@ ensures result == {} * x\n"
 SMALL = {
-    "machine.threads": 1, "machine.dtype": "float32", "machine.jobs": 1,
+    "machine.threads": 1, "machine.dtype": "float32", "machine.workers": 2,
     "pretrain.steps": 2, "pretrain.max_bytes": 60_000, "pretrain.vocab": 600,
     "pretrain.batch_tokens": 256, "pretrain.row_length": 64, "pretrain.eval_bytes": 2000,
     "pretrain.model.hidden_size": 64, "pretrain.model.num_layers": 3,

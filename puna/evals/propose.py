@@ -109,7 +109,9 @@ def propose(
 
 def _begun(out: Path, facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The records that `out` has; it is begun where it is not there. Raises UserError."""
-    if out.exists():
+    if out.is_dir():
+        raise UserError(f"{out} is a directory", "name a file in it")
+    if out.exists() and out.stat().st_size:
         first, *rest = [*read(out)] or [{}]
         if first.get("proposals") == facts:
             return rest

@@ -16,6 +16,7 @@ from puna.core.errors import UserError
 from puna.core.journal import read
 from puna.envs.proofs import specs
 from puna.evals.propose import Proposed, print_proposed, propose
+from puna.gym.proposer import Wanted
 from puna.gym.registry import load_environment
 
 
@@ -57,9 +58,28 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds something else"):
         propose(env, n=3, out=out)
     assert out.read_text() == "my notes\n"
+    with pytest.raises(UserError, match="is a directory"):
+        propose(env, n=3, out=tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    assert propose(env, n=3, out=tmp_path / "empty.jsonl").admitted == 3
     for wrong in ({"n": 0}, {"tries": 0}, {"shots": -1}, {"useful": (0.9, 0.1)}):
         with pytest.raises(UserError, match="give"):
             propose(env, **{"n": 3, "out": tmp_path / "x.jsonl", **wrong})  # type: ignore[arg-type]
+
+
+def test_a_prover_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="z3-solver is not installed"):
+        propose("proofs", n=3, out=tmp_path / "new.jsonl")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="is in dafny"):
+        own = tmp_path / "train"
+        own.mkdir()
+        (own / "f.dfy").write_text("method f(x: int) returns (r: int)\n  ensures r > x\n{\n}\n")
+        env = load_environment("proofs", {"specs": str(tmp_path)})
+        env.proposer().ask(Wanted("easy", ((env.task("train", 0), "hard"),)))
 
 
 def test_an_environment_without_a_proposer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from puna.models.presets import build, preset
 from puna.text.tokenizer import Tokenizer
 from puna.train import sft
 from puna.train.checkpoint import save_model
+from puna.train.optim import OptimConfig
 from puna.train.psv import Config
 from puna.train.psv import run as play
 
@@ -33,10 +35,21 @@ LEARN = (
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("base") / "model"
+    """A model that says short words of any letters, whatever it is asked."""
+    torch.set_num_threads(1)
+    where = tmp_path_factory.mktemp("base")
     tokenizer = Tokenizer.train(["one and one is two, and so it goes"], 290)
-    save_model(build(preset("nano", vocab_size=290, **SHAPE), 0), tokenizer, directory)
-    return directory
+    save_model(build(preset("nano", vocab_size=290, **SHAPE), 0), tokenizer, where / "fresh")
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefgh", k=rng.randint(1, 4))) for _ in range(96)]
+    rows = [{"prompt": f"{rng.choice(('seed', 'easy', 'hard'))}?", "completion": w} for w in words]
+    (where / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    learn = {"steps": 80, "batch_tokens": 512, "row_length": 64}
+    optim = OptimConfig(lr=1e-2, warmup=5, schedule="constant")
+    context = StageContext("base", where, 3, Machine())
+    given = {"data": where / "rows.jsonl", "init": where / "fresh", "optim": optim}
+    sft.run(context, sft.Config(**given, **learn))  # type: ignore[arg-type]
+    return where / "model"
 
 
 def recipe(directory: Path, base: Path, **changes: Any) -> Path:
