@@ -154,7 +154,7 @@ def test_mutants_are_wrong_for_every_seed_and_the_prover_knows_it() -> None:
         for _, text in mutants(spec):
             made += 1
             assert Here().prove(text, 0.3).kind != "valid", text
-    assert made > 80
+    assert made > 70
 
 
 def test_drawn_drafts_carry_their_reference(proposer: ProofProposer) -> None:
