@@ -13,6 +13,7 @@ from pathlib import Path
 from puna.core.errors import UserError
 from puna.envs.proofs.dialect import Spec, SpecError
 from puna.envs.proofs.micropython import MicroPython
+from puna.envs.proofs.terms import RESERVED
 
 NAME = "why3-examples"
 FOLDER = Path("/usr/share/doc/why3-examples/examples/python")
@@ -61,7 +62,7 @@ def _of_script(name: str, lines: list[str]) -> str:
     if not last or last.group(1) != "assert":
         raise SpecError("it does not end in an assertion")
     promise = last.group(2)
-    others = sorted({w for w in _WORD.findall(promise) if w not in inputs})
+    others = sorted({w for w in _WORD.findall(promise) if w not in (*inputs, *RESERVED)})
     if len(others) != 1:
         raise SpecError(f"it asserts something of {', '.join(others) or 'its inputs alone'}")
     head = f"def {name}({', '.join(f'{n}: int' for n in inputs)}) -> int:"
