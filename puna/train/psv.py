@@ -84,7 +84,7 @@ class Config:
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Play a round and learn from it. Raises UserError where `env` has no proposer."""
-    source = source_of(ctx, config.init, "sft")
+    source = source_of(ctx, None if _goes_on(ctx) else config.init, "sft")
     name, settings = env_settings(config.env)
     env = load_environment(name, settings, ctx.seed)
     try:
@@ -115,6 +115,11 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     shutil.rmtree(ctx.dir / "sft" / "checkpoints", ignore_errors=True)
     found = {"env": env.name, "audit": audited.id, "audit_passed": audited.passed}
     return {**trained, **found, **figures, "refused": dict(play.refused), "round": len(curve)}
+
+
+def _goes_on(ctx: StageContext) -> bool:
+    """Whether the stage before was a round as well; `init` is then where that one began."""
+    return ctx.parent is not None and (ctx.parent / STATE).exists()
 
 
 def _learn(
