@@ -107,7 +107,7 @@ def propose(
     return Proposed(out, tuple(records[number] for number in range(n)))
 
 
-def _begun(out: Path, facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _begun(out: Path, facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The records that `out` has; it is begun where it is not there. Raises UserError."""
     if out.is_dir():
         raise UserError(f"{out} is a directory", "name a file in it")
@@ -221,8 +221,9 @@ class _Work:
             task = self.env.task("train", index)
             if index not in known:
                 (found,) = await self.speaker.solve([task], self.tries, ("seed", self.seed, index))
-                known[index] = {"index": index, "passed": found.passed, "tried": found.tried}
-                self.log.append(known[index])
+                record = {"index": index, "passed": found.passed, "tried": found.tried}
+                known[index] = record
+                self.log.append(record)
                 self.show.step("seeds", index + 1, self.env.count("train"), {})
             pool.append((task, difficulty(known[index]["passed"], known[index]["tried"])))
         return pool

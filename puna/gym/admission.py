@@ -51,9 +51,9 @@ class Admission:
         return replace(task, admission=self.to_json())
 
 
-def refused(reason: str, evidence: str = "", **more: Any) -> Admission:
+def refused(reason: str, evidence: str = "") -> Admission:
     """No task comes of it."""
-    return Admission(False, reason, evidence[:500], **more)
+    return Admission(False, reason, evidence[:500])
 
 
 class Gate:
@@ -91,8 +91,8 @@ class Gate:
             return refused("duplicate")
         self.known.add(draft.task.key)
         try:
-            trivial = {"silence": {role: say("") for role in self.env.roles}}
-            trivial |= self.env.cheats(draft.task)
+            silence = {role: say("") for role in self.env.roles}
+            trivial = {"silence": silence, **self.env.cheats(draft.task)}
             return await self._all_fail(draft, trivial, "a trivial answer scores")
         except UserError:
             raise
@@ -105,30 +105,32 @@ class Gate:
         Its reference must score, twice alike; its mutants must not; and of a solver's `tried`
         answers a useful share must have `passed`. Total, as `screen` is.
         """
-        rate = {"passed": passed, "tried": tried}
         try:
-            if not isinstance(draft, Draft):
-                return refused("malformed", f"{type(draft).__name__} is no draft", **rate)
-            if not draft.reference:
-                return refused("nobody solved it", **rate)
-            if tried and passed / tried < self.useful[0]:
-                return refused("too hard", f"{passed} of {tried}", **rate)
-            if tried and passed / tried > self.useful[1]:
-                return refused("too easy", f"{passed} of {tried}", **rate)
-            first = await self._outcomes(draft.task, draft.reference)
-            for outcome in first.values():
-                if not isinstance(outcome, Scored) or not outcome.success:
-                    return refused("the reference fails", str(outcome), **rate)
-            if await self._outcomes(draft.task, draft.reference) != first:
-                return refused("the verdict changes", **rate)
-            against = await self._all_fail(draft, draft.mutants, "a mutant scores")
-            if against is not None:
-                return replace(against, **rate)
-            return Admission(True, checks={"mutants": len(draft.mutants), "repeats": 2}, **rate)
+            found = await self._decided(draft, passed, tried)
         except UserError:
             raise
         except Exception as error:
-            return refused("raised", repr(error), **rate)
+            found = refused("raised", repr(error))
+        return replace(found, passed=passed, tried=tried)
+
+    async def _decided(self, draft: object, passed: int, tried: int) -> Admission:
+        if not isinstance(draft, Draft):
+            return refused("malformed", f"{type(draft).__name__} is no draft")
+        if not draft.reference:
+            return refused("nobody solved it")
+        if tried and passed / tried < self.useful[0]:
+            return refused("too hard", f"{passed} of {tried}")
+        if tried and passed / tried > self.useful[1]:
+            return refused("too easy", f"{passed} of {tried}")
+        first = await self._outcomes(draft.task, draft.reference)
+        for outcome in first.values():
+            if not isinstance(outcome, Scored) or not outcome.success:
+                return refused("the reference fails", str(outcome))
+        if await self._outcomes(draft.task, draft.reference) != first:
+            return refused("the verdict changes")
+        against = await self._all_fail(draft, draft.mutants, "a mutant scores")
+        checks = {"mutants": len(draft.mutants), "repeats": 2}
+        return against or Admission(True, checks=checks)
 
     async def _all_fail(
         self, draft: Draft, answers: Mapping[str, Mapping[str, Script]], reason: str

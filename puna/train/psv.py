@@ -136,6 +136,7 @@ def _learn(
     write_bytes(data, b"".join(json_bytes({"messages": list(row)}) + b"\n" for row in rows))
     inner = replace(ctx, dir=ctx.dir / "sft", parents={})
     trained = imitate(inner, replace(config.sft, data=data, init=base))
+    del trained["cpu_seconds"], trained["wall_seconds"]  # of learning alone
     shutil.rmtree(model, ignore_errors=True)  # of a try that was killed
     os.replace(inner.dir / "model", model)
     return trained
@@ -270,8 +271,10 @@ class _Play:
         self, examples: Sequence[tuple[Task, str]], numbers: Sequence[int], seed: int
     ) -> list[dict[str, Any]]:
         config = self.config
-        how = {"shots": config.shots, "labels": config.labels, "fixed": config.fixed}
-        asked = [wanted(examples, n, seed, **how) for n in numbers]
+        asked = [
+            wanted(examples, n, seed, shots=config.shots, labels=config.labels, fixed=config.fixed)
+            for n in numbers
+        ]
         prompts = [
             (("psv", self.number, n), self.proposer.ask(each))
             for n, each in zip(numbers, asked, strict=True)

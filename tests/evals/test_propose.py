@@ -67,19 +67,21 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
             propose(env, **{"n": 3, "out": tmp_path / "x.jsonl", **wrong})  # type: ignore[arg-type]
 
 
-def test_a_prover_that_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prover_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="z3-solver is not installed"):
         propose("proofs", n=3, out=tmp_path / "new.jsonl")
     monkeypatch.undo()
+
+
+def test_examples_in_another_language_are_refused(tmp_path: Path) -> None:
+    own = tmp_path / "train"
+    own.mkdir()
+    (own / "f.dfy").write_text("method f(x: int) returns (r: int)\n  ensures r > x\n{\n}\n")
+    env = load_environment("proofs", {"specs": str(tmp_path)})
+    shown = Wanted("easy", ((env.task("train", 0), "hard"),))
     with pytest.raises(UserError, match="is in dafny"):
-        own = tmp_path / "train"
-        own.mkdir()
-        (own / "f.dfy").write_text("method f(x: int) returns (r: int)\n  ensures r > x\n{\n}\n")
-        env = load_environment("proofs", {"specs": str(tmp_path)})
-        env.proposer().ask(Wanted("easy", ((env.task("train", 0), "hard"),)))
+        env.proposer().ask(shown)
 
 
 def test_an_environment_without_a_proposer(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from puna.envs.proofs import specs
 from puna.envs.proofs.acceptance import Fault
+from puna.envs.proofs.dialect import Spec
 from puna.gym.audit.findings import Finding
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def findings(env: Proofs, data: Path) -> Sequence[Finding]:
     return [_finding(env, spec) for part in specs.read(data).values() for spec in part]
 
 
-def _finding(env: Proofs, spec: specs.Spec) -> Finding:
+def _finding(env: Proofs, spec: Spec) -> Finding:
     prover, found = env.examine_spec(spec)
     if isinstance(found, Fault):
         evidence = tuple(found.program.splitlines()[:40])

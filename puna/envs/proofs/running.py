@@ -7,6 +7,7 @@ stand as a witness against one.
 from __future__ import annotations
 
 import itertools
+import operator
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -179,6 +180,14 @@ def _tried(names: Sequence[str], body: Term, now: Values, then: Values) -> Itera
         yield bool(value(body, {**now, **dict(zip(names, values, strict=True))}, free))
 
 
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    **{"+": operator.add, "-": operator.sub, "*": operator.mul},
+    **{"//": operator.floordiv, "%": operator.mod},
+    **{"<->": operator.eq, "==": operator.eq, "!=": operator.ne},
+    **{"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge},
+}
+
+
 def _binary(op: str, left: Any, right: Callable[[], Any]) -> Any:
     if op in ("and", "or", "->"):
         decided = {"and": not left, "or": left, "->": not left}[op]
@@ -186,13 +195,7 @@ def _binary(op: str, left: Any, right: Callable[[], Any]) -> Any:
     other = right()
     if op in ("//", "%") and other == 0:
         raise WrongError("a division by zero")
-    found = {
-        **{"<->": lambda: left == other, "==": lambda: left == other, "!=": lambda: left != other},
-        **{"<": lambda: left < other, "<=": lambda: left <= other},
-        **{">": lambda: left > other, ">=": lambda: left >= other},
-        **{"+": lambda: left + other, "-": lambda: left - other, "*": lambda: left * other},
-        **{"//": lambda: left // other, "%": lambda: left % other},
-    }[op]()
+    found = _OPERATORS[op](left, other)
     if abs(found) > LARGEST:
         raise TooLongError("a number grew too large")
     return found
