@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from proof_kit import judge
 
-from benchmarks.proofs.__main__ import differences
+from benchmarks.proofs.agreement import differences
 from benchmarks.proofs.programs import Program, draw
 from benchmarks.proofs.running import broken
 from puna.envs.proofs import programs

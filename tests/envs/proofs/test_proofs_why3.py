@@ -7,7 +7,7 @@ import random
 import pytest
 from proof_kit import judge, seed, submission, table
 
-from benchmarks.proofs.__main__ import why3_all
+from benchmarks.proofs.agreement import why3_all
 from benchmarks.proofs.running import broken
 from puna.envs.proofs import env, programs, specs
 from puna.envs.proofs.acceptance import MICRO_PYTHON, accept, examine
