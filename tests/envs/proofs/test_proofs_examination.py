@@ -51,6 +51,7 @@ def test_procedures_truth_values_and_taken_names(text: str, kind: str) -> None:
 
 
 @pytest.mark.skipif(not programs.where("dafny"), reason="dafny is not installed")
+@pytest.mark.slow
 def test_a_vacuous_specification_of_dafny() -> None:
     text = "method f(n: int) returns (r: int)\n  ensures {}\n{{\n}}\n"
     for promise, kind in (("r > n || r <= n", "vacuous"), ("r >= n", "stub-passable")):

@@ -1,2 +1,0 @@
-def iscube(n: int) -> bool:
-    #@ ensures result <-> exists k. k * k * k == n
