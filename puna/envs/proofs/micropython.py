@@ -64,11 +64,14 @@ class MicroPython:
         return ""
 
     def stubs(self, spec: Spec) -> Mapping[str, str]:
-        """Constants, and each parameter handed back."""
+        """Constants, and each parameter handed back; of a result without a type, all of them."""
         params, result = _signature(spec)
         values = {"int": ("0", "1", "-1"), "bool": ("True", "False")}
-        said = values.get(result, ())
-        said += tuple(n for n, kind in params.items() if result and kind in (result, ""))
+        if not result and re.search(r"\bresult\b", spec.header):
+            said = (*values["int"], *values["bool"], *params)
+        else:
+            said = values.get(result, ())
+            said += tuple(n for n, kind in params.items() if result and kind in (result, ""))
         if result == "int":
             said += tuple(f"len({n})" for n, kind in params.items() if kind.startswith("list"))
         stubs = {f"returns {v}": spec.with_body(f"    return {v}\n") for v in said}

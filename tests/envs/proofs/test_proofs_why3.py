@@ -75,6 +75,11 @@ def test_specifications_outside_the_small_language_are_examined_by_why3() -> Non
     assert "returns 0" in getattr(examine(loose, Why3(), 0.2), "what", "")
 
 
+def test_a_result_without_a_type_may_be_any_constant() -> None:
+    spec = MICRO_PYTHON.spec("f", "def f(n):\n    #@ ensures result >= 1\n")
+    assert "returns 1" in getattr(examine(spec, Why3(), 0.1), "what", "")
+
+
 def test_a_specification_of_a_megabyte_reaches_why3() -> None:
     spec = seed("train/larger")
     comment = "    # " + "x" * 90 + "\n"
