@@ -100,9 +100,11 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         asyncio.run(play.round())
     finally:
         play.close()
+    figures, why = play.figures(), dict(play.refused)
+    del play  # and the models that it sampled from
     rows = [item.solution for item in past.pool if item.solution]
     trained = _learn(ctx, config, base, rows)
-    figures = {**play.figures(), "rows": len(rows)}
+    figures["rows"] = len(rows)
     curve = [*past.curve, {"step": past.rounds + 1, **figures}]
     write_bytes(ctx.dir / "metrics.jsonl", b"".join(json_bytes(c) + b"\n" for c in curve))
     state = {
@@ -114,7 +116,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     write_json(ctx.dir / STATE, state, "pool")
     shutil.rmtree(ctx.dir / "sft" / "checkpoints", ignore_errors=True)
     found = {"env": env.name, "audit": audited.id, "audit_passed": audited.passed}
-    return {**trained, **found, **figures, "refused": dict(play.refused), "round": len(curve)}
+    return {**trained, **found, **figures, "refused": why, "round": len(curve)}
 
 
 def _goes_on(ctx: StageContext) -> bool:

@@ -164,6 +164,9 @@ def test_proofs_are_proposed_admitted_and_trained_on(tmp_path: Path) -> None:
     env = load_environment("proofs", {"specs": str(out)})
     assert (env.count("train"), env.count("test")) == (found.admitted, 0)
     assert all(spec.reference for spec in specs.read(out)["train"])
+    kept = env.task("train", 0).admission
+    assert kept is not None
+    assert kept["checks"]["mutants"] >= 1
     out.write_text(json.dumps({"number": 0, "draft": None, "admission": {"admitted": False}}))
     with pytest.raises(UserError, match="holds no admitted task"):
         load_environment("proofs", {"specs": str(out)})

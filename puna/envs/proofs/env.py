@@ -131,6 +131,7 @@ class Proofs(Environment):
             key=specs.canonical(spec.header + spec.footer),
             hidden={"spec": spec},
             tags=tags,
+            admission=spec.admission,
         )
 
     def setup(self) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from puna.core.errors import UserError
-from puna.core.journal import read as read_records
+from puna.core.journal import last_by
 from puna.envs.proofs.acceptance import DIALECTS
 from puna.envs.proofs.dialect import Spec, SpecError
 from puna.gym.task import SPLITS
@@ -49,9 +50,9 @@ def read(place: Path) -> Splits:
 
 def read_proposed(path: Path) -> tuple[Spec, ...]:
     """What was admitted of a file of proposals. Raises UserError where nothing was."""
-    rows = [r["draft"] for r in read_records(path) if (r.get("admission") or {}).get("admitted")]
     try:
-        found = tuple(of_record(row) for row in rows)
+        rows = [r for r in last_by(path, "number").values() if r["admission"]["admitted"]]
+        found = tuple(replace(of_record(r["draft"]), admission=r["admission"]) for r in rows)
     except (KeyError, TypeError, AttributeError, SpecError) as error:
         raise UserError(f"{path}: a draft is broken: {error!r}", "propose it anew") from None
     if not found:
