@@ -8,45 +8,30 @@ With `rounds = 5` in the recipe each goes on from the one before.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 from puna.core.errors import UserError
 from puna.core.files import json_bytes, write_bytes, write_json
-from puna.core.journal import Journal, read
-from puna.core.rng import derive
 from puna.core.stage import StageContext
-from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import local_policy
-from puna.gym.admission import Admission, Gate, made
 from puna.gym.audit.records import require
-from puna.gym.environment import Environment
-from puna.gym.proposer import CLASSES, Draft, Proposer, difficulty, wanted
 from puna.gym.registry import load_environment
-from puna.gym.speaker import Speaker, Tries
-from puna.gym.task import Task
-from puna.gym.trajectory import Episode
 from puna.train.checkpoint import model_directory
 from puna.train.data import env_settings
-from puna.train.loop import at_least_one
+from puna.train.selfplay import STATE, Pace, Play, read_past
 from puna.train.sft import Config as SftConfig
 from puna.train.sft import run as imitate
-from puna.train.start import source_of, starting_model
+from puna.train.start import source_of
 
-STATE = "pool.json"
 SCHEMA = 1
-NO_FORM = ("no whole answer", "not well-formed", "too large", "malformed", "raised")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Pace):
     """A round: `samples` answers to each task of the pool, `proposals` asked of the base model.
 
     The first pool is the train tasks of `env` and `seeds` more from its proposer's own source,
@@ -58,26 +43,12 @@ class Config:
 
     env: str | Mapping[str, Any] = "proofs"
     init: Path | None = None
-    seeds: int = 200
-    samples: int = 10
-    proposals: int = 500
-    shots: int = 12
-    temperature: float = 0.8
-    max_tokens: int = 256
-    slots: int = 256
     sft: SftConfig = SftConfig()
-    verify: bool = True
-    labels: bool = True
-    fixed: bool = False
     unaudited: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a setting that leaves nothing to do."""
-        at_least_one(self, "samples", "max_tokens", "slots")
-        if min(self.seeds, self.proposals, self.shots) < 0:
-            raise ValueError("seeds, proposals and shots must be 0 or more")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}, must be above 0")
+        """Raises ValueError for a setting that leaves nothing to do, or that the round sets."""
+        super().__post_init__()
         if self.sft.data or self.sft.env or self.sft.init:
             raise ValueError("sft takes its rows and its weights from the round: name neither")
 
@@ -93,9 +64,9 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         fix = "docs/proposers.md says how to write one"
         raise UserError(f"{ctx.id}: {env.name} has no proposer", fix) from None
     audited = require(name, settings, allow=config.unaudited or not config.verify)
-    past = _read_past(source, proposer)
+    past = read_past(source, proposer)
     base = past.base or model_directory(source)
-    play = _Play(ctx, config, env, proposer, past, base, model_directory(source))
+    play = Play(ctx, config, env, proposer, past, base, model_directory(source))
     try:
         asyncio.run(play.round())
     finally:
@@ -142,242 +113,3 @@ def _learn(
     shutil.rmtree(model, ignore_errors=True)  # of a try that was killed
     os.replace(inner.dir / "model", model)
     return trained
-
-
-@dataclass
-class _Item:
-    """A task of the pool: how often it was solved last, and the conversation that solved it."""
-
-    draft: Draft
-    target: str = ""
-    passed: int = 0
-    tried: int = 0
-    solution: Sequence[Mapping[str, Any]] = ()
-    admission: Mapping[str, Any] | None = None
-
-    @property
-    def difficulty(self) -> str:
-        return difficulty(self.passed, self.tried)
-
-    def to_json(self, proposer: Proposer) -> dict[str, Any]:
-        more = {k: v for k, v in self.__dict__.items() if k != "draft"}
-        return {"draft": dict(proposer.to_json(self.draft)), **more}
-
-
-@dataclass
-class _Past:
-    """What the rounds before left; nothing where this is the first."""
-
-    pool: list[_Item] = field(default_factory=list)
-    curve: list[Mapping[str, Any]] = field(default_factory=list)
-    base: Path | None = None
-
-    @property
-    def rounds(self) -> int:
-        return len(self.curve)
-
-
-def _read_past(source: Path, proposer: Proposer) -> _Past:
-    """Raises UserError where what an earlier round left is broken."""
-    path = source / STATE
-    if not path.exists():
-        return _Past()
-    try:
-        state = json.loads(path.read_text())
-        pool = [
-            _Item(**{**item, "draft": proposer.from_json(item["draft"])}) for item in state["pool"]
-        ]
-        return _Past(pool, state["curve"], (source / state["base"]).resolve())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = f"remove {source} to play that round again"
-        raise UserError(f"{path} is broken: {error!r}", fix) from error
-
-
-class _Play:
-    """The playing of one round; what is finished stands in a journal, chunk by chunk.
-
-    A chunk is what is sampled together, so a round that was killed draws the same again.
-    """
-
-    def __init__(
-        self,
-        ctx: StageContext,
-        config: Config,
-        env: Environment,
-        proposer: Proposer,
-        past: _Past,
-        base: Path,
-        solver: Path,
-    ) -> None:
-        self.ctx, self.config, self.env, self.proposer = ctx, config, env, proposer
-        self.pool, self.number = past.pool, past.rounds + 1
-        self.first = not past.rounds
-        self.gate = Gate(env, proposer.known(), workers=ctx.machine.workers)
-        self.gate.known |= {item.draft.task.key for item in self.pool}
-        self.base = self._speaker(base)
-        self.solver = self.base if solver == base else self._speaker(solver)
-        self.log = Journal(ctx.dir / "play.jsonl", "play")
-        self.done = {(r["step"], r["chunk"]): r["said"] for r in read(self.log.path)}
-        self.refused: Counter[str] = Counter()
-        self.new: list[_Item] = []
-
-    def _speaker(self, model: Path) -> Speaker:
-        loaded, tokenizer = starting_model(self.ctx, model)
-        sampler, meet = local_policy(loaded.eval(), tokenizer, self.ctx.seed, self.config.slots)
-        params = SamplingParams(self.config.max_tokens, self.config.temperature)
-        wave, workers = self.config.slots, self.ctx.machine.workers
-        return Speaker(self.env, sampler, params, meet=meet, wave=wave, workers=workers)
-
-    def close(self) -> None:
-        """Let workers end."""
-        for each in {self.base, self.solver}:
-            each.close()
-        self.gate.close()
-
-    async def round(self) -> None:
-        """Solve what there is, propose, solve what is new."""
-        if self.first:
-            train = (self.env.task("train", i) for i in range(self.env.count("train")))
-            self.pool += [_Item(Draft(task)) for task in train]
-            await self._draw_seeds()
-        await self._solve("old", self.pool)
-        await self._propose()
-        await self._solve("new", self.new)
-        self.pool[:] = [item for item in (*self.pool, *self.new) if item.tried]
-
-    async def _draw_seeds(self) -> None:
-        """From the proposer's own source, their solutions left aside."""
-        for chunk, numbers in enumerate(_chunks(range(self.config.seeds), 32)):
-            said = self.done.get(("seeds", chunk))
-            if said is None:
-                given = [made(self.proposer.draw, n, self.ctx.seed) for n in numbers]
-                said = [await self._screened(draft, "") for draft in given]
-                self._note("seeds", chunk, said)
-            self.pool += [item for record in said if (item := self._item(record))]
-            self._show("seeds", len(numbers) + 32 * chunk, self.config.seeds)
-
-    async def _propose(self) -> None:
-        """The base model writes tasks after the pool's examples, of a class drawn evenly."""
-        examples = [(item.draft.task, item.difficulty) for item in self.pool if item.tried]
-        seed, total = derive(self.ctx.seed, "psv", self.number), self.config.proposals
-        for chunk, numbers in enumerate(_chunks(range(total), self.config.slots)):
-            said = self.done.get(("propose", chunk))
-            if said is None:
-                said = await self._proposed(examples, numbers, seed)
-                self._note("propose", chunk, said)
-            self.refused.update(record["reason"] for record in said if record["reason"])
-            self.new += [item for record in said if (item := self._item(record))]
-            self._show("propose", numbers[-1] + 1, total)
-
-    async def _proposed(
-        self, examples: Sequence[tuple[Task, str]], numbers: Sequence[int], seed: int
-    ) -> list[dict[str, Any]]:
-        config = self.config
-        asked = [
-            wanted(examples, n, seed, shots=config.shots, labels=config.labels, fixed=config.fixed)
-            for n in numbers
-        ]
-        prompts = [
-            (("psv", self.number, n), self.proposer.ask(each))
-            for n, each in zip(numbers, asked, strict=True)
-        ]
-        said = []
-        for text, want, number in zip(await self.base.answer(prompts), asked, numbers, strict=True):
-            if text is None:
-                said.append({"draft": None, "target": want.target, "reason": "no whole answer"})
-                continue
-            draft = made(self.proposer.draft, text, 1_000_000 * self.number + number)
-            said.append(await self._screened(draft, want.target))
-        return said
-
-    async def _screened(self, draft: Draft | Admission, target: str) -> dict[str, Any]:
-        """A record of a draft that the gate lets pass so far, or of why it does not."""
-        against = draft if isinstance(draft, Admission) else await self.gate.screen(draft)
-        kept = None
-        if against is None and isinstance(draft, Draft):
-            kept = dict(self.proposer.to_json(draft))
-        return {"draft": kept, "target": target, "reason": against.reason if against else ""}
-
-    def _item(self, record: Mapping[str, Any]) -> _Item | None:
-        if record["draft"] is None:
-            return None
-        draft = replace(self.proposer.from_json(record["draft"]), reference={}, mutants={})
-        self.gate.known.add(draft.task.key)
-        return _Item(draft, record["target"])
-
-    async def _solve(self, step: str, items: Sequence[_Item]) -> None:
-        """Answer each task `samples` times; keep the first solution that the gate accepts."""
-        each = max(1, self.config.slots // self.config.samples)
-        for chunk, some in enumerate(_chunks(items, each)):
-            said = self.done.get((step, chunk))
-            if said is None:
-                key = ("psv", self.number, step, chunk)
-                tasks = [item.draft.task for item in some]
-                tried = await self.solver.solve(tasks, self.config.samples, key)
-                said = [await self._judged(*pair) for pair in zip(some, tried, strict=True)]
-                self._note(step, chunk, said)
-            for item, record in zip(some, said, strict=True):
-                item.passed, item.tried = record["passed"], record["tried"]
-                if record["solution"]:
-                    item.solution, item.admission = record["solution"], record["admission"]
-                elif record["reason"]:
-                    self.refused[record["reason"]] += 1
-                    item.tried = 0  # its verifier is not to be trusted: out of the pool
-            self._show(step, each * chunk + len(some), len(items))
-
-    async def _judged(self, item: _Item, tries: Tries) -> dict[str, Any]:
-        """How a task fared, and where it had no solution yet the one it has now."""
-        record: dict[str, Any] = {"passed": tries.passed, "tried": tries.tried}
-        record |= {"solution": None, "admission": None, "reason": ""}
-        if item.solution:
-            return record
-        if not self.config.verify:
-            some = (e for e in tries.episodes if self.proposer.plausible(item.draft.task, e))
-            episode = next(some, None)
-            record["solution"] = _messages(episode) if episode else None
-            return record
-        if tries.right:
-            draft = self.proposer.solved(item.draft, tries.right[0])
-            verdict = await self.gate.decide(draft, tries.passed, tries.tried)
-            if verdict.admitted:
-                record |= {"solution": _messages(tries.right[0]), "admission": verdict.to_json()}
-            else:
-                record["reason"] = verdict.reason
-        return record
-
-    def _note(self, step: str, chunk: int, said: Sequence[Mapping[str, Any]]) -> None:
-        self.log.append({"step": step, "chunk": chunk, "said": list(said)}, sync=True)
-
-    def _show(self, step: str, done: int, total: int) -> None:
-        found = {"pool": float(len(self.pool) + len(self.new))}
-        self.ctx.progress.step(f"{self.ctx.id} {step}", done, total, found)
-
-    def figures(self) -> dict[str, float]:
-        """What tells a round that goes well from one that collapses."""
-        rates = [item.passed / item.tried for item in self.pool]
-        out: dict[str, float] = {"pool": len(self.pool), "new": len(self.new)}
-        out["pass_rate"] = median(rates) if rates else 0.0
-        out["solved"] = fmean(bool(item.solution) for item in self.pool) if self.pool else 0.0
-        classes = Counter(item.difficulty for item in self.pool)
-        out |= {name: classes[name] for name in CLASSES}
-        for name in CLASSES:
-            met = [i.passed / i.tried for i in self.new if i.target == name and i.tried]
-            if met:
-                out[f"rate_{name}"] = fmean(met)
-        if asked := self.config.proposals:
-            stubs = self.refused["stub-passable"] + self.refused["vacuous"]
-            fit, formed = len(self.new) + self.refused["duplicate"], asked
-            formed -= sum(self.refused[reason] for reason in NO_FORM)
-            out["well_formed"] = formed / asked
-            out["unique"] = len(self.new) / fit if fit else 0.0
-            out["stub_share"] = stubs / formed if formed else 0.0
-        return out
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _messages(episode: Episode) -> list[dict[str, Any]]:
-    """A conversation as a row of training data."""
-    return [message.to_openai() for _, message in episode.transcript]
