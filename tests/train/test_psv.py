@@ -16,6 +16,7 @@ from tiny_run import digests, finish, killed, metrics, run
 
 from puna.core.errors import UserError
 from puna.core.stage import Machine, StageContext
+from puna.evals.propose import propose
 from puna.gym.proposer import CLASSES
 from puna.models.presets import build, preset
 from puna.text.tokenizer import Tokenizer
@@ -192,6 +193,18 @@ def test_mistakes_are_said_in_one_line(base: Path, tmp_path: Path) -> None:
     for wrong in ({"samples": 0}, {"seeds": -1}, {"temperature": 0.0}, named):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             config(base, tmp_path, **wrong)
+
+
+def test_a_run_proposes_and_solves_for_the_command_too(base: Path, tmp_path: Path) -> None:
+    env = str(write_odd(tmp_path))
+    asked = {"n": 40, "model": str(base), "tries": 4, "shots": 2, "max_tokens": 6}
+    found = propose(env, out=tmp_path / "a.jsonl", **asked)  # type: ignore[arg-type]
+    again = propose(env, out=tmp_path / "b.jsonl", **asked)  # type: ignore[arg-type]
+    assert found.records == again.records
+    assert found.admitted > 8
+    good = [r["admission"] for r in found.records if r["admission"]["admitted"]]
+    assert {r["tried"] for r in good} == {4}
+    assert len({r["passed"] for r in good}) > 1
 
 
 def test_a_recipe_says_so_before_it_begins(base: Path, tmp_path: Path) -> None:

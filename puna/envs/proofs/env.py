@@ -108,6 +108,17 @@ class Proofs(Environment):
         """By name."""
         return {p.name: p for p in (fast.Fast(), why3.Why3(), dafny.Dafny(), verus.Verus())}
 
+    @cached_property
+    def held_out(self) -> frozenset[str]:
+        """Keys that nothing may train on: the test split, the shipped one, and all sets held out."""
+        places = (SEEDS, *HELD_OUT.values())
+        found = [spec for place in places for spec in specs.read(place)["test"]]
+        if why3_examples.FOLDER.is_dir():
+            found += why3_examples.specifications(why3_examples.FOLDER)
+        return frozenset(
+            specs.canonical(s.header + s.footer) for s in (*found, *self.specs["test"])
+        )
+
     def count(self, split: str) -> int:
         """As many as there are files."""
         return len(self.specs[split])

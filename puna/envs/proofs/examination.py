@@ -33,4 +33,4 @@ def _finding(env: Proofs, spec: Spec) -> Finding:
         return Finding(spec.name, REASON, "hole", seen, evidence=evidence)
     if found.kind != "valid":
         return Finding(spec.name, REASON, "none", f"{prover.name} {found}")
-    return Finding(spec.name, REASON, "ok", f"{prover.name} proves no stub of it")
+    return Finding(spec.name, REASON, "ok", f"no stub meets it, says {prover.name}")

@@ -18,10 +18,10 @@ import numpy as np
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.rng import stream
-from puna.envs.proofs import grammar, specs, terms, why3_examples
+from puna.envs.proofs import grammar, specs, terms
 from puna.envs.proofs.acceptance import MICRO_PYTHON, Fault
 from puna.envs.proofs.dialect import Spec, SpecError, body_of
-from puna.envs.proofs.env import HELD_OUT, Proofs, program
+from puna.envs.proofs.env import Proofs, program
 from puna.envs.proofs.fast import OUTSIDE
 from puna.envs.proofs.language import Function, parse
 from puna.envs.proofs.running import broken, mutations
@@ -50,12 +50,9 @@ class ProofProposer:
         self.env = env
 
     def known(self) -> set[str]:
-        """Keys of what is no new problem: the environment's own tasks, and all that is held out."""
-        found = {self.env.task(s, i).key for s in self.env.specs for i in range(self.env.count(s))}
-        held = [spec for place in HELD_OUT.values() for spec in specs.read(place)["test"]]
-        if why3_examples.FOLDER.is_dir():
-            held += why3_examples.specifications(why3_examples.FOLDER)
-        return found | {specs.canonical(s.header + s.footer) for s in held}
+        """Keys of what is no new problem: the train tasks, and all that is held out."""
+        train = (self.env.task("train", i) for i in range(self.env.count("train")))
+        return {task.key for task in train} | self.env.held_out
 
     def ask(self, wanted: Wanted) -> tuple[Message, ...]:
         """The examples, each under its class, and the class of the one to write.
@@ -229,14 +226,22 @@ def practice(env: Proofs, index: int, rng: np.random.Generator) -> Sequence[Mess
     a solver is learned from its pass rates later.
     """
     if index % 2 == 0:
-        drawn = grammar.draw(rng, EASY)
+        drawn = _drawn(env, rng, EASY)
         task = env.task_of(_spec(drawn), f"proofs/practice/{index}")
         return (*task.messages, Message.assistant(drawn.header + drawn.body))
-    shown = [grammar.draw(rng) for _ in range(int(rng.integers(1, 5)))]
-    last = grammar.draw(rng)
+    shown = [_drawn(env, rng) for _ in range(int(rng.integers(1, 5)))]
+    last = _drawn(env, rng)
     target = CLASSES[grammar.LEVEL[last.scheme]]
     asked = Wanted(target, tuple(_example(env, shown)))
     return (*ProofProposer(env).ask(asked), Message.assistant(last.header))
+
+
+def _drawn(env: Proofs, rng: np.random.Generator, schemes: Sequence[str] = ()) -> grammar.Drawn:
+    """The first draw that is not held out."""
+    while True:
+        drawn = grammar.draw(rng, schemes)
+        if specs.canonical(drawn.header) not in env.held_out:
+            return drawn
 
 
 def _example(env: Proofs, shown: Iterable[grammar.Drawn]) -> Iterator[tuple[Task, str]]:

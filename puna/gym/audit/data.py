@@ -19,6 +19,8 @@ def audit_data(
 
     Raises UserError where the environment examines no files, or there are none.
     """
+    if not data:
+        raise UserError(f"{name}: names no files", f"puna audit {name}:FOLDER")
     env, began = load_environment(name, settings, seed), time.monotonic()
     try:
         found = tuple(env.examine(Path(data)))

@@ -96,5 +96,7 @@ def test_what_is_no_specification_is_said_in_one_line(tmp_path: Path) -> None:
         audit_all(f"proofs:{tmp_path / 'a.py'}")
     with pytest.raises(UserError, match=r"no folder, \.py, \.dfy, \.rs or \.jsonl file"):
         audit_all(f"proofs:{tmp_path / 'nowhere'}")
+    with pytest.raises(UserError, match="proofs: names no files"):
+        audit_all("proofs:")
     with pytest.raises(UserError, match="arithmetic examines no files"):
         audit_all("arithmetic:mine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 
 import pytest
@@ -218,6 +219,19 @@ def test_practice_is_easy_programs_and_proposals_by_turns(env: Proofs) -> None:
             assert talk[0].text.rsplit("\n\n", 1)[1] in [f"{c}:" for c in CLASSES]
         else:
             assert Here().prove(text, 1).kind == "valid"
+
+
+def test_practice_shows_nothing_that_is_held_out(env: Proofs) -> None:
+    def held(header: str) -> bool:
+        return specs.canonical(header) in env.held_out
+
+    some = [grammar.draw(stream(0, "draws", n)).header for n in range(3000)]
+    assert sum(map(held, some)) > 3  # which the grammar itself would show
+    for index in range(600):
+        said = "\n".join(message.text for message in env.practice(index))
+        headers = re.findall(r"^def .*\n(?:    #@ (?:requires|ensures).*\n?)+", said, re.M)
+        assert headers
+        assert not any(held(header.rstrip() + "\n") for header in headers)
 
 
 def test_unfit_says_why_in_words(proposer: ProofProposer) -> None:
