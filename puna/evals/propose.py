@@ -16,8 +16,9 @@ from typing import Any
 from puna.core.errors import UserError
 from puna.core.journal import Journal, last_by, read
 from puna.core.progress import Progress
+from puna.core.threads import default_threads
 from puna.engine.policy import EndpointError, SamplingParams
-from puna.gym.admission import Admission, Gate, made, refused
+from puna.gym.admission import Admission, Gate, made_all, refused
 from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.proposer import CLASSES, Draft, Proposer, difficulty, wanted
@@ -89,7 +90,7 @@ def propose(
         facts |= {"shots": shots, "temperature": temperature, "max_tokens": max_tokens}
     done = _begun(out, facts)
     show = Progress(progress)
-    gate = Gate(environment, useful=useful)
+    gate = Gate(environment, useful=useful, workers=default_threads())
     try:
         with contextlib.ExitStack() as stack:
             stack.callback(gate.close)
@@ -233,23 +234,21 @@ class _Work:
     ) -> list[dict[str, Any]]:
         """A record for each number: drafted, screened, solved where there is a solver, decided."""
         targets, drafts = await self._drafts(numbers, pool)
-        verdicts: dict[int, Admission | None] = {}
-        for number, draft in drafts.items():
-            verdicts[number] = (
-                draft if isinstance(draft, Admission) else await self.gate.screen(draft)
-            )
+        screened = await self.gate.screen_all(list(drafts.values()))
+        verdicts = dict(zip(drafts, screened, strict=True))
         good = {n: d for n, d in drafts.items() if isinstance(d, Draft) and verdicts[n] is None}
         tried: Mapping[int, Tries] = {}
         if self.speaker is not None:
             tasks, key = [d.task for d in good.values()], ("solve", self.seed, numbers[0])
             tried = dict(zip(good, await self.speaker.solve(tasks, self.tries, key), strict=True))
-        for number, draft in good.items():
-            rate = {}
-            if found := tried.get(number):
-                rate = {"passed": found.passed, "tried": found.tried}
-                if found.right:
-                    drafts[number] = draft = self.proposer.solved(draft, found.right[0])
-            verdicts[number] = await self.gate.decide(draft, **rate)
+        rates = {}
+        for number, found in tried.items():
+            rates[number] = (found.passed, found.tried)
+            if found.right:
+                good[number] = self.proposer.solved(good[number], found.right[0])
+        decided = [self.gate.decide(d, *rates.get(n, (0, 0))) for n, d in good.items()]
+        verdicts |= dict(zip(good, await asyncio.gather(*decided), strict=True))
+        drafts |= good
         return [self._record(n, targets.get(n, ""), drafts[n], verdicts[n]) for n in numbers]
 
     async def _drafts(
@@ -257,12 +256,16 @@ class _Work:
     ) -> tuple[dict[int, str], dict[int, Draft | Admission]]:
         """By number: the class that was asked for, and the draft or why there is none."""
         if self.speaker is None:
-            return {}, {n: made(self.proposer.draw, n, self.seed) for n in numbers}
+            given = [(n, self.seed) for n in numbers]
+            drawn = await made_all(self.proposer.draw, given, default_threads())
+            return {}, dict(zip(numbers, drawn, strict=True))
         asked = {n: wanted(pool, n, self.seed, shots=self.shots) for n in numbers}
         prompts = [(("propose", self.seed, n), self.proposer.ask(w)) for n, w in asked.items()]
         answers = await self.speaker.answer(prompts)
+        whole = [(t, n) for n, t in zip(asked, answers, strict=True) if t is not None]
+        made = iter(await made_all(self.proposer.draft, whole, default_threads()))
         drafts = {
-            n: refused("no whole answer") if text is None else made(self.proposer.draft, text, n)
+            n: refused("no whole answer") if text is None else next(made)
             for n, text in zip(asked, answers, strict=True)
         }
         return {n: w.target for n, w in asked.items()}, drafts

@@ -6,7 +6,8 @@ record stands in `Task.admission`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -99,6 +100,14 @@ class Gate:
         except Exception as error:
             return refused("raised", repr(error))
 
+    async def screen_all(self, drafts: Sequence[Draft | Admission]) -> list[Admission | None]:
+        """`screen` of each; as if one after the other, as to what is a duplicate."""
+
+        async def one(draft: Draft | Admission) -> Admission | None:
+            return draft if isinstance(draft, Admission) else await self.screen(draft)
+
+        return await asyncio.gather(*map(one, drafts))
+
     async def decide(self, draft: object, passed: int = 0, tried: int = 0) -> Admission:
         """Whether a draft that `screen` let pass becomes a task.
 
@@ -158,6 +167,19 @@ class Gate:
             self.env, task, [episode], Context(), rollout.workers, rollout.resources
         )
         return verdicts[0]
+
+
+async def made_all(
+    make: Callable[..., object], given: Iterable[Sequence[Any]], at_once: int
+) -> list[Draft | Admission]:
+    """`made` of each, in order; so many `at_once`, for a proposer may ask a prover."""
+    gate = asyncio.Semaphore(max(1, at_once))
+
+    async def one(arguments: Sequence[Any]) -> Draft | Admission:
+        async with gate:
+            return await asyncio.to_thread(made, make, *arguments)
+
+    return await asyncio.gather(*map(one, given))
 
 
 def made(make: Callable[..., object], *given: Any) -> Draft | Admission:

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from puna.core.rng import derive
 from puna.core.stage import StageContext
 from puna.engine.policy import SamplingParams
 from puna.evals.evaluate import local_policy
-from puna.gym.admission import Admission, Gate, made
+from puna.gym.admission import Admission, Gate, made_all, refused
 from puna.gym.environment import Environment
 from puna.gym.proposer import CLASSES, Draft, Proposer, difficulty, wanted
 from puna.gym.speaker import Speaker, Tries
@@ -167,8 +168,9 @@ class Play:
         for chunk, numbers in enumerate(_chunks(range(self.pace.seeds), 32)):
             said = self.done.get(("seeds", chunk))
             if said is None:
-                given = [made(self.proposer.draw, n, self.ctx.seed) for n in numbers]
-                said = [await self._screened(draft, "") for draft in given]
+                given = [(n, self.ctx.seed) for n in numbers]
+                drafts = await made_all(self.proposer.draw, given, self.ctx.machine.workers)
+                said = await self._screened(drafts, [""] * len(drafts))
                 self._note("seeds", chunk, said)
             self.pool += [item for record in said if (item := self._item(record))]
             self._show("seeds", len(numbers) + 32 * chunk, self.pace.seeds)
@@ -198,22 +200,26 @@ class Play:
             (("psv", self.number, n), self.proposer.ask(each))
             for n, each in zip(numbers, asked, strict=True)
         ]
-        said = []
-        for text, want, number in zip(await self.base.answer(prompts), asked, numbers, strict=True):
-            if text is None:
-                said.append({"draft": None, "target": want.target, "reason": "no whole answer"})
-                continue
-            draft = made(self.proposer.draft, text, 1_000_000 * self.number + number)
-            said.append(await self._screened(draft, want.target))
-        return said
+        texts = await self.base.answer(prompts)
+        given = [(t, 1_000_000 * self.number + n) for t, n in zip(texts, numbers, strict=True)]
+        whole = [pair for pair in given if pair[0] is not None]
+        made = iter(await made_all(self.proposer.draft, whole, self.ctx.machine.workers))
+        drafts = [refused("no whole answer") if t is None else next(made) for t in texts]
+        return await self._screened(drafts, [want.target for want in asked])
 
-    async def _screened(self, draft: Draft | Admission, target: str) -> dict[str, Any]:
-        """A record of a draft that the gate lets pass so far, or of why it does not."""
-        against = draft if isinstance(draft, Admission) else await self.gate.screen(draft)
-        kept = None
-        if against is None and isinstance(draft, Draft):
-            kept = dict(self.proposer.to_json(draft))
-        return {"draft": kept, "target": target, "reason": against.reason if against else ""}
+    async def _screened(
+        self, drafts: Sequence[Draft | Admission], targets: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """A record of each draft that the gate lets pass so far, or of why it does not."""
+        verdicts = await self.gate.screen_all(drafts)
+        said = []
+        for draft, against, target in zip(drafts, verdicts, targets, strict=True):
+            kept = None
+            if against is None and isinstance(draft, Draft):
+                kept = dict(self.proposer.to_json(draft))
+            reason = against.reason if against else ""
+            said.append({"draft": kept, "target": target, "reason": reason})
+        return said
 
     def _item(self, record: Mapping[str, Any]) -> Item | None:
         if record["draft"] is None:
@@ -231,7 +237,7 @@ class Play:
                 key = ("psv", self.number, step, chunk)
                 tasks = [item.draft.task for item in some]
                 tried = await self.solver.solve(tasks, self.pace.samples, key)
-                said = [await self._judged(*pair) for pair in zip(some, tried, strict=True)]
+                said = list(await asyncio.gather(*map(self._judged, some, tried)))
                 self._note(step, chunk, said)
             for item, record in zip(some, said, strict=True):
                 item.passed, item.tried = record["passed"], record["tried"]

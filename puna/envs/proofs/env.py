@@ -110,7 +110,7 @@ class Proofs(Environment):
 
     @cached_property
     def held_out(self) -> frozenset[str]:
-        """Keys that nothing may train on: the test split, the shipped one, and all sets held out."""
+        """Keys that nothing may train on: of test splits, and of all that is held out."""
         places = (SEEDS, *HELD_OUT.values())
         found = [spec for place in places for spec in specs.read(place)["test"]]
         if why3_examples.FOLDER.is_dir():
