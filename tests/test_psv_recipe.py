@@ -65,11 +65,12 @@ def test_every_arm_can_be_planned_and_what_is_held_out_is_only_scored() -> None:
             assert "humaneval" not in str(config)
 
 
+@pytest.mark.timeout(600)  # it audits the reward first: a minute on two idle cores
 def test_two_rounds_propose_solve_verify_and_learn(tmp_path: Path) -> None:
     sets = [f"{key}={str(value).lower()}" for key, value in SMALL.items()]
     directory = tmp_path / "run"
     sets.append(f"base.data={by_heart(tmp_path)}")
-    done = run(RECIPE, directory, *sets, only=["psv"], kill_after=280)
+    done = run(RECIPE, directory, *sets, only=["psv"], kill_after=560)
     assert done.code == 0, done.err
     last = directory / "psv@seed=0.2"
     curve = metrics(directory, last.name)

@@ -19,11 +19,13 @@ from typing import Any
 from puna.core.errors import UserError
 from puna.core.journal import Journal, read
 from puna.core.rng import derive
+from puna.core.runs import weights_hash
 from puna.core.stage import StageContext
 from puna.engine.policy import SamplingParams
 from puna.evals.evaluate import local_policy
 from puna.gym.admission import Admission, Gate, made_all, refused
 from puna.gym.environment import Environment
+from puna.gym.loop import identity
 from puna.gym.proposer import CLASSES, Draft, Proposer, difficulty, wanted
 from puna.gym.speaker import Speaker, Tries
 from puna.gym.task import Task
@@ -136,8 +138,18 @@ class Play:
         self.solver = self.base if solver == base else self._speaker(solver)
         self.log = Journal(ctx.dir / "play.jsonl", "play")
         self.done = {(r["step"], r["chunk"]): r["said"] for r in read(self.log.path)}
+        self._same([weights_hash(base), weights_hash(solver), identity(env)["hash"]])
         self.refused: Counter[str] = Counter()
         self.new: list[Item] = []
+
+    def _same(self, inputs: list[str]) -> None:
+        """Raises UserError where a round was begun with other weights or another environment."""
+        begun = self.done.get(("begin", 0))
+        if begun is None:
+            self._note("begin", 0, inputs)
+        elif begun != inputs:
+            what = f"{self.ctx.id}: the weights or the environment changed since it began"
+            raise UserError(what, f"restore them, or remove {self.ctx.dir} to play it again")
 
     def _speaker(self, model: Path) -> Speaker:
         loaded, tokenizer = starting_model(self.ctx, model)
@@ -268,7 +280,7 @@ class Play:
                 record["reason"] = verdict.reason
         return record
 
-    def _note(self, step: str, chunk: int, said: Sequence[Mapping[str, Any]]) -> None:
+    def _note(self, step: str, chunk: int, said: Sequence[Any]) -> None:
         self.log.append({"step": step, "chunk": chunk, "said": list(said)}, sync=True)
 
     def _show(self, step: str, done: int, total: int) -> None:

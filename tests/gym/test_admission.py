@@ -13,7 +13,7 @@ from odd_words import Odd
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Scored
-from puna.gym.admission import Admission, Gate, made
+from puna.gym.admission import Admission, Gate, made, made_all, refused
 from puna.gym.environment import say
 from puna.gym.proposer import Draft, UnfitError
 
@@ -92,6 +92,15 @@ def test_the_same_problem_twice_is_one_task(env: Flaw, gate: Gate) -> None:
     assert admit(gate, draft(env)).admitted
     assert admit(gate, draft(env, said="x")).reason == "duplicate"
     assert admit(gate, draft(env, key="another")).admitted
+
+
+def test_screened_together_the_later_one_is_the_duplicate(env: Flaw, gate: Gate) -> None:
+    unfit = refused("too large")
+    drafts = [draft(env, key="one"), unfit, draft(env, key="two"), draft(env, key="one")]
+    found = asyncio.run(gate.screen_all(drafts))
+    assert found == [None, unfit, None, refused("duplicate")]
+    numbered = asyncio.run(made_all(lambda n: draft(env, key=str(n)), [(n,) for n in range(9)], 4))
+    assert [d.task.key for d in numbered if isinstance(d, Draft)] == list(map(str, range(9)))
 
 
 @pytest.mark.parametrize(

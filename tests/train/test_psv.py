@@ -141,6 +141,15 @@ def test_a_killed_round_ends_with_the_very_same_weights(
     assert pool(tmp_path / "run" / "psv.2") == pool(whole / "run" / "psv.2")
 
 
+def test_a_round_does_not_go_on_with_another_environment(base: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, base)
+    killed(path, tmp_path / "run", "play.appended:4")
+    env = tmp_path / "odd.py"
+    env.write_text(env.read_text() + "\n# changed\n")
+    done = run(path, tmp_path / "run")
+    assert "psv.1: the weights or the environment changed since it began" in done.error
+
+
 def ctx(tmp_path: Path) -> StageContext:
     torch.set_num_threads(1)
     return StageContext("psv", tmp_path / "psv", 3, Machine())
