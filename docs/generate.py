@@ -172,6 +172,19 @@ KEYS: dict[str, dict[str, str]] = {
         "patience": "Ends the stage after this many scores without a new best; 0: never. The best "
         "weights are kept.",
     },
+    "psv": {
+        "env": "An environment with a proposer: its name, `./file.py`, or a table with `id`.",
+        "seeds": "Tasks of the first pool from the proposer's own source, beside the train tasks.",
+        "samples": "Answers to each task of the pool.",
+        "proposals": "Tasks that the base model is asked for; 0: the pool stays as it is.",
+        "shots": "Tasks of the pool that a prompt for a proposal shows.",
+        "temperature": "Of sampling, above 0.",
+        "sft": "How the rows are learned: a stage of kind `sft` without data, from the base.",
+        "verify": "Learn verified solutions; false, a control: the first answer of the right form.",
+        "labels": "Prompts say how hard tasks are; false is a control.",
+        "fixed": "Every prompt shows the same tasks; true is a control.",
+        "unaudited": "Train on the reward even where its audit finds holes.",
+    },
     "soup": {
         "method": "`uniform`, `weighted`, `greedy` or `soce`; weighted where there are weights, "
         "else uniform.",
@@ -250,7 +263,8 @@ KEYS: dict[str, dict[str, str]] = {
         "depth": "Where the first fact asked for stands, 0 to 1; below 0 anywhere.",
     },
     "proofs": {
-        "specs": "A folder of specifications (`.py`, `.dfy`, `.rs`); if not given those shipped.",
+        "specs": "A folder or file of specifications (`.py`, `.dfy`, `.rs`), a `.jsonl` file of "
+        "proposals, `humaneval` or `why3-examples`; if not given those shipped.",
         "prover": "Who judges micro-Python: `fast`, `why3`, or `auto`, which is fast where it can.",
         "seconds": "Of an idle processor, for each proof; three times as long where undecided.",
         "contents": "A hash of the folder; it is filled in.",

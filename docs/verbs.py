@@ -126,7 +126,8 @@ def read_type(node: ast.expr) -> tuple[str, bool, tuple[str, ...]]:
             listed = values if isinstance(values, tuple) else (values,)
             return ", ".join(f"`{v}`" for v in listed), False, ()
         if outer == "tuple" and isinstance(inner, ast.Tuple):
-            return f"{read_type(inner.elts[0])[0]}, repeatable", False, ()
+            kind, more = read_type(inner.elts[0])[0], ast.unparse(inner.elts[1]) == "..."
+            return f"{kind}, {'repeatable' if more else len(inner.elts)}", False, ()
     if isinstance(node, ast.BinOp):
         sides = [read_type(s)[0] for s in (node.left, node.right) if ast.unparse(s) != "None"]
         return " or ".join(sides), False, ()

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from puna.evals.api import eval as eval
     from puna.evals.compare import Comparison as Comparison
     from puna.evals.compare import compare as compare
+    from puna.evals.propose import Proposed as Proposed
+    from puna.evals.propose import propose as propose
     from puna.export.convert import Exported as Exported
     from puna.export.convert import export as export
     from puna.export.plan import Plan as Plan
@@ -73,6 +75,7 @@ _PUBLIC = {
     "Model": "puna.agents.model",
     "Plan": "puna.export.plan",
     "Problem": "puna.gym.environment",
+    "Proposed": "puna.evals.propose",
     "Run": "puna.api",
     "Sample": "puna.agents.model",
     "Scored": "puna.core.outcome",
@@ -86,6 +89,7 @@ _PUBLIC = {
     "load": "puna.agents.model",
     "load_environment": "puna.gym.registry",
     "plan": "puna.export.plan",
+    "propose": "puna.evals.propose",
     "run": "puna.api",
 }
 __all__ = sorted(_PUBLIC)

@@ -81,20 +81,10 @@ def run(args: list[str]) -> int:
     from rich.console import Console
 
     from puna.report.terminal import print_summary
+    from puna.run import say_stopped
 
     print_summary(done.directory, Console())
-    return _say_stopped(done.stages)
-
-
-def _say_stopped(stages: Sequence[Any]) -> int:
-    """Exit status 1, and a line for each stage that its alarm stopped; else 0."""
-    from puna.run import stopped_by_alarm
-
-    found = {stage.id: stopped_by_alarm(stage.result) for stage in stages}
-    for name, why in found.items():
-        if why:
-            print(f"puna: {name} was stopped by its alarm: {why}", file=sys.stderr)
-    return int(any(found.values()))
+    return say_stopped(done.stages)
 
 
 def _unaudited(recipe: str, sets: Sequence[str]) -> list[str]:
@@ -102,7 +92,7 @@ def _unaudited(recipe: str, sets: Sequence[str]) -> list[str]:
     from puna.core.recipe import find_recipe, read_recipe
 
     stages = read_recipe(find_recipe(recipe), sets).stages
-    return [f"{s['id']}.unaudited=true" for s in stages if s.get("kind") == "rl"]
+    return [f"{s['id']}.unaudited=true" for s in stages if s.get("kind") in ("rl", "psv")]
 
 
 def _without_walls(unsafe: bool) -> None:
@@ -124,17 +114,6 @@ def env_settings(sets: Sequence[str]) -> dict[str, Any]:
             raise UserError(what, "env.KEY=VALUE")
         settings[keys[1]] = value
     return settings
-
-
-def _rescore(given: Any, settings: dict[str, Any]) -> int:
-    from puna.evals.rescore import print_rescored, rescore
-
-    found = rescore(given.target, given.env, settings=settings, seed=given.seed)
-    if given.json:
-        print(json.dumps(found.to_json(), indent=1))
-    else:
-        print_rescored(found)
-    return 0
 
 
 def evaluate(args: list[str]) -> int:
@@ -186,7 +165,12 @@ def evaluate(args: list[str]) -> int:
     settings = env_settings(given.set)
     _without_walls(given.unsafe)
     if given.rescore:
-        return _rescore(given, settings)
+        from puna.evals.rescore import print_rescored, rescore
+
+        print_rescored(
+            rescore(given.target, given.env, settings=settings, seed=given.seed), given.json
+        )
+        return 0
     from puna.evals.api import eval as evaluate_policy
     from puna.evals.api import print_result
 
@@ -425,7 +409,7 @@ def audit(args: list[str]) -> int:
     @dataclass(frozen=True)
     class Options:
         target: tyro.conf.Positional[str] = ""
-        """An environment's name, ./file.py, or a LIBRARY:NAME (LIBRARY:* for all)."""
+        """An environment's name, ./file.py, a LIBRARY:NAME (LIBRARY:* for all), or proofs:FILES."""
         n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 12
         """Tasks of each split to probe; where luck is in question, more are drawn."""
         seed: int = 0
@@ -480,6 +464,46 @@ def audit(args: list[str]) -> int:
     return 0 if all(a.passed for a in found) else 1
 
 
+def propose(args: list[str]) -> int:
+    """Make new tasks."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Options:
+        env: tyro.conf.Positional[str]
+        """An environment that has a proposer, such as proofs, or ./file.py."""
+        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        """The file of JSON lines; the same command goes on with it."""
+        n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
+        """How many proposals to make."""
+        model: str = ""
+        """An endpoint's address, or a run's or a stage's directory; none: drawn from a grammar."""
+        model_name: str = ""
+        """The model's name at the endpoint; asked for if not given."""
+        api_key_env: str = ""
+        """The environment variable that holds the endpoint's key."""
+        tries: int = 8
+        """Answers to each proposal, whose share of right ones is its difficulty."""
+        shots: int = 12
+        """Examples shown in a prompt."""
+        max_tokens: int = 512
+        """Tokens of one answer at most."""
+        useful: tuple[float, float] = (0.0, 1.0)
+        """The least and the largest share of right answers of a task worth having."""
+        seed: int = 0
+        """Names the random streams."""
+        set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+        """A setting of the environment, e.g. --set env.seconds=2."""
+
+    given = parse(Options, "propose", args, "Make new tasks, each with a verifier that was tested.")
+    from puna.evals.propose import print_proposed
+    from puna.evals.propose import propose as propose_tasks
+
+    asked = {k: v for k, v in vars(given).items() if k != "set"}
+    print_proposed(propose_tasks(**asked, settings=env_settings(given.set), progress="auto"))
+    return 0
+
+
 def environments(args: list[str]) -> int:
     """List, show, try or write environments."""
     from puna.gym.console import environments as act
@@ -510,6 +534,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "plan": (plan, "what a model takes in memory, and whether it fits"),
     "export": (export, "write a model in the layout of transformers, or of Meta"),
     "audit": (audit, "test an environment's reward before you trust it"),
+    "propose": (propose, "make new tasks that are admitted only with a tested verifier"),
     "env": (environments, "list, show, try or write environments"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),
 }

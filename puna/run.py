@@ -45,6 +45,7 @@ KINDS = {
     "sft": "puna.train.sft",
     "rl": "puna.train.rl.loop",
     "dpo": "puna.train.dpo",
+    "psv": "puna.train.psv",
     "soup": "puna.soup.stage",
     "eval": "puna.evals.stage",
 }
@@ -370,6 +371,15 @@ def stopped_by_alarm(result: Mapping[str, Any]) -> str:
         return ""
     kept = f"the weights kept are those of step {found['weights_of_step']}"
     return f"{found['sign']}, step {found['step']}: {found['text']}; {kept}"
+
+
+def say_stopped(stages: Sequence[Any]) -> int:
+    """Exit status 1, and a line for each stage that its alarm stopped; else 0."""
+    found = {stage.id: stopped_by_alarm(stage.result) for stage in stages}
+    for name, why in found.items():
+        if why:
+            print(f"puna: {name} was stopped by its alarm: {why}", file=sys.stderr)
+    return int(any(found.values()))
 
 
 def _other_parent(directory: Path, parent: str) -> UserError:

@@ -30,6 +30,7 @@ DOCUMENTED = (
     "puna.api",
     "puna.agents.model",
     "puna.evals.compare",
+    "puna.evals.propose",
     "puna.export.plan",
     "puna.export.convert",
 )

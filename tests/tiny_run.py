@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -283,9 +283,12 @@ def _become(request: Mapping[str, Any]) -> None:
         os.setuid(request["uid"])
 
 
-def run(recipe: Path, directory: Path, *sets: str, **options: Any) -> Done:
-    """`puna run recipe --dir directory --set ...`."""
+def run(
+    recipe: Path, directory: Path, *sets: str, only: Sequence[str] = (), **options: Any
+) -> Done:
+    """`puna run recipe --dir directory --set ... --only ...`."""
     flags = [part for text in sets for part in ("--set", text)]
+    flags += [part for name in only for part in ("--only", name)]
     return puna("run", recipe, "--dir", directory, *flags, **options)
 
 

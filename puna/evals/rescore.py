@@ -243,8 +243,11 @@ def _group(record: Mapping[str, Any], artifacts: Path) -> list[Trajectory]:
     return out
 
 
-def print_rescored(found: Rescored, most: int = 20) -> None:
-    """The summary and the first changes."""
+def print_rescored(found: Rescored, as_json: bool = False, most: int = 20) -> None:
+    """The summary and the first changes; JSON for machines."""
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+        return
     print(found)
     for change in found.changes[:most]:
         print(printable(f"    {change}"))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from puna.core.outcome import Outcome, Scored
 from puna.core.rng import derive, stream
 from puna.gym.task import SPLITS, Script, Task
 from puna.gym.trajectory import Episode
+
+if TYPE_CHECKING:
+    from puna.gym.audit.findings import Finding
+    from puna.gym.proposer import Proposer
 
 TIERS = ("process", "worker", "jail", "container", "remote")
 
@@ -158,6 +163,20 @@ class Environment:
         """Conversation `index` that teaches what the tools do, and nothing of what is right.
 
         Raises NotImplementedError where there is none.
+        """
+        raise NotImplementedError
+
+    def proposer(self) -> Proposer:
+        """What makes new tasks (see `puna.gym.proposer`).
+
+        Raises NotImplementedError where there is nothing that does.
+        """
+        raise NotImplementedError
+
+    def examine(self, data: Path) -> Sequence[Finding]:
+        """What is wrong with each task of the user's in `data`, one finding a task.
+
+        Raises NotImplementedError where the environment reads no such files.
         """
         raise NotImplementedError
 

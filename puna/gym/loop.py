@@ -106,12 +106,16 @@ class _Plain:
 
 @dataclass(frozen=True)
 class Job:
-    """`k` episodes of one task; `key` goes before (env, split, index, sample) in every stream."""
+    """`k` episodes of one task; `key` goes before (env, split, index, sample) in every stream.
+
+    `task` is played in place of the environment's own one of that split and index.
+    """
 
     split: str
     index: int
     k: int = 1
     key: tuple[Key, ...] = ()
+    task: Task | None = None
 
 
 @dataclass
@@ -180,7 +184,7 @@ class Rollout:
             while stop < len(jobs) and (stop == start or live + jobs[stop].k <= self.wave):
                 live += jobs[stop].k
                 stop += 1
-            wave = [(job, self.env.task(job.split, job.index)) for job in jobs[start:stop]]
+            wave = [(job, self._task(job)) for job in jobs[start:stop]]
             names = [self._name(job, s) for job, _ in wave for s in range(job.k)]
             self.meet.expect(names)
             tasks = [asyncio.ensure_future(self._group(*each)) for each in wave]
@@ -199,7 +203,7 @@ class Rollout:
 
         async def one(job: Job) -> Group:
             async with gate:
-                return await self._group(job, self.env.task(job.split, job.index))
+                return await self._group(job, self._task(job))
 
         tasks = [asyncio.ensure_future(one(job)) for job in jobs]
         try:
@@ -208,6 +212,9 @@ class Rollout:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def _task(self, job: Job) -> Task:
+        return job.task or self.env.task(job.split, job.index)
 
     def _name(self, job: Job, sample: int) -> str:
         return "/".join(map(str, (*job.key, self.env.name, job.split, job.index, sample)))

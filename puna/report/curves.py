@@ -18,8 +18,12 @@ PANELS = {
     "held_out": "held-out score",
     "length_p50": "tokens per episode, median",
     "surprisal": "surprisal, nats per token",
+    "pass_rate": "median pass rate of the pool, by round",
+    "solved": "share of the pool solved, by round",
+    "unique": "share of the proposals that are new, by round",
+    "stub_share": "share of the proposals met by a stub, by round",
 }
-MARKED = ("bits_per_byte", "held_out")
+MARKED = ("bits_per_byte", "held_out", "pass_rate", "solved", "unique", "stub_share")
 POINTS = 240
 
 

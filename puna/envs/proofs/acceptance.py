@@ -8,6 +8,8 @@ examine(s) = the preconditions can hold together, and no stub meets the specific
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from puna.envs.proofs.braces import DAFNY, VERUS
 from puna.envs.proofs.dialect import Dialect, Spec
 from puna.envs.proofs.micropython import MicroPython
@@ -25,22 +27,40 @@ def accept(spec: Spec, submission: str, prover: Prover, deadline: float) -> Verd
     return decided(prover, submission, deadline)
 
 
-def examine(spec: Spec, prover: Prover, deadline: float) -> Verdict:
-    """`valid` where nothing speaks against `spec`, `refuted` where it asks for nothing.
+@dataclass(frozen=True)
+class Fault:
+    """Why a specification asks for nothing, and the `program` that shows it, which is proved.
 
-    The evidence shows the stub that meets it. A prover that is unsure of a stub does not speak
-    against the specification; one that failed says nothing, and neither do we: `failed`.
+    `kind`: "contradictory" where the preconditions cannot hold together, "vacuous" where any result
+    and any contents of the lists will do, "stub-passable" where a program that does nothing will.
+    """
+
+    kind: str
+    what: str
+    program: str
+
+
+def examine(spec: Spec, prover: Prover, deadline: float) -> Fault | Verdict:
+    """The fault of a specification; a `valid` verdict where nothing speaks against it.
+
+    A prover that is unsure of a stub does not speak against the specification; one that failed
+    says nothing, and neither do we: `failed`.
     """
     dialect = DIALECTS[spec.dialect]
-    empty = prover.prove(dialect.contradiction(spec), deadline)
+    false = dialect.contradiction(spec)
+    empty = prover.prove(false, deadline)
     if empty.kind == "failed":
         return empty
     if empty.kind == "valid":
-        return Verdict("refuted", "the preconditions contradict each other")
+        return Fault("contradictory", "the preconditions contradict each other", false)
     for name, stub in dialect.stubs(spec).items():
         verdict = prover.prove(stub, deadline)
         if verdict.kind == "failed":
             return verdict
         if verdict.kind == "valid":
-            return Verdict("refuted", f"a stub meets it, one that {name}")
+            anything = dialect.anything(spec)
+            if anything and prover.prove(anything, deadline).kind == "valid":
+                what = f"whatever is done meets it, and so does a stub that {name}"
+                return Fault("vacuous", what, stub)
+            return Fault("stub-passable", f"a stub meets it, one that {name}", stub)
     return Verdict("valid")

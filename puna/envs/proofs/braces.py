@@ -17,7 +17,8 @@ class Braces:
     """A dialect by its words.
 
     `opening` matches the start of what can be written; `false` is a statement that is never
-    proved; `signature` finds parameters and results; `say` returns a value of the result's name.
+    proved; `signature` finds parameters and results; `say` returns a value of the result's name,
+    `some` one of which nothing is known (empty: there is no such statement).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Braces:
     false: str
     say: str
     values: Mapping[str, tuple[str, ...]]
+    some: str = ""
 
     def spec(self, name: str, text: str) -> Spec:
         """Up to the brace that opens the last body with an `ensures`. Raises SpecError."""
@@ -89,6 +91,13 @@ class Braces:
             value = {"bool": "true"}.get(kind, "0")
         return spec.with_body(f"{{ {self.false} {value} }}")
 
+    def anything(self, spec: Spec) -> str:
+        """Gives any value to each result; nothing where the method may modify what it is given."""
+        _, results = self._signature(spec)
+        if not self.some or not results or "modifies" in spec.header:
+            return ""
+        return spec.with_body("{ " + " ".join(self.some.format(name=n) for n in results) + " }")
+
     def _signature(self, spec: Spec) -> tuple[dict[str, str], dict[str, str]]:
         found = list(self.signature.finditer(_blanked(spec.header)))
         if not found:
@@ -145,6 +154,7 @@ DAFNY = Braces(
     false="assert 0 == 1;",
     say="{name} := {value};",
     values={"int": ("0", "1", "-1"), "nat": ("0", "1"), "bool": ("true", "false")},
+    some="{name} := *;",
 )
 
 VERUS = Braces(

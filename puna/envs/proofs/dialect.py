@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 LONGEST = 1 << 16  # characters of a body
 PLAIN = re.compile(r"[ -~\n]*\Z")  # printable ASCII: nothing looks like what it is not
@@ -23,7 +23,8 @@ class SpecError(ValueError):
 class Spec:
     """Everything of a program but the body of the function to write.
 
-    `reference`: the whole program where the file had a body, else empty.
+    `reference`: the whole program where the file had a body, else empty. `admission`: the record of
+    how it became a task, where it was proposed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Spec:
     header: str
     footer: str = ""
     reference: str = ""
+    admission: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def with_body(self, body: str) -> str:
         """A whole program."""
@@ -69,6 +71,10 @@ class Dialect(Protocol):
 
     def contradiction(self, spec: Spec) -> str:
         """A program that is proved only where the preconditions cannot hold together."""
+        ...
+
+    def anything(self, spec: Spec) -> str:
+        """A program of which nothing is known but that it ends; empty where none can be written."""
         ...
 
 

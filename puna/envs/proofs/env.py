@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Outcome, Scored
-from puna.envs.proofs import dafny, fast, specs, verus, why3
-from puna.envs.proofs.acceptance import DIALECTS, accept, examine
+from puna.core.rng import stream
+from puna.envs.proofs import dafny, fast, specs, verus, why3, why3_examples
+from puna.envs.proofs.acceptance import DIALECTS, Fault, accept, examine
 from puna.envs.proofs.cheats import cheats
 from puna.envs.proofs.dialect import Spec
 from puna.envs.proofs.prover import Prover, Verdict
@@ -24,11 +25,17 @@ from puna.gym.environment import Environment, JudgeContext, OneTurn, Session, Ve
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode
 
+if TYPE_CHECKING:
+    from puna.envs.proofs.propose import ProofProposer
+    from puna.gym.audit.findings import Finding
+
 MISSING = {
     **{"fast": fast.MISSING, "why3": why3.MISSING},
     **{"dafny": dafny.MISSING, "verus": verus.MISSING},
 }
 SEEDS = Path(__file__).parent / "seeds"
+# Held out: never trained on, whatever a recipe says.
+HELD_OUT = {"humaneval": Path(__file__).parent / "held_out" / "humaneval"}
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.S | re.M)
 ASKED = {
     "micro-python": (
@@ -47,7 +54,8 @@ FORM = "Repeat the text to the letter and add the body; answer with the whole pr
 class ProofsConfig:
     """Which specifications, and who judges.
 
-    `specs`: a folder of .py (micro-Python), .dfy and .rs files; empty, those that are shipped.
+    `specs`: a folder of .py (micro-Python), .dfy and .rs files, one such file, or a .jsonl file of
+    proposals; empty, those that are shipped. "humaneval" and "why3-examples" are held-out sets.
     `prover`: who judges micro-Python: "fast" in process, "why3", or "auto", which is fast where the
     specification is in the small language. `seconds`: of an idle processor, for each proof; what is
     not decided then gets three times as long. `contents`: a hash of the folder; it is filled in,
@@ -80,20 +88,36 @@ class Proofs(Environment):
 
     def __init__(self, config: ProofsConfig | None = None, seed: int = 0) -> None:
         super().__init__(config, seed)
-        self.folder = Path(self.config.specs) if self.config.specs else SEEDS
-        self.specs = specs.read_folder(self.folder)
-        here, wanted = specs.contents(self.folder), self.config.contents
+        self.place = Path(self.config.specs) if self.config.specs else SEEDS
+        if self.config.specs == why3_examples.NAME:
+            self.place = why3_examples.FOLDER
+            self.specs = {"train": (), "test": why3_examples.specifications(self.place)}
+        else:
+            self.place = HELD_OUT.get(self.config.specs, self.place)
+            self.specs = specs.read(self.place)
+        here, wanted = specs.contents(self.place), self.config.contents
         if wanted and wanted != here:
-            what = f"{self.folder} has other contents: {here}, not {wanted}"
+            what = f"{self.place} has other contents: {here}, not {wanted}"
             raise UserError(what, "give the folder as it was, or leave env.contents out")
         self.config = replace(self.config, contents=here)
         self.has_oracle = all(s.reference for part in self.specs.values() for s in part)
-        self.examined: dict[Spec, tuple[Prover, Verdict]] = {}
+        self.examined: dict[str, tuple[Prover, Fault | Verdict]] = {}
 
     @cached_property
     def provers(self) -> Mapping[str, Prover]:
         """By name."""
         return {p.name: p for p in (fast.Fast(), why3.Why3(), dafny.Dafny(), verus.Verus())}
+
+    @cached_property
+    def held_out(self) -> frozenset[str]:
+        """Keys that nothing may train on: of test splits, and of all that is held out."""
+        places = (SEEDS, *HELD_OUT.values())
+        found = [spec for place in places for spec in specs.read(place)["test"]]
+        if why3_examples.FOLDER.is_dir():
+            found += why3_examples.specifications(why3_examples.FOLDER)
+        return frozenset(
+            specs.canonical(s.header + s.footer) for s in (*found, *self.specs["test"])
+        )
 
     def count(self, split: str) -> int:
         """As many as there are files."""
@@ -102,7 +126,10 @@ class Proofs(Environment):
     def task(self, split: str, index: int) -> Task:
         """Specification `index` of a split, in the order of the files' names."""
         self._check(split, index)
-        spec = self.specs[split][index]
+        return self.task_of(self.specs[split][index], f"{self.name}/{split}/{index}")
+
+    def task_of(self, spec: Spec, name: str) -> Task:
+        """The task that a specification is, under this name."""
         dialect = DIALECTS[spec.dialect]
         shown = spec.with_body(" ... ") if spec.footer else spec.header
         text = f"{ASKED[spec.dialect]}{FORM}\n\n```{dialect.fence}\n{shown}```"
@@ -110,11 +137,12 @@ class Proofs(Environment):
         if spec.reference:
             tags["shape"] = "loop" if "while" in spec.reference else "straight"
         return Task(
-            id=f"{self.name}/{split}/{index}",
+            id=name,
             messages=(Message.user(text),),
-            key=spec.header + spec.footer,
+            key=specs.canonical(spec.header + spec.footer),
             hidden={"spec": spec},
             tags=tags,
+            admission=spec.admission,
         )
 
     def setup(self) -> None:
@@ -136,12 +164,17 @@ class Proofs(Environment):
     ) -> Verdicts:
         """1 where the prover accepts the program, 0 where it refutes it; else no score."""
         spec: Spec = hidden["spec"]
-        if spec not in self.examined:  # once: it takes several proofs
-            prover = self.prover(spec)
-            self.examined[spec] = prover, examine(spec, prover, self.config.seconds)
-        prover, examined = self.examined[spec]
+        prover, examined = self.examine_spec(spec)
         problem = _problem(examined)
         return [{"agent": problem or self._outcome(e, spec, prover)} for e in episodes]
+
+    def examine_spec(self, spec: Spec) -> tuple[Prover, Fault | Verdict]:
+        """Who judges a specification, and what is wrong with it; found once, in several proofs."""
+        text = f"{spec.dialect}\n{spec.with_body('...')}"
+        if text not in self.examined:
+            prover = self.prover(spec)
+            self.examined[text] = prover, examine(spec, prover, self.config.seconds)
+        return self.examined[text]
 
     def prover(self, spec: Spec) -> Prover:
         """Who judges a specification."""
@@ -172,11 +205,29 @@ class Proofs(Environment):
         """Stubs, words that switch a prover off, and specifications made weaker."""
         return {name: {"agent": say(text)} for name, text in cheats(task.hidden["spec"]).items()}
 
+    def practice(self, index: int) -> Sequence[Message]:
+        """An easy program and its proof, or (every second time) a specification proposed."""
+        from puna.envs.proofs.propose import practice
 
-def _problem(examined: Verdict) -> Outcome | None:
+        return practice(self, index, stream(self.seed, self.name, "practice", index))
+
+    def proposer(self) -> ProofProposer:
+        """Proposes micro-Python."""
+        from puna.envs.proofs.propose import ProofProposer
+
+        return ProofProposer(self)
+
+    def examine(self, data: Path) -> Sequence[Finding]:
+        """What is wrong with each specification in `data`. Raises UserError where it has none."""
+        from puna.envs.proofs.examination import findings
+
+        return findings(self, data)
+
+
+def _problem(examined: Fault | Verdict) -> Outcome | None:
     """Why no episode of a specification can be judged."""
-    if examined.kind == "refuted":
-        return Invalid(examined.evidence)
+    if isinstance(examined, Fault):
+        return Invalid(examined.what)
     return Infra(str(examined)) if examined.kind == "failed" else None
 
 

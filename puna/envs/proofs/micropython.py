@@ -64,11 +64,14 @@ class MicroPython:
         return ""
 
     def stubs(self, spec: Spec) -> Mapping[str, str]:
-        """Constants, and each parameter handed back."""
+        """Constants, and each parameter handed back; of a result without a type, all of them."""
         params, result = _signature(spec)
         values = {"int": ("0", "1", "-1"), "bool": ("True", "False")}
-        said = values.get(result, ())
-        said += tuple(n for n, kind in params.items() if result and kind in (result, ""))
+        if not result and re.search(r"\bresult\b", spec.header):
+            said = (*values["int"], *values["bool"], *params)
+        else:
+            said = values.get(result, ())
+            said += tuple(n for n, kind in params.items() if result and kind in (result, ""))
         if result == "int":
             said += tuple(f"len({n})" for n, kind in params.items() if kind.startswith("list"))
         stubs = {f"returns {v}": spec.with_body(f"    return {v}\n") for v in said}
@@ -80,6 +83,29 @@ class MicroPython:
         value = {"int": "0", "bool": "True"}.get(result)
         end = f"    return {value}\n" if value else "    done = 0\n"
         return spec.with_body(f"    #@ assert 0 == 1\n{end}")
+
+    def anything(self, spec: Spec) -> str:
+        """Returns one more parameter, having stored it in places of the lists that nobody knows."""
+        params, result = _signature(spec)
+        if result not in ("int", "bool", ""):
+            return ""
+        new = [f"any{n}" for n in range(3) if not re.search(rf"\bany{n}\b", spec.header)]
+        if len(new) < 3:
+            return ""
+        given = f"{new[0]}: int, {new[1]}: {result or 'int'}"
+        lines = spec.header.splitlines(keepends=True)
+        at = max(i for i, line in enumerate(lines) if line.startswith("def "))
+        head, _, rest = lines[at].partition("(")
+        lines[at] = f"{head}({given}{', ' if params else ''}{rest}"
+        body = ""
+        for name in (n for n, kind in params.items() if kind == "list[int]"):
+            body += (
+                f"    {new[2]} = 0\n    while {new[2]} < len({name}):\n"
+                f"        #@ invariant {new[2]} >= 0\n        #@ variant len({name}) - {new[2]}\n"
+                f"        {name}[{new[2]}] = {new[0]}\n        {new[2]} = {new[2]} + 1\n"
+            )
+        end = f"    return {new[1]}\n" if result else "    done = 0\n"
+        return "".join(lines) + body + end
 
 
 def _signature(spec: Spec) -> tuple[dict[str, str], str]:

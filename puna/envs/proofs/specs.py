@@ -1,16 +1,21 @@
-"""Specifications out of a folder: `read_folder(Path("mine"))["test"]`.
+"""Specifications out of files: `read(Path("mine"))["test"]`.
 
 Each `.py`, `.dfy` or `.rs` file holds one; a body in it is the reference, and is taken off. Files
-under `train/` are for training, all others for test.
+under `train/` are for training, all others for test. A `.jsonl` file is what `puna propose proofs`
+wrote: what was admitted there is for training.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from puna.core.errors import UserError
+from puna.core.journal import last_by
 from puna.envs.proofs.acceptance import DIALECTS
 from puna.envs.proofs.dialect import Spec, SpecError
 from puna.gym.task import SPLITS
@@ -25,14 +30,53 @@ _KEPT = {
 }
 
 
-def read_folder(folder: Path) -> dict[str, tuple[Spec, ...]]:
+Splits = dict[str, tuple[Spec, ...]]
+
+
+def read(place: Path) -> Splits:
+    """The specifications of a folder, of one file, or of what was proposed, by split.
+
+    Raises UserError where there is none.
+    """
+    if place.is_dir():
+        return read_folder(place)
+    if place.suffix == ".jsonl" and place.is_file():
+        return {"train": read_proposed(place), "test": ()}
+    if place.suffix in _SUFFIXES and place.is_file():
+        return {"train": (), "test": (read_file(place),)}
+    what = f"no folder, .py, .dfy, .rs or .jsonl file {place}"
+    raise UserError(what, "give --set env.specs=PLACE")
+
+
+def read_proposed(path: Path) -> tuple[Spec, ...]:
+    """What was admitted of a file of proposals. Raises UserError where nothing was."""
+    try:
+        rows = [r for r in last_by(path, "number").values() if r["admission"]["admitted"]]
+        found = tuple(replace(of_record(r["draft"]), admission=r["admission"]) for r in rows)
+    except (KeyError, TypeError, AttributeError, SpecError) as error:
+        raise UserError(f"{path}: a draft is broken: {error!r}", "propose it anew") from None
+    if not found:
+        raise UserError(f"{path} holds no admitted task", "puna propose proofs --out FILE")
+    return found
+
+
+def to_record(spec: Spec) -> dict[str, str]:
+    """What a file of proposals keeps of a specification and of its reference."""
+    text = spec.reference or spec.with_body("")
+    return {"name": spec.name, "dialect": spec.dialect, "text": text}
+
+
+def of_record(data: Mapping[str, Any]) -> Spec:
+    """The inverse of `to_record`. Raises KeyError, TypeError, AttributeError or SpecError."""
+    return DIALECTS[data["dialect"]].spec(str(data["name"]), data["text"])
+
+
+def read_folder(folder: Path) -> Splits:
     """The specifications of both splits, by name of file.
 
     Raises UserError where the folder has none, a file has none, or a split shares one with the
     other.
     """
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}", "give --set env.specs=DIR")
     paths = sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
     if not paths:
         raise UserError(f"{folder} has no .py, .dfy or .rs file", "put a specification there")
@@ -77,11 +121,16 @@ def canonical(header: str) -> str:
     return " ".join(out)
 
 
-def contents(folder: Path) -> str:
-    """A hash of all specifications in a folder, and of where they stand."""
+def contents(place: Path) -> str:
+    """A hash of all specifications in a folder, and of where they stand, or of a file."""
     state = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file()):
-        name = str(path.relative_to(folder)).encode(errors="surrogateescape")
+    paths = [place] if place.is_file() else sorted(p for p in place.rglob("*") if _counts(p))
+    for path in paths:
+        name = str(path.relative_to(place)).encode(errors="surrogateescape")
         data = path.read_bytes()
         state.update(b"%d %s %d " % (len(name), name, len(data)) + data)
     return state.hexdigest()[:16]
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix in _SUFFIXES and path.is_file()

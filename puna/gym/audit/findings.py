@@ -134,7 +134,9 @@ def _table(found: Audit, console: Any) -> None:
 
     from puna.core.printable import printable
 
-    title = f"audit of {found.env['name']} {found.env['version']} ({found.env['hash']})"
+    title = f"audit of {found.env['name']} {found.env['version']}"
+    if found.env["hash"]:
+        title += f" ({found.env['hash']})"
     table = Table(title=Text(printable(title)), title_justify="left")
     for column in ("probe", "", "seen", "why"):
         table.add_column(column)
@@ -143,6 +145,7 @@ def _table(found: Audit, console: Any) -> None:
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
     for f in found.holes:
-        console.print(printable(f"{f.probe}: {f.command}"), highlight=False, markup=False)
+        shown = [f"{f.probe}: {f.command}"] if f.command else [f"{f.probe}:", *f.evidence]
+        console.print(printable("\n".join(shown)), highlight=False, markup=False)
     verdict = "passed" if found.passed else "FAILED: do not train on this reward yet"
     console.print(f"audit {found.id}: {verdict}", highlight=False)

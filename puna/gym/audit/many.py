@@ -1,6 +1,6 @@
 """Several audits: everything that a target means, some at a time.
 
-`audit_all("reasoning_gym:*")` audits each of its datasets.
+`audit_all("reasoning_gym:*")` audits each of its datasets, `audit_all("proofs:mine")` your files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 from puna.core.errors import UserError, nearest
 from puna.core.printable import printable
 from puna.core.threads import default_threads
+from puna.gym.audit.data import audit_data
 from puna.gym.audit.findings import Audit
 from puna.gym.audit.parent import TASKS, Progress, audit
-from puna.gym.registry import FOREIGN
+from puna.gym.registry import FOREIGN, known_environments
 
 WAITING = 2  # audits that wait for something while the cores work on others
 
@@ -35,6 +36,9 @@ def audit_all(
 
     A line on the terminal says what is being asked. Raises UserError as `audit` does.
     """
+    name, colon, data = target.partition(":")
+    if colon and known_environments().get(name) == "shipped":
+        return [audit_data(name, data, settings, seed)]
     targets = members(target)
     with _shown(len(targets)) as show:
 

@@ -6,7 +6,7 @@ import pytest
 from proof_kit import SUBMISSIONS, Here, seed, submission, table
 
 from puna.envs.proofs import env, specs
-from puna.envs.proofs.acceptance import MICRO_PYTHON, accept, examine
+from puna.envs.proofs.acceptance import MICRO_PYTHON, Fault, accept, examine
 from puna.envs.proofs.prover import Verdict
 
 pytest.importorskip("z3", reason="z3-solver is not installed")
@@ -58,13 +58,15 @@ EMPTY = {
 def test_a_specification_that_asks_for_nothing_is_refused_with_the_stub(name: str) -> None:
     lines, why = EMPTY[name]
     given = examine(MICRO_PYTHON.spec("f", HEAD + lines), Here(), 1)
-    assert given.kind == "refuted"
-    assert why in given.evidence
+    assert isinstance(given, Fault)
+    assert why in given.what
 
 
 def test_a_procedure_that_may_do_nothing_asks_for_nothing() -> None:
     text = "def f(a: list[int]):\n    #@ ensures len(a) >= 0\n"
-    assert "does nothing" in examine(MICRO_PYTHON.spec("f", text), Here(), 1).evidence
+    given = examine(MICRO_PYTHON.spec("f", text), Here(), 1)
+    assert isinstance(given, Fault)
+    assert "does nothing" in given.what
 
 
 class Unsure:

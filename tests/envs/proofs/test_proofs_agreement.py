@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from proof_kit import judge
 
-from benchmarks.proofs.__main__ import differences
+from benchmarks.proofs.agreement import differences
 from benchmarks.proofs.programs import Program, draw
 from benchmarks.proofs.running import broken
 from puna.envs.proofs import programs
@@ -64,6 +69,19 @@ def test_running_sees_what_is_wrong() -> None:
 def test_no_difference_with_why3_on_a_few() -> None:
     _, found = differences(drawn(200_000, 12), seed=200_000)
     assert found == []
+
+
+@WHY3
+def test_the_benchmark_goes_on_with_its_journal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.proofs", "--journal", str(tmp_path / "done.jsonl")]
+    there = {"cwd": Path(__file__).parents[3], "capture_output": True, "text": True}
+    first = subprocess.run([*command, "-n", "20", "--jobs", "2"], **there)  # type: ignore[call-overload]
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["programs"] == 20
+    nowhere = {**os.environ, "PATH": "/nowhere"}  # nothing is left for Why3 to do
+    again = subprocess.run([*command, "-n", "20"], env=nowhere, **there)  # type: ignore[call-overload]
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["verdicts"] == json.loads(first.stdout)["verdicts"]
 
 
 @WHY3

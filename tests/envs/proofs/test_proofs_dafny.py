@@ -9,7 +9,7 @@ import pytest
 from proof_kit import SUBMISSIONS
 
 from puna.envs.proofs import programs
-from puna.envs.proofs.acceptance import DIALECTS, accept, examine
+from puna.envs.proofs.acceptance import DIALECTS, Fault, accept, examine
 from puna.envs.proofs.braces import DAFNY, VERUS
 from puna.envs.proofs.dafny import Dafny
 from puna.envs.proofs.dialect import Spec
@@ -95,8 +95,8 @@ def test_dafny_alone_would_let_these_pass(case: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_a_specification_that_asks_for_nothing(text: str, why: str) -> None:
     given = examine(DAFNY.spec("f", text), Dafny(), SECONDS)
-    assert given.kind == "refuted"
-    assert why in given.evidence
+    assert isinstance(given, Fault)
+    assert why in given.what
 
 
 @HERE

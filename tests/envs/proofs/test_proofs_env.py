@@ -197,7 +197,7 @@ def test_bytes_that_are_no_text_and_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"b\.py: 'utf-8' codec"):
         specs.read_folder(root)
     with pytest.raises(UserError, match="no folder"):
-        specs.read_folder(tmp_path / "nowhere")
+        specs.read(tmp_path / "nowhere")
 
 
 def test_a_specification_of_a_megabyte_is_judged(tmp_path: Path) -> None:

@@ -1,0 +1,3 @@
+def add(x: int, y: int) -> int:
+    #@ ensures result == x + y
+    return x + y
