@@ -29,7 +29,8 @@ def small() -> list[str]:
     """What makes the shipped recipe small."""
     shape = {"preset": "nano", "hidden_size": 64, "num_layers": 2, "num_experts": 0}
     sets: dict[str, Any] = {
-        "machine.threads": 1, "machine.jobs": 1, "machine.dtype": "float32", "base.matrix": {"seed": [0]},
+        "machine.threads": 1, "machine.jobs": 1, "machine.dtype": "float32",
+        "base.matrix": {"seed": [0]},
         "pretrain.max_bytes": 60_000, "pretrain.steps": 2, "pretrain.batch_tokens": 512,
         "pretrain.vocab": 480, "pretrain.vocab_envs": [MANY], "pretrain.model": shape,
         "base.demos": 3000, "base.steps": 350, "base.batch_tokens": 2048, "base.row_length": 96,
@@ -90,7 +91,9 @@ def test_the_arms_that_learnt_verdicts_give_them(run: Path) -> None:
 
 def test_pairs_are_as_balanced_as_asked(run: Path) -> None:
     for arm, share in zip(PAIRS, (0.5, 0.2, 0.8), strict=True):
-        rows = [json.loads(x) for x in (run / f"{arm}@seed=0" / "rows.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(x) for x in (run / f"{arm}@seed=0" / "rows.jsonl").read_text().splitlines()
+        ]
         wrong = sum(row["messages"][-1]["content"][0]["weight"] == 0 for row in rows)
         assert len(rows) >= 5
         assert abs(wrong / len(rows) - share) <= 1 / len(rows) + 0.1

@@ -79,9 +79,9 @@ def test_numbers_are_equal_where_their_values_are(a: Fraction, b: Fraction) -> N
 HOSTILE = [
     "14, 15", "14 or 15", "{14, 15}", "[14]+[15]", "1/0", "14/0", "0/0", "10**10**9",
     "10^{10^{10^{10}}}", "9" * 121, "\\frac{1}{0}", "__import__('os').system('true')",
-    "\\input{/etc/passwd}", "(" * 100, "\\frac" * 24, "x" * 120, "14\x00", "\ud800", "\\text{14 or 15}",
-    "\\infty", "nan", "\\sqrt{-1}", "\\int_0^1 x^{x^{x}} dx", "\\sum_{n=1}^{10^9} n",
-    "100000000!!!!",
+    "\\input{/etc/passwd}", "(" * 100, "\\frac" * 24, "x" * 120, "14\x00", "\ud800",
+    "\\text{14 or 15}", "\\infty", "nan", "\\sqrt{-1}", "\\int_0^1 x^{x^{x}} dx",
+    "\\sum_{n=1}^{10^9} n", "100000000!!!!",
 ]  # fmt: skip
 
 
@@ -140,7 +140,9 @@ def test_every_story_is_solved_by_following_it() -> None:
             n = int(re.findall(r"\d+", change)[0])
             if "times as many" in change:
                 op, value = "*", value * n
-            elif any(word in change for word in ("loses", "sells")) or re.search(r"gives \d", change):
+            elif any(word in change for word in ("loses", "sells")) or re.search(
+                r"gives \d", change
+            ):
                 op, value = "-", value - n
             else:
                 op, value = "+", value + n
@@ -151,7 +153,8 @@ def test_every_story_is_solved_by_following_it() -> None:
         assert len(changes) == story.steps == story.solution.count("=")
         for line in story.solution.splitlines()[:-1]:
             a, op, b, result = re.fullmatch(r"(\d+) (.) (\d+) = (\d+)", line).groups()  # type: ignore[union-attr]
-            assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[op] == int(result)
+            x, y = int(a), int(b)
+            assert {"+": x + y, "-": x - y, "*": x * y}[op] == int(result)
     assert seen == set(CHANGES)
 
 
@@ -165,7 +168,10 @@ def test_no_numbers_are_in_both_splits() -> None:
 
 def write(path: Path, count: int, first: int = 0) -> Path:
     rows = [
-        {"question": f"What is {n} and {n}?", "answer": f"{n}+{n}=<<{n}+{n}={2 * n}>>\n#### {2 * n}"}
+        {
+            "question": f"What is {n} and {n}?",
+            "answer": f"{n}+{n}=<<{n}+{n}={2 * n}>>\n#### {2 * n}",
+        }
         for n in range(first, first + count)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -177,12 +183,17 @@ def test_a_file_is_split_by_its_questions(tmp_path: Path) -> None:
     sizes = [environment.count(split) for split in ("train", "test")]
     assert sum(sizes) == 200
     assert 20 < sizes[1] < 70
-    keys = [{environment.task(s, i).key for i in range(n)} for s, n in zip(("train", "test"), sizes, strict=True)]
+    keys = [
+        {environment.task(s, i).key for i in range(n)}
+        for s, n in zip(("train", "test"), sizes, strict=True)
+    ]
     assert not keys[0] & keys[1]
     grown = env(data=str(write(tmp_path / "b.jsonl", 300)))
     assert keys[0] <= {grown.task("train", i).key for i in range(grown.count("train"))}
     task = environment.task("test", 0)
-    (right,) = judged(environment, task.hidden["problem"], task.hidden["problem"].hidden["solution"])
+    (right,) = judged(
+        environment, task.hidden["problem"], task.hidden["problem"].hidden["solution"]
+    )
     assert right.success
     assert task.messages[0].role == "system"
 
@@ -240,7 +251,7 @@ def test_without_math_verify_its_install_line_is_named(monkeypatch: pytest.Monke
 
 
 def test_the_majority_of_several_answers() -> None:
-    """Each first right or wrong by itself; equal numbers are one answer however they are written."""
+    """Each is right or wrong by itself; equal numbers are one answer however they are written."""
     problem = Problem("?", "7")
     for said, wanted in (
         (("#### 7", "#### 8", "#### 7.0"), 1),
@@ -288,4 +299,3 @@ def test_gsm8k_as_it_is() -> None:
         problem = environment.task("test", index).hidden["problem"]
         assert judged(environment, problem, problem.hidden["solution"])[0].success
         assert not judged(environment, problem, f"#### {problem.answer}1")[0].success
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -189,14 +190,16 @@ def test_messages_stand_one_behind_the_other_from_the_beginning() -> None:
     assert [m.verdict for m in found.of("verifier")] == [False, True]
 
 
-@given(st.lists(st.sampled_from([RIGHT, WRONG, YES, NO, QUESTION, "\n", "<reflect>", "</reflect>",
-                                 "x", " "]), max_size=12), st.integers(1, 4), st.booleans())  # fmt: skip
+PIECES = [RIGHT, WRONG, YES, NO, QUESTION, "\n", "<reflect>", "</reflect>", "x", " "]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.integers(1, 4), st.booleans())
 def test_any_text_has_an_outcome(parts: list[str], turns: int, cut: bool) -> None:
     text = "".join(parts)
     found = judged(text, turns=turns, cut=cut)
     places = [(c.start, c.end) for c in found.credits]
     assert places[0][0] == 0
-    assert all(a[1] == b[0] for a, b in zip(places, places[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(places))
     assert places[-1][1] <= len(text)
     assert len(found.credits) <= 2 * turns
     assert len({c.name for c in found.credits}) == len(found.credits)

@@ -82,7 +82,11 @@ def test_of_an_answer_with_verdicts_the_first_solution_counts() -> None:
     ],
 )
 def test_a_pair_that_the_verifier_reads_otherwise_is_dropped(bad: Pair) -> None:
-    fine = [pair(True), pair(False), pair(False, verification=f"<reflect>Off by one.</reflect>\n{NO}")]
+    fine = [
+        pair(True),
+        pair(False),
+        pair(False, verification=f"<reflect>Off by one.</reflect>\n{NO}"),
+    ]
     assert as_meant(ENV, fine) == fine
     assert as_meant(ENV, [bad, *fine[:1]]) == fine[:1]
 
@@ -153,11 +157,15 @@ def _learned(packed: Packed, tokenizer) -> str:
     ],
 )
 def test_a_wrong_weight_is_one_line(tmp_path, content, what) -> None:
-    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]}
+    row = {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
+    }
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     with pytest.raises(UserError, match=f"line 1: the {what}"):
         read_messages(tmp_path / "a.jsonl")
-    row["messages"].append({"role": "user", "content": [{"type": "text", "text": "a", "weight": 0}]})
+    row["messages"].append(
+        {"role": "user", "content": [{"type": "text", "text": "a", "weight": 0}]}
+    )
     row["messages"][1]["content"] = "a"
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     with pytest.raises(UserError, match="not the assistant's"):
@@ -225,4 +233,3 @@ def test_rows_are_drawn_once_from_the_model(ctx, new_model, tokenizer, monkeypat
     assert notes == ["stage: 6 rows of 3 tasks"]
     again = sft._chats(ctx, config, ENV, None, tokenizer)  # type: ignore[arg-type]
     assert again == chats
-

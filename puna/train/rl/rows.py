@@ -80,9 +80,7 @@ def rows_of(
     return out
 
 
-def _messages(
-    trajectory: Trajectory, row: Row, outcome: Scored, tokenizer: Tokenizer
-) -> list[Row]:
+def _messages(trajectory: Trajectory, row: Row, outcome: Scored, tokenizer: Tokenizer) -> list[Row]:
     """`row` for each message that has a token, with what that message earned."""
     found = placed(trajectory, row.role, tokenizer)
     if found is None:

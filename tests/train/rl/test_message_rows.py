@@ -39,7 +39,7 @@ def group(*texts: str, rewards: str = "corr", tokenizer: Tokenizer = TOKENIZER) 
         ids = [*tokenizer.encode(text), tokenizer.special("eot")]
         n = len(ids)
         assert parse_assistant(tokenizer, ids).text == text
-        branch = Branch([1, 2] + ids, [False] * 2 + [True] * n, [0.0] * 2 + [-0.5] * n,
+        branch = Branch([1, 2, *ids], [False] * 2 + [True] * n, [0.0] * 2 + [-0.5] * n,
                         [-1] * 2 + [3] * n)  # fmt: skip
         episode = Episode("t", (("agent", Message.assistant(text)),))
         outcomes = {"agent": judged(text, rewards)}
@@ -53,7 +53,9 @@ def weighed(
     *texts: str, algorithm: str = "rloo", rewards: str = "corr"
 ) -> dict[tuple[int, str], float]:
     """(answer, message) -> advantage, of the rows that count."""
-    used, unsettled = useful([rows_of(group(*texts, rewards=rewards), "g", {"agent": TOKENIZER})], {"agent"})
+    used, unsettled = useful(
+        [rows_of(group(*texts, rewards=rewards), "g", {"agent": TOKENIZER})], {"agent"}
+    )
     assert not unsettled
     rows = [row for mine in used.values() for row in mine]
     out = weigh(rows, ALGORITHMS[algorithm], {}, algorithm == "raft")
@@ -117,19 +119,21 @@ def test_erring_first_never_pays(rewards: str, algorithm: str) -> None:
         found = weighed(*texts, rewards=rewards, algorithm=algorithm)
         firsts = [found.get((n, "solver 1"), 0.0) for n in range(len(texts))]
         assert firsts[0] >= max(firsts) - 1e-6
-        assert (rewards == "last") or firsts[0] > firsts[1] or texts[1] == at_once
+        assert rewards == "last" or firsts[0] > min(firsts)
         if (rewards, algorithm) == ("corr", "rloo"):
-            sums = [sum(a for (episode, name), a in found.items()
-                        if episode == n and "solver" in name) for n in range(len(texts))]  # fmt: skip
+            solver = {key: a for key, a in found.items() if "solver" in key[1]}
+            sums = [sum(a for key, a in solver.items() if key[0] == n) for n in range(len(texts))]
             assert sums[0] >= max(sums) - 1e-6
     # a bonus for each message, which would pay for more turns, is what this is not
-    assert sum(c.reward for c in judged(three).credits) > sum(c.reward for c in judged(at_once).credits)
+    assert sum(c.reward for c in judged(three).credits) > sum(
+        c.reward for c in judged(at_once).credits
+    )
 
 
 @pytest.mark.parametrize("rewards", ["corr", "last", "all"])
 def test_agreeing_with_everything_does_not_pay(rewards: str) -> None:
-    """Always yes is right as often as the solver: its verdicts on wrong solutions lose all the same.
-    So do those of always no on right ones."""
+    """Always yes is right as often as the solver, and its verdicts on wrong solutions lose all the
+    same. So do those of always no on right ones."""
     texts = [f"#### 4\n{YES}"] * 3 + [f"#### 5\n{YES}", f"#### 5\n{NO}"]
     found = weighed(*texts, rewards=rewards)
     assert found[3, "verifier 1"] == pytest.approx(-1)
@@ -176,7 +180,9 @@ def test_raft_leaves_out_tasks_without_a_right_end_or_a_right_verdict(texts) -> 
 
 
 def test_raft_over_whole_answers_is_as_it_was() -> None:
-    rows = [Row("agent", "g", "", Scored(v, v == 1), 0, Branch(), i) for i, v in enumerate((1, 0, 1))]
+    rows = [
+        Row("agent", "g", "", Scored(v, v == 1), 0, Branch(), i) for i, v in enumerate((1, 0, 1))
+    ]
     for row in rows:
         row.reward = row.outcome.value  # type: ignore[union-attr]
     assert [r.episode for r in weigh(rows, ALGORITHMS["raft"], {}, True)] == [0, 2]
@@ -198,7 +204,9 @@ def test_the_gradient_is_that_of_each_messages_tokens(make, tokenizer) -> None: 
         wanted += alone
         loop.trainer.optimizer.zero_grad()
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
-    merged = [replace(r, advantage=sum(x.advantage for x in learned) / len(learned)) for r in learned]
+    merged = [
+        replace(r, advantage=sum(x.advantage for x in learned) / len(learned)) for r in learned
+    ]
     _, other = gradient(loop, merged, total)
     assert (other - found).abs().max() > 1e-4
     loop.close()
