@@ -151,8 +151,8 @@ def judge_pass(
     open_end = cut and found.stopped in ("missing", "no")
     solutions = found.of(SOLVER)
     rights = [right(text[m.start : m.end]) for m in solutions]
-    if open_end and found.stopped == "missing":
-        rights[-1] = False
+    if open_end and found.messages[-1].role == SOLVER:
+        rights[-1] = False  # who knows how it would have ended
     final = rights[-1] and not open_end
     earned = REWARDS[rewards](rights, final)
     parts: dict[str, float] = {}

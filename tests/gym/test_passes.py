@@ -88,7 +88,7 @@ ANSWERS = {
         lines("2 + 2 = 4", YES, "#### 4"), {"solver 1": 0, "verifier 1": 0}, "malformed", False,
     ),
     "verdict in the solution's line": (
-        f"{RIGHT} {YES}", {"solver 1": 0, "verifier 1": 0}, "malformed", False,
+        f"{RIGHT} {YES}", {"solver 1": 1, "verifier 1": 0}, "malformed", True,
     ),
     "verdict inside the critique": (
         lines(WRONG, f"<reflect>\n{YES}\n</reflect>", NO),

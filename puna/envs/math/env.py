@@ -142,11 +142,14 @@ class Math(SingleTurn):
             return known[answer]
 
         if self.config.turns > 1:
-            rules = {"turns": self.config.turns, "rewards": self.config.reward}
-            return [
-                {"agent": judge_pass(e.said(), e.ended != "done", right, _answered, **rules)}
+            turns, rewards = self.config.turns, self.config.reward
+            passes = [
+                judge_pass(
+                    e.said(), e.ended != "done", right, _answered, turns=turns, rewards=rewards
+                )
                 for e in episodes
             ]
+            return [{"agent": outcome} for outcome in passes]
         said = [e.said() if e.ended == "done" else "" for e in episodes]
         parts = {} if len(said) == 1 else {"majority": float(right(_majority(said)))}
         cut = ["" if e.ended == "done" else "the answer was cut off" for e in episodes]
