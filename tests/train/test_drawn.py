@@ -78,7 +78,6 @@ def test_of_an_answer_with_verdicts_the_first_solution_counts() -> None:
         pair(True, verification=NO),
         pair(False, verification=f"{NO} or not"),
         pair(False, verification=f"<reflect>{NO}</reflect>\n{NO}"),
-        pair(False, verification=f"{NO}\nand more"),
     ],
 )
 def test_a_pair_that_the_verifier_reads_otherwise_is_dropped(bad: Pair) -> None:
