@@ -142,10 +142,11 @@ def judge_pass(
 ) -> Scored:
     """Judge an answer of several messages: its value is 1 where its last solution is right.
 
-    `cut` says that it was cut off at its end: a message that has none is wrong then. A verdict
-    earns 1 where it is what `right` says of its solution; one that is missing, malformed, on a
-    repeated solution, or followed by more solutions than `turns`, earns nothing. The parts
-    "solution 1" and "verdict 1" are 1 for right and for yes.
+    `cut` says that it was cut off at its end: a message that has none is wrong then. Where another
+    final answer follows what was read, that has to be right too. A verdict earns 1 where it is what
+    `right` says of its solution; one that is missing, malformed, on a repeated solution, or
+    followed by more solutions than `turns`, earns nothing. The parts "solution 1" and "verdict 1"
+    are 1 for right and for yes.
     """
     found = read_pass(text, turns, answered)
     open_end = cut and found.stopped in ("missing", "no")
@@ -153,7 +154,8 @@ def judge_pass(
     rights = [right(text[m.start : m.end]) for m in solutions]
     if open_end and found.messages[-1].role == SOLVER:
         rights[-1] = False  # who knows how it would have ended
-    final = rights[-1] and not open_end
+    rest = text[found.messages[-1].end :]
+    final = rights[-1] and not open_end and (not answered(rest) or right(rest))
     earned = REWARDS[rewards](rights, final)
     parts: dict[str, float] = {}
     credits: list[Credit] = []

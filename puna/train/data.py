@@ -69,7 +69,7 @@ def practised(env: Environment, count: int) -> list[Chat]:
 
 
 def demonstrations(env: Environment, count: int) -> list[Chat]:
-    """The oracle's conversations on the last `count` train tasks, one row a role.
+    """What the environment demonstrates on its last `count` train tasks, one row a role.
 
     The last, because RL begins with the first: its prompts should be new to the model. A row is
     what that role saw and said; where its history is not append-only, a row a branch.
@@ -83,7 +83,8 @@ def demonstrations(env: Environment, count: int) -> list[Chat]:
         for index in range(size - tasks, size):
             task = env.task("train", index)
             heard: dict[str, list[tuple[Message, ...]]] = {role: [] for role in env.roles}
-            scripts = {r: _overheard(s, heard[r]) for r, s in env.oracle(task).items()}
+            shown = env.demonstration(task)
+            scripts = {r: _overheard(s, heard[r]) for r, s in shown.items()}
             await play_scripts(env, task, scripts, Context(), resources)
             for turns in heard.values():
                 out += [

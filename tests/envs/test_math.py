@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -118,6 +119,7 @@ class TestMathVerify:
         assert not equal(answer, "14", exact=False)
         assert time.monotonic() - begun < 60
 
+    @pytest.mark.slow
     def test_the_reward_can_be_trusted(self) -> None:
         found = audit("math", n=3)
         assert found.passed, found.findings
@@ -127,6 +129,28 @@ class TestMathVerify:
 def test_the_reward_can_be_trusted(turns: int) -> None:
     found = audit("math", n=6, settings=NUMBER | {"turns": turns})
     assert found.passed, found.findings
+
+
+def test_the_commonest_answer_is_what_chance_says() -> None:
+    """Declared 0, easy stories would fail the audit: on fresh tasks it earns about as much."""
+    easy = env(steps=1, digits=1)
+    answers = [easy.task("test", i).hidden["problem"].answer for i in range(easy.count("test"))]
+    best = Counter(answers).most_common(1)[0][1] / len(answers)
+    assert easy.chance > 0.05
+    assert abs(easy.chance - best) < 0.05
+    assert env().chance < 0.05
+
+
+def test_a_demonstration_shows_the_way_and_the_oracle_the_answer() -> None:
+    for turns, tail in ((1, ""), (3, "\nIs this correct? Yes")):
+        environment = env(turns=turns)
+        task = environment.task("train", 1)
+        problem = task.hidden["problem"]
+        shown, said = (s["agent"](task.messages).text for s in
+                       (environment.demonstration(task), environment.oracle(task)))  # fmt: skip
+        assert shown == problem.hidden["solution"] + tail
+        assert said == f"#### {problem.answer}"
+        assert [o.value for o in judged(environment, problem, shown, said)] == [1, 1]
 
 
 def test_every_story_is_solved_by_following_it() -> None:

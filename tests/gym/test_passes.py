@@ -59,7 +59,13 @@ ANSWERS = {
         {"solver 1": 0, "verifier 1": 1, "solver 2": 1, "verifier 2": 1}, "yes", True,
     ),
     "goes on after yes": (
-        lines(RIGHT, YES, WRONG, NO, "x" * 1000), {"solver 1": 1, "verifier 1": 1}, "yes", True,
+        lines(RIGHT, YES, NO, "x" * 1000), {"solver 1": 1, "verifier 1": 1}, "yes", True,
+    ),
+    "another answer after yes": (
+        lines(RIGHT, YES, "or", WRONG), {"solver 1": 1, "verifier 1": 1}, "yes", False,
+    ),
+    "the right answer after yes": (
+        lines(WRONG, YES, "or", RIGHT), {"solver 1": 0, "verifier 1": 0}, "yes", False,
     ),
     "empty": ("", {"solver 1": 0}, "missing", False),
     "white space": (" \n\t\n", {"solver 1": 0}, "missing", False),

@@ -23,6 +23,7 @@ from puna.gym.passes import FORM, QUESTION, STOP, judge_pass
 from puna.gym.task import Script, Task
 from puna.gym.trajectory import Episode
 
+MEASURED = 1000
 PROMPT = "Solve the problem step by step. End the solution with a line `#### ` and the answer."
 
 
@@ -77,6 +78,16 @@ class Math(SingleTurn):
             fix = "pip install 'puna[math]', or --set env.equality=number"
             raise UserError("env math compares answers with math-verify", fix)
         self.data_files = tuple(p for p in (self.config.data, self.config.test) if p is not None)
+
+    @cached_property
+    def chance(self) -> float:  # type: ignore[override]
+        """What always giving the commonest answer earns, on the first thousand train problems."""
+        if self.data_files:
+            problems = self._rows["train"][:MEASURED]
+        else:
+            problems = [self._draw(i) for i in range(MEASURED)]
+        counts = Counter(number(p.answer) or p.answer for p in problems)
+        return counts.most_common(1)[0][1] / len(problems) if problems else 0.0
 
     def make(self, rng: np.random.Generator) -> Problem:
         """A story of one to `steps` changes."""
@@ -159,6 +170,10 @@ class Math(SingleTurn):
         ]
 
     def oracle(self, task: Task) -> Mapping[str, Script]:
+        """Says the final answer: its value depends on nothing else."""
+        return {"agent": say(f"#### {task.hidden['problem'].answer}")}
+
+    def demonstration(self, task: Task) -> Mapping[str, Script]:
         """Says the reference solution, and that it is right where a verdict is wanted."""
         solution = task.hidden["problem"].hidden["solution"]
         verdict = f"\n{QUESTION} Yes" if self.config.turns > 1 else ""
