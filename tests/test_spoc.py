@@ -44,10 +44,10 @@ def small() -> list[str]:
         reward = arm if arm in ("last", "all") else "corr"
         sets[f"{arm}.env"] = MANY | {"reward": reward}
     for arm in ("right", *PAIRS):
-        sets |= {f"{arm}.demos": 60, f"{arm}.steps": 60, f"{arm}.batch_tokens": 1024}
+        sets |= {f"{arm}.demos": 250, f"{arm}.steps": 200, f"{arm}.batch_tokens": 1024}
         sets |= {f"{arm}.row_length": 128, f"{arm}.draw.samples": 6, f"{arm}.draw.max_tokens": 32}
-        sets |= {f"{arm}.draw.most": 40} if arm in PAIRS else {}
-        sets |= {f"{arm}.optim": {"lr": 2e-3, "warmup": 5}}
+        sets |= {f"{arm}.draw.most": 100} if arm in PAIRS else {}
+        sets |= {f"{arm}.optim": {"lr": 3e-3, "warmup": 20}}
     for arm in ("raft", *RL):
         sets |= {f"{arm}.steps": 2, f"{arm}.prompts": 4, f"{arm}.samples": 4, f"{arm}.refills": 1}
         sets |= {f"{arm}.max_tokens": 96}
