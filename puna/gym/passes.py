@@ -84,10 +84,8 @@ def read_pass(text: str, turns: int, answered: Callable[[str], bool]) -> Pass:
         if asked < 0 and turn > 1 and not text[at:].strip():
             return Pass(tuple(messages), "no")
         messages.append(Said(SOLVER, turn, at, begun))
-        if asked < 0:
-            if begun < end:
-                messages.append(Said(VERIFIER, turn, begun, end))
-            return Pass(tuple(messages), "missing")
+        if asked < 0:  # an empty message too: who ends an answer there has left it out
+            return Pass((*messages, Said(VERIFIER, turn, begun, end)), "missing")
         found = VERIFICATION.match(text, begun)
         own_line = begun > at and text[begun - 1] == "\n"
         if not found or found.start("verdict") != asked + len(QUESTION) + 1 or not own_line:
@@ -145,15 +143,16 @@ def judge_pass(
     `cut` says that it was cut off at its end: a message that has none is wrong then. Where another
     final answer follows what was read, that has to be right too. A verdict earns 1 where it is what
     `right` says of its solution; one that is missing, malformed, on a repeated solution, or
-    followed by more solutions than `turns`, earns nothing. The parts "solution 1" and "verdict 1"
-    are 1 for right and for yes.
+    followed by more solutions than `turns`, earns nothing; nor does a solution that is missing
+    behind a No. The parts "solution 1" and "verdict 1" are 1 for right and for yes.
     """
     found = read_pass(text, turns, answered)
     open_end = cut and found.stopped in ("missing", "no")
     solutions = found.of(SOLVER)
     rights = [right(text[m.start : m.end]) for m in solutions]
-    if open_end and found.messages[-1].role == SOLVER:
-        rights[-1] = False  # who knows how it would have ended
+    unfinished = found.messages[-1].start == found.messages[-1].end
+    if open_end and found.stopped == "missing" and unfinished:
+        rights[-1] = False  # who knows how the solution would have ended
     rest = text[found.messages[-1].end :]
     final = rights[-1] and not open_end and (not answered(rest) or right(rest))
     earned = REWARDS[rewards](rights, final)
@@ -170,5 +169,8 @@ def judge_pass(
                 parts[f"verdict {message.turn}"] = float(message.verdict)
             reward = float(agrees and not exceeds)
         credits.append(Credit(message.name, message.start, message.end, reward))
+    if found.stopped == "no" and len(solutions) < turns:
+        begun = found.messages[-1].end
+        credits.append(Credit(f"{SOLVER} {len(solutions) + 1}", begun, len(text), 0.0))
     stopped = "cut off" if open_end else found.stopped
     return Scored(float(final), final, parts, f"stopped: {stopped}", tuple(credits))

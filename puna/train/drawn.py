@@ -190,7 +190,7 @@ def solutions_of(group: Group) -> list[Solution]:
     found: dict[bool, list[str]] = {True: [], False: []}
     for trajectory in group.trajectories:
         outcome, said = _scored(trajectory), trajectory.episode.said()
-        whole = trajectory.episode.ended == "done" or len(outcome.credits) > 1
+        whole = trajectory.episode.ended == "done" or "verdict 1" in outcome.parts
         if outcome.credits and whole:
             first = outcome.credits[0]
             found[outcome.parts["solution 1"] > 0].append(said[first.start : first.end].strip())

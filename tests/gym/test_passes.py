@@ -39,9 +39,9 @@ def lines(*parts: str) -> str:
 # name: (answer, what its messages earn under corr, why it stopped, whether the last is right)
 ANSWERS = {
     "right, yes": (lines(RIGHT, YES), {"solver 1": 1, "verifier 1": 1}, "yes", True),
-    "right, no": (lines(RIGHT, NO), {"solver 1": 1, "verifier 1": 0}, "no", True),
+    "right, no": (lines(RIGHT, NO), {"solver 1": 1, "verifier 1": 0, "solver 2": 0}, "no", True),
     "wrong, yes": (lines(WRONG, YES), {"solver 1": 0, "verifier 1": 0}, "yes", False),
-    "wrong, no": (lines(WRONG, NO), {"solver 1": 0, "verifier 1": 1}, "no", False),
+    "wrong, no": (lines(WRONG, NO), {"solver 1": 0, "verifier 1": 1, "solver 2": 0}, "no", False),
     "fixed": (
         lines(WRONG, NO, RIGHT, YES),
         {"solver 1": 0, "verifier 1": 1, "solver 2": 1, "verifier 2": 1}, "yes", True,
@@ -67,11 +67,11 @@ ANSWERS = {
     "the right answer after yes": (
         lines(WRONG, YES, "or", RIGHT), {"solver 1": 0, "verifier 1": 0}, "yes", False,
     ),
-    "empty": ("", {"solver 1": 0}, "missing", False),
-    "white space": (" \n\t\n", {"solver 1": 0}, "missing", False),
+    "empty": ("", {"solver 1": 0, "verifier 1": 0}, "missing", False),
+    "white space": (" \n\t\n", {"solver 1": 0, "verifier 1": 0}, "missing", False),
     "form alone": (YES, {"solver 1": 0, "verifier 1": 0}, "malformed", False),
     "form alone, twice": (lines(YES, NO), {"solver 1": 0, "verifier 1": 0}, "malformed", False),
-    "missing verdict": (RIGHT, {"solver 1": 1}, "missing", True),
+    "missing verdict": (RIGHT, {"solver 1": 1, "verifier 1": 0}, "missing", True),
     "critique without a verdict": (
         lines(RIGHT, "<reflect>Fine.</reflect>"), {"solver 1": 1, "verifier 1": 0}, "missing", True,
     ),
@@ -173,11 +173,11 @@ def test_the_three_configurations(rights, final, corr, last, all_) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted", "value"),
     [
-        (RIGHT, {"solver 1": 0}, 0),  # who knows what the line would have been
+        (RIGHT, {"solver 1": 0, "verifier 1": 0}, 0),  # who knows what the line would have been
         (lines(RIGHT, "<reflect>Fi"), {"solver 1": 1, "verifier 1": 0}, 0),
-        (lines(RIGHT, NO), {"solver 1": 1, "verifier 1": 0}, 0),
+        (lines(RIGHT, NO), {"solver 1": 1, "verifier 1": 0, "solver 2": 0}, 0),
         (lines(WRONG, NO, "2 + 2 = 4\n####"),
-         {"solver 1": 0, "verifier 1": 1, "solver 2": 0}, 0),
+         {"solver 1": 0, "verifier 1": 1, "solver 2": 0, "verifier 2": 0}, 0),
         (lines(RIGHT, YES, "and"), {"solver 1": 1, "verifier 1": 1}, 1),  # read to the end
     ],
 )  # fmt: skip

@@ -79,6 +79,21 @@ def test_a_row_for_each_message_with_its_own_tokens_and_reward() -> None:
     assert [sum(column) for column in zip(*(r.branch.mask for r in rows), strict=True)] == whole
 
 
+def test_who_leaves_a_verdict_or_a_solution_out_is_charged_for_the_end() -> None:
+    """The token that ends the answer there is a message of its own, and earns nothing; else right
+    solutions would be paid for ending without a verdict."""
+    for text, left_out in (("#### 4", "verifier 1"), (f"#### 5\n{NO}", "solver 2")):
+        rows = rows_of(group(text), "g", {"agent": TOKENIZER})
+        assert rows[-1].message == left_out
+        assert rows[-1].outcome == Scored(0.0, False)
+        ids = [i for i, m in zip(rows[-1].branch.ids, rows[-1].branch.mask, strict=True) if m]
+        assert ids == [TOKENIZER.special("eot")]
+        assert not any(r.branch.mask[-1] for r in rows[:-1])
+    found = weighed("#### 4", f"#### 4\n{YES}", f"#### 4\n{YES}")
+    assert [found[i, "solver 1"] for i in range(3)] == [0, 0, 0]
+    assert [found[i, "verifier 1"] for i in range(3)] == pytest.approx([-1, 0.5, 0.5])
+
+
 def test_baselines_never_mix_turns_or_speakers() -> None:
     """Turn 2 is right twice as often as turn 1: against a common baseline all of it would gain."""
     texts = [
