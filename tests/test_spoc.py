@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tiny_run import REPOSITORY, puna
 
+pytestmark = pytest.mark.slow
+
 RECIPE = REPOSITORY / "recipes" / "spoc.toml"
 ONE = {"id": "math", "equality": "number", "prompt": "none", "steps": 1, "digits": 1}
 MANY = ONE | {"turns": 3}

@@ -200,6 +200,8 @@ def _chat(row: Any) -> Chat:
     messages = tuple(Message.from_openai(m) for m in given)
     if not any(m.role == "assistant" for m in messages):
         raise ValueError("no assistant message, so nothing to learn")
+    if any(map(_context, given[:-1])):
+        raise ValueError("a text has weight 0 and is not in the last message")
     return Chat(messages, tools_of(row), _context(given[-1]))
 
 

@@ -169,6 +169,11 @@ def test_a_wrong_weight_is_one_line(tmp_path, content, what) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     with pytest.raises(UserError, match="not the assistant's"):
         read_messages(tmp_path / "a.jsonl")
+    row["messages"][1]["content"] = [{"type": "text", "text": "a", "weight": 0}]
+    row["messages"][2]["content"] = "b"
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match="not in the last message"):
+        read_messages(tmp_path / "a.jsonl")
 
 
 def test_weights_of_text_that_tokens_do_not_spell_are_one_line(tokenizer) -> None:
