@@ -135,7 +135,10 @@ KEYS: dict[str, dict[str, str]] = {
         "data": "A `.jsonl` or `.parquet` file of messages ([your own data](your-own-data.md)).",
         "env": "Where demonstrations come from if there is no `data`, and what is scored.",
         "demos": "How many of the environment's tasks its oracle demonstrates.",
-        "rows": "What shows it: the `oracle`, or `practice`: calls of its tools without a task.",
+        "rows": "What shows it: the `oracle`; `practice`: calls of its tools without a task; "
+        "`right`: the model's own right answers; `pairs`: solutions and verdicts on them "
+        "([self-correction](spoc.md)).",
+        "draw": "How the model makes those rows; see [draw](#draw).",
         "patience": "Ends the stage after this many scores without a new best, and keeps the "
         "best weights; 0: never.",
     },
@@ -224,6 +227,13 @@ KEYS: dict[str, dict[str, str]] = {
         "`up_proj`, `down_proj` (of dense layers and shared experts), `experts.gate_up_proj` and "
         "`experts.down_proj`; empty: all that the model has.",
     },
+    "draw": {
+        "samples": "Answers to each of `demos` train tasks.",
+        "temperature": "Of sampling, above 0.",
+        "wrong": "Share of the pairs whose first solution is wrong.",
+        "most": "Rows at most; 0: all.",
+        "critique": "`model` asks the model for one of each solution; `none`: the verdict alone.",
+    },
     "loss": {
         "clip_low": "The ratio of probabilities is bounded below by 1 minus this.",
         "clip_high": "And above by 1 plus this.",
@@ -244,6 +254,18 @@ KEYS: dict[str, dict[str, str]] = {
         "terms": "Operands at most, 2 to 8.",
         "digits": "Digits of an operand at most, 1 to 9.",
         "operators": "Which of `+`, `-`, `*` occur.",
+    },
+    "math": {
+        "data": "A file of GSM8K's shape; if not given, stories are made up.",
+        "test": "A file of test problems; if not given, a fifth of `data` is held out.",
+        "steps": "Changes of a made-up story at most, 1 to 8.",
+        "digits": "Digits of its numbers at most, 1 to 6.",
+        "equality": "`math` asks math-verify about what is no plain number; `number` takes "
+        "numbers only.",
+        "prompt": "`full` says how to answer; `none` leaves it out.",
+        "turns": "Solutions of an answer at most; above 1 each has a verdict on it.",
+        "reward": "What solutions earn in training: `corr`, `last` or `all` "
+        "([self-correction](spoc.md)).",
     },
     "scenes": {
         "things": "Shapes in a picture at most, 1 to 6.",
@@ -294,6 +316,7 @@ def recipes() -> str:
         ("optim", "puna.train.optim", "OptimConfig"),
         ("loss", "puna.train.loss", "PolicyLoss"),
         ("lora", "puna.models.lora", "LoraConfig"),
+        ("draw", "puna.train.drawn", "DrawConfig"),
     ):
         parts.append(section(name, name, getattr(importlib.import_module(module), cls), used))
     parts.append(section("machine", "machine", MachineConfig, used))

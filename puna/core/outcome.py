@@ -7,18 +7,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
+class Credit:
+    """What one message within an answer earned: the characters `start` to `end` of its text.
+
+    Compared with those of the same `name` ("solver 1") in other answers to the task, and no others.
+    """
+
+    name: str
+    start: int
+    end: int
+    reward: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a place that is none, or a reward that is not finite."""
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"credit {self.name!r} is of characters {self.start} to {self.end}")
+        if not _finite(self.reward):
+            raise ValueError(f"credit {self.name!r} must be finite, not {self.reward!r:.40}")
+
+
+@dataclass(frozen=True)
 class Scored:
-    """A judged episode: any finite `value`, success yes or no, named parts, evidence for people."""
+    """A judged episode: any finite `value`, success yes or no, named parts, evidence for people.
+
+    `credits`, where there are any, are what training learns from in place of the value: one for
+    each message that the last answer is made of, in order.
+    """
 
     value: float
     success: bool
     parts: Mapping[str, float] = field(default_factory=dict)
     evidence: str = ""
+    credits: tuple[Credit, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError where the value is not a finite number."""
@@ -74,6 +99,9 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     fields = dict(outcome.__dict__)
     if isinstance(outcome, Scored):
         fields["parts"] = dict(outcome.parts)
+        del fields["credits"]
+        if outcome.credits:
+            fields["credits"] = [asdict(credit) for credit in outcome.credits]
     return {"kind": type(outcome).__name__.lower(), **fields}
 
 
@@ -82,6 +110,7 @@ def from_json(data: Mapping[str, Any]) -> Outcome:
     fields = {k: v for k, v in data.items() if k != "kind"}
     match data.get("kind"):
         case "scored":
+            fields["credits"] = tuple(Credit(**c) for c in fields.get("credits", ()))
             return Scored(**fields)
         case "invalid":
             return Invalid(**fields)

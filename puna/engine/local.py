@@ -30,6 +30,7 @@ from puna.engine.reading import Reader
 from puna.engine.running import Request, Running
 from puna.engine.sampling import Drawing
 from puna.engine.step import Step, suits
+from puna.engine.stopping import Stopping
 from puna.models.decoder import Decoder
 from puna.models.lora import load_learned
 from puna.models.moe import Routes
@@ -152,8 +153,12 @@ class Engine:
     def add(self, request: Request) -> Running:
         """Line a request up. Raises UserError where it could never fit."""
         self.check(request)
-        grammar = request.params.grammar
-        row = Running(request, matcher=None if grammar is None else grammar.matcher())
+        grammar, stop = request.params.grammar, request.params.stop
+        row = Running(
+            request,
+            matcher=None if grammar is None else grammar.matcher(),
+            stopping=Stopping(self.tokenizer, stop) if stop else None,
+        )
         self.waiting.append(row)
         return row
 

@@ -24,7 +24,8 @@ class SamplingParams:
     """How to draw. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut nothing off.
 
     `min_p` keeps tokens with at least that share of the likeliest one's probability. `top_logprobs`
-    asks for so many of the likeliest tokens at each place. A `grammar` says what may be said.
+    asks for so many of the likeliest tokens at each place. A `grammar` says what may be said. The
+    first of the texts `stop` ends a completion; the token that completes it is its last.
     """
 
     max_tokens: int = 64
@@ -34,6 +35,7 @@ class SamplingParams:
     min_p: float = 0.0
     top_logprobs: int = 0
     grammar: Grammar | None = None
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for values outside their range."""
@@ -51,10 +53,10 @@ class SamplingParams:
 class Completion:
     """Sampled token ids [T], their log-probabilities [T] under the sampling distribution.
 
-    `finish` is "stop" (a stop token, the last of `ids`) or "length"; `version` counts the weight
-    updates behind the sampler when it began, `versions` [T] those behind each token; `routes`
-    [T_prompt + T - 1, MoE layers] holds the chosen experts; `top` [T] the likeliest tokens at each
-    place with their log-probabilities, as many as were asked for.
+    `finish` is "stop" (a stop token, or the end of a stop text, is the last of `ids`) or "length";
+    `version` counts the weight updates behind the sampler when it began, `versions` [T] those
+    behind each token; `routes` [T_prompt + T - 1, MoE layers] holds the chosen experts; `top` [T]
+    the likeliest tokens at each place with their log-probabilities, as many as were asked for.
     """
 
     ids: tuple[int, ...]

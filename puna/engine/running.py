@@ -15,6 +15,7 @@ from puna.core.rng import Key, stream
 from puna.engine.kept import Conversation
 from puna.engine.pages import Held
 from puna.engine.policy import Completion, SamplingParams
+from puna.engine.stopping import Stopping
 from puna.text.images import Picture
 
 Prompt = tuple[tuple[int, ...], tuple[Picture, ...]]
@@ -64,6 +65,7 @@ class Running:
     routes: list[np.ndarray[Any, Any]] = field(default_factory=list)
     changes: list[tuple[int, int]] = field(default_factory=list)
     matcher: Any = None
+    stopping: Stopping | None = None
     pledged: int = 0
     turn: int = 0
     _draws: np.ndarray[Any, Any] | None = None
@@ -105,6 +107,8 @@ class Running:
         if token in stops:
             cut = self.matcher is not None and self.matcher.failed
             self.finish = "length" if cut else "stop"
+        elif self.stopping is not None and self.stopping.hear(token):
+            self.finish = "stop"
         elif len(self.ids) >= self.request.params.max_tokens:
             self.finish = "length"
         return bool(self.finish)

@@ -225,6 +225,7 @@ def _finish(label: str, result: EvalResult, where: Path, facts: Mapping[str, Any
             "scores": {role: s.to_json() for role, s in result.scores.items()},
             "by_tag": {tag: s.to_json() for tag, s in result.by_tag.items()},
             "usage": dict(result.usage),
+            **result.extras(),
         },
         "eval",
     )
@@ -251,6 +252,10 @@ def print_result(found: Evaluation) -> None:
         sizes = str(score.n_tasks), str(score.k)
         table.add_row(Text(printable(name)), value, *sizes, at, hat)
     console.print(table)
+    if result.turns is not None:
+        console.print(Text(f"turns: {result.turns.line()}; {result.tokens:.0f} tokens an answer"))
+    if result.majority is not None:
+        console.print(Text(f"majority of {result.score.k}: {result.majority}"))
     score = result.score
     if score.n_infra or score.n_invalid:
         console.print(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 
 from puna.core.errors import UserError
 from puna.core.journal import Journal, read
-from puna.core.outcome import Infra, Invalid, Outcome, from_json
+from puna.core.outcome import Infra, Invalid, Outcome, Scored, from_json
 from puna.core.rng import Key
 from puna.core.stage import Machine
-from puna.core.stats import Score, summarize
+from puna.core.stats import Estimate, Score, mean_interval, summarize
 from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler, Rendezvous
+from puna.evals.turns import TurnMetrics, turn_metrics, verdict_chances
 from puna.gym.environment import Environment
 from puna.gym.loop import Agent, Group, Job, Rollout, identity
 from puna.gym.seat import Policy
@@ -32,18 +33,35 @@ from puna.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Scores by role, and by role and tag; outcomes by task id for paired comparison."""
+    """Scores by role, and by role and tag; outcomes by task id for paired comparison.
+
+    `turns` tells what self-correction does (the first role's), where answers are of several
+    messages; `majority` is the score of the commonest of a task's answers, where the environment
+    says so; `tokens` are those of an answer, in the mean.
+    """
 
     env: Mapping[str, str]
     scores: Mapping[str, Score]
     by_tag: Mapping[str, Score]
     outcomes: Mapping[str, Mapping[str, list[Outcome]]]
     usage: Mapping[str, float] = field(default_factory=dict)
+    turns: TurnMetrics | None = None
+    majority: Estimate | None = None
+    tokens: float = 0.0
 
     @property
     def score(self) -> Score:
         """The score of the first role."""
         return next(iter(self.scores.values()))
+
+    def extras(self) -> dict[str, Any]:
+        """What belongs to the first role's score: tokens; turns and majority where there are."""
+        out: dict[str, Any] = {"tokens": self.tokens}
+        if self.turns is not None:
+            out["turns"] = self.turns.to_json()
+        if self.majority is not None:
+            out["majority"] = asdict(self.majority)
+        return out
 
     def tags_of(self, role: str) -> dict[str, Score]:
         """One role's part of `by_tag`, named by tag alone."""
@@ -107,7 +125,7 @@ def evaluate(
     async def play() -> None:
         total, seen = 0.0, 0
         async for group in rollout.run(jobs):
-            record = _record(group, env_hash, policy)
+            record = _record(group, env_hash, policy) | _chances(group, policies)
             if journal is not None:
                 for trajectory in group.trajectories:
                     save_artifacts(trajectory, journal.parent / "artifacts")
@@ -166,6 +184,16 @@ def _record(group: Group, env_hash: str, policy: str) -> dict[str, Any]:
     }
 
 
+def _chances(group: Group, policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """Of answers made of several messages, with what probability each verdict was yes."""
+    role = next(iter(policies))
+    tokenizer = getattr(policies[role], "tokenizer", None)
+    if tokenizer is None:
+        return {}
+    found = [verdict_chances(t, role, tokenizer) for t in group.trajectories]
+    return {"chances": found} if any(found) else {}
+
+
 def _read_done(
     journal: Path, k: int, split: str, env_hash: str, policy: str
 ) -> dict[int, dict[str, Any]]:
@@ -199,12 +227,22 @@ def _result(
             for tag, value in record["tags"].items():
                 name = f"{tag}={value}" if len(env.roles) == 1 else f"{role}: {tag}={value}"
                 tagged.setdefault(name, {})[record["task"]] = found
+    first = outcomes[env.roles[0]]
+    chances = {r["task"]: r["chances"] for r in records if "chances" in r}
+    votes = [
+        [o.parts["majority"] for o in found if isinstance(o, Scored) and "majority" in o.parts]
+        for found in first.values()
+    ]
+    episodes = sum(len(record["usage"]) for record in records)
     return EvalResult(
         identity,
         {role: summarize(tasks, k) for role, tasks in outcomes.items()},
         {name: summarize(tasks, k) for name, tasks in sorted(tagged.items())},
         outcomes,
         usage,
+        turn_metrics(first, chances),
+        mean_interval([v for v in votes if v]) if any(votes) else None,
+        usage.get("sampled_tokens", 0.0) / max(1, episodes),
     )
 
 

@@ -100,6 +100,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
                     "chance": env.chance,
                     "score": score.to_json(),
                     "by_tag": {t: s.to_json() for t, s in found.tags_of(role).items()},
+                    **(found.extras() if role == env.roles[0] else {}),
                 }
                 for role, score in found.scores.items()
             ]

@@ -32,13 +32,15 @@ class Turn:
     """`role` is to speak next; `messages` is all that role sees, `tools` what it may call.
 
     `unstated` are tools that it may call too, and of which a prompt says nothing: a policy knows
-    them from elsewhere.
+    them from elsewhere. What it says is over with the first of the texts `stop`, said too; behind
+    an endpoint it may go on, and the environment has to read no further.
     """
 
     role: str
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     unstated: tuple[Mapping[str, Any], ...] = ()
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Environment:
     `version` is MAJOR.MINOR: MAJOR rises with any change of prompt or reward. `tier` is the least
     isolation its episodes need. `chance` is the measured value that the best trivial policy earns.
     `has_oracle` is False where nobody knows a right answer (another library's environment).
+    `data_files` are what it reads outside its folder; its content hash covers them too.
     `tolerance` is how far the mean reward may rise above the mean of `shadow`, as a share of the
     reward's scale, before an alarm is raised (see `puna.gym.watch`).
     """
@@ -105,6 +108,7 @@ class Environment:
     judge_seconds: ClassVar[float] = 10.0
     chance: ClassVar[float] = 0.0
     has_oracle: bool = True
+    data_files: Sequence[Path] = ()
     tolerance: ClassVar[float] = 0.1
     Config: ClassVar[type] = NoConfig
 
@@ -155,6 +159,10 @@ class Environment:
         """Scripts per role that succeed."""
         raise NotImplementedError
 
+    def demonstration(self, task: Task) -> Mapping[str, Script]:
+        """Scripts per role worth imitating: the oracle's, unless an answer has a way to it."""
+        return self.oracle(task)
+
     def cheats(self, task: Task) -> Mapping[str, Mapping[str, Script]]:
         """Named scripts per role that must score 0."""
         return {}
@@ -193,8 +201,8 @@ def say(text: str) -> Script:
 class OneTurn:
     """A session of one question and one answer."""
 
-    def __init__(self, task: Task, role: str = "agent") -> None:
-        self.turn: Turn | None = Turn(role, task.messages, task.tools)
+    def __init__(self, task: Task, role: str = "agent", stop: tuple[str, ...] = ()) -> None:
+        self.turn: Turn | None = Turn(role, task.messages, task.tools, stop=stop)
 
     def next(self) -> Turn | None:
         """The only turn, once."""

@@ -101,7 +101,7 @@ class _Plain:
     """The plainest agent: one reply a turn."""
 
     async def act(self, turn: Turn, ctx: Context) -> Any:
-        return await ctx.policy(turn.role).reply(turn.messages, turn.tools)
+        return await ctx.policy(turn.role).reply(turn.messages, turn.tools, stop=turn.stop)
 
 
 @dataclass(frozen=True)

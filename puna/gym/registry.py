@@ -18,7 +18,7 @@ from typing import Any
 
 from puna.core.config import build, to_dict
 from puna.core.errors import UserError, nearest
-from puna.core.files import sha256_json
+from puna.core.files import sha256_file, sha256_json
 from puna.gym import GYM_VERSION
 from puna.gym.environment import Environment, SingleTurn
 
@@ -59,9 +59,18 @@ def load_environment(
         return _load_foreign(prefix, rest, settings or {}, seed)
     cls, folder = _find(name)
     env = cls(build(cls.Config, settings or {}, where=f"env {name}"), seed)
-    config_hash = sha256_json(to_dict(env.config))
-    env.content_hash = _hash_folder(folder, config_hash)  # type: ignore[attr-defined]
+    facts = to_dict(env.config)
+    if env.data_files:
+        facts = [facts, [_file_hash(path, name) for path in env.data_files]]
+    env.content_hash = _hash_folder(folder, sha256_json(facts))  # type: ignore[attr-defined]
     return env
+
+
+def _file_hash(path: Path, name: str) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise UserError(f"env {name}: cannot read {path}: {error.strerror}") from error
 
 
 def _load_foreign(prefix: str, rest: str, settings: Mapping[str, Any], seed: int) -> Environment:

@@ -19,7 +19,7 @@ from puna.gym.task import Script
 from puna.gym.tools import same_json
 from puna.gym.trajectory import Branch
 from puna.text.images import pictures_in
-from puna.text.template import parse_assistant, render
+from puna.text.template import parse_assistant, render, signs
 from puna.text.turns import said as shown
 
 
@@ -60,7 +60,11 @@ class Seat(Protocol):
         ...
 
     async def reply(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        stop: Sequence[str] = (),
     ) -> Message:
         """The policy's answer to `messages`."""
         ...
@@ -72,8 +76,13 @@ class Seat(Protocol):
         *,
         max_tokens: int | None = None,
         listen: Listen | None = None,
+        stop: Sequence[str] = (),
     ) -> Answer:
-        """The same with its tokens; of at most `max_tokens`, understood as `listen` does."""
+        """The same with its tokens; of at most `max_tokens`, understood as `listen` does.
+
+        A Sampler's answer ends with the first of the texts `stop`. An endpoint's does not: it would
+        leave that text out of its answer.
+        """
         ...
 
 
@@ -166,10 +175,14 @@ class SamplerSeat:
         return history
 
     async def reply(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        stop: Sequence[str] = (),
     ) -> Message:
         """Sample one assistant turn. Raises ContextFullError where it cannot fit."""
-        return (await self.ask(messages, tools)).message
+        return (await self.ask(messages, tools, stop=stop)).message
 
     async def ask(
         self,
@@ -178,6 +191,7 @@ class SamplerSeat:
         *,
         max_tokens: int | None = None,
         listen: Listen | None = None,
+        stop: Sequence[str] = (),
     ) -> Answer:
         """See `Seat`. Several may be under way at once. Raises ContextFullError."""
         messages, tools = tuple(messages), tuple(tools)
@@ -190,7 +204,7 @@ class SamplerSeat:
             if room < 1:
                 raise ContextFullError(f"the conversation has {start} tokens")
             most = min(room, self.params.max_tokens, max_tokens or room)
-            params = replace(self.params, max_tokens=most)
+            params = replace(self.params, max_tokens=most, stop=tuple(stop) or self.params.stop)
             done = await self.sampler.sample(branch.ids, params, (*self.key, turn), branch.pictures)
             heard = (listen or self._listen(messages, tools))(done)
         except BaseException:
@@ -206,7 +220,8 @@ class SamplerSeat:
             lost = len(done.ids) - kept
             branch.routes = np.asarray(done.routes)[: len(done.routes) - lost]
         self.tokens += kept
-        history.open_end = done.finish != "stop" or kept < len(done.ids)
+        closed = done.finish == "stop" and done.ids[-1] in signs(self.sampler.tokenizer)[0]
+        history.open_end = not closed or kept < len(done.ids)
         history.seen = (*messages, heard.message)
         self.finish = heard.finish
         return Answer(heard.message, heard.finish, branch, start)
@@ -244,10 +259,14 @@ class ChatSeat:
         self.usages: list[Usage] = []
 
     async def reply(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        stop: Sequence[str] = (),
     ) -> Message:
         """Ask the policy once."""
-        return (await self.ask(messages, tools)).message
+        return (await self.ask(messages, tools, stop=stop)).message
 
     async def ask(
         self,
@@ -256,6 +275,7 @@ class ChatSeat:
         *,
         max_tokens: int | None = None,
         listen: Listen | None = None,
+        stop: Sequence[str] = (),
     ) -> Answer:
         """Ask the policy once; it has no tokens to listen to."""
         seed = derive(0, *self.key, self.turn) & 0x7FFFFFFF

@@ -26,10 +26,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chat:
-    """One training row: a conversation and the tools it may call."""
+    """One training row: a conversation and the tools it may call.
+
+    `context` are pieces of the last message's text, from a character to another, that are read but
+    not learned.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    context: tuple[tuple[int, int], ...] = ()
 
 
 def env_settings(env: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -64,7 +69,7 @@ def practised(env: Environment, count: int) -> list[Chat]:
 
 
 def demonstrations(env: Environment, count: int) -> list[Chat]:
-    """The oracle's conversations on the last `count` train tasks, one row a role.
+    """What the environment demonstrates on its last `count` train tasks, one row a role.
 
     The last, because RL begins with the first: its prompts should be new to the model. A row is
     what that role saw and said; where its history is not append-only, a row a branch.
@@ -78,7 +83,8 @@ def demonstrations(env: Environment, count: int) -> list[Chat]:
         for index in range(size - tasks, size):
             task = env.task("train", index)
             heard: dict[str, list[tuple[Message, ...]]] = {role: [] for role in env.roles}
-            scripts = {r: _overheard(s, heard[r]) for r, s in env.oracle(task).items()}
+            shown = env.demonstration(task)
+            scripts = {r: _overheard(s, heard[r]) for r, s in shown.items()}
             await play_scripts(env, task, scripts, Context(), resources)
             for turns in heard.values():
                 out += [
@@ -113,7 +119,8 @@ def _overheard(script: Script, turns: list[tuple[Message, ...]]) -> Script:
 def read_messages(path: Path) -> list[Chat]:
     """Rows of a JSONL or Parquet file: `messages` (and `tools`), or `prompt` and `completion`.
 
-    Images are OpenAI's `image_url` parts: a data URL, or a path from the file's folder on.
+    Images are OpenAI's `image_url` parts: a data URL, or a path from the file's folder on. A text
+    part of the last message with `"weight": 0` is read and not learned.
     Raises UserError naming the file and the first line that is wrong.
     """
     example = '{"messages": [{"role": "user", "content": "..."}, ...]}'
@@ -193,7 +200,26 @@ def _chat(row: Any) -> Chat:
     messages = tuple(Message.from_openai(m) for m in given)
     if not any(m.role == "assistant" for m in messages):
         raise ValueError("no assistant message, so nothing to learn")
-    return Chat(messages, tools_of(row))
+    if any(map(_context, given[:-1])):
+        raise ValueError("a text has weight 0 and is not in the last message")
+    return Chat(messages, tools_of(row), _context(given[-1]))
+
+
+def _context(message: Any) -> tuple[tuple[int, int], ...]:
+    """The pieces of a message's text that have weight 0, which only an assistant's may."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    out, at = [], 0
+    for part in parts:
+        weight, text = part.get("weight", 1), part.get("text", "")
+        if weight not in (0, 1):
+            raise ValueError(f"the weight of a text is {weight!r}, must be 0 or 1")
+        if weight == 0 and text:
+            out.append((at, at + len(text)))
+        at += len(text)
+    if out and message.get("role") != "assistant":
+        raise ValueError("a text has weight 0 and is not the assistant's")
+    return tuple(out)
 
 
 def tools_of(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

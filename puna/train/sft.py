@@ -1,7 +1,8 @@
 """The sft stage: imitation of conversations, the loss on the assistant's tokens only.
 
-Rows come from `data = "chats.jsonl"` or from an environment's oracle (`env`, `demos`). With
-`patience` the stage ends once the held-out score has stopped rising, and keeps the best weights.
+Rows come from `data = "chats.jsonl"`, from an environment's oracle (`env`, `demos`) or from the
+model's own answers (`rows = "right"`). With `patience` the stage ends once the held-out score has
+stopped rising, and keeps the best weights.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from puna.core.stage import StageContext
 from puna.gym.environment import Environment
 from puna.gym.loop import identity
 from puna.gym.registry import load_environment
+from puna.models.decoder import Decoder
 from puna.models.lora import LoraConfig
+from puna.text.aligned import begins
 from puna.text.images import Picture, images_of, pictures_in
 from puna.text.packing import Packed, pack_whole
-from puna.text.template import render
+from puna.text.template import Rendered, render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
+from puna.train.drawn import DrawConfig, draw_rows
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows
 from puna.train.loss import IGNORE, next_token_loss
@@ -38,7 +42,8 @@ class Config:
     """`data` is a file of messages; else `demos` rows come from the oracle of `env`.
 
     With `rows = "practice"` they come from its practice instead: calls of its tools that teach what
-    they do, not what is right.
+    they do, not what is right. With "right" and "pairs" the model itself makes them of `demos`
+    train tasks, as `draw` says: its right answers, or pairs for self-correction (docs/spoc.md).
 
     A step sees `batch_tokens` tokens in packed rows of `row_length`. Every `eval_every` steps
     `eval_tasks` held-out tasks of `env` are scored; `patience` scores without a new best end it.
@@ -47,7 +52,8 @@ class Config:
     data: Path | None = None
     env: str | Mapping[str, Any] | None = None
     demos: int = 1000
-    rows: Literal["oracle", "practice"] = "oracle"
+    rows: Literal["oracle", "practice", "right", "pairs"] = "oracle"
+    draw: DrawConfig = DrawConfig()
     init: Path | None = None
     lora: LoraConfig | None = None
     steps: int = 200
@@ -73,10 +79,10 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     env = None
     if config.env is not None:
         env = load_environment(*env_settings(config.env), ctx.seed)
-    chats = _chats(ctx, config, env)
     model, tokenizer = starting_model(ctx, source, config.lora)
+    chats = _chats(ctx, config, env, model, tokenizer)
     packed, left_out = _pack(chats, tokenizer, config.row_length)
-    data_hash = sha256_json([[m.to_json() for m in c.messages] for c in chats])
+    data_hash = sha256_json([[*(m.to_json() for m in c.messages), *c.context] for c in chats])
     inputs = f"rows {data_hash[:16]}"
     if env is not None:
         inputs += f", environment {identity(env)['hash']}"
@@ -93,13 +99,24 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     }
 
 
-def _chats(ctx: StageContext, config: Config, env: Environment | None) -> list[Chat]:
+def _chats(
+    ctx: StageContext,
+    config: Config,
+    env: Environment | None,
+    model: Decoder,
+    tokenizer: Tokenizer,
+) -> list[Chat]:
     if config.data is not None:
         return read_messages(config.data)
     if env is None:
         raise UserError(f"{ctx.id}: no data", f"give --set {ctx.id}.data=FILE or {ctx.id}.env=NAME")
     if config.rows == "practice":
         return practised(env, config.demos)
+    if config.rows in ("right", "pairs"):
+        path = ctx.dir / "rows.jsonl"  # a function of weights, seed and settings: drawn once
+        if not path.exists():
+            draw_rows(ctx, path, env, model, tokenizer, config.demos, config.draw, config.rows)
+        return read_messages(path)
     return demonstrations(env, config.demos)
 
 
@@ -116,12 +133,34 @@ def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Pac
         rendered = render(tokenizer, chat.messages, tools=chat.tools)
         if len(rendered.ids) <= row_length + 1:
             ids.append(rendered.ids)
-            masks.append(rendered.mask)
+            masks.append(_learned(rendered, chat, tokenizer, number))
             pictures.append(pictures_in(tokenizer, chat.messages, rendered.ids))
     if not ids:
         raise UserError(f"no conversation fits row_length {row_length}", "raise sft.row_length")
     packed = pack_whole(ids, row_length, masks=masks)
     return replace(packed, pictures=pictures), len(chats) - len(ids)
+
+
+def _learned(rendered: Rendered, chat: Chat, tokenizer: Tokenizer, number: int) -> list[bool]:
+    """The mask without what stands in the row as context only.
+
+    Raises UserError where that cannot be told among the tokens.
+    """
+    mask = list(rendered.mask)
+    if not chat.context:
+        return mask
+    end = len(mask) - mask[::-1].index(True)
+    start = end
+    while start and mask[start - 1]:
+        start -= 1
+    found = begins(tokenizer, rendered.ids[start:end], chat.messages[-1].text)
+    if found is None:
+        what = f"conversation {number}: its tokens do not spell the text that has weights"
+        raise UserError(what, "leave out the weights, or reasoning and calls beside them")
+    for token, at in enumerate(found, start):
+        if any(low <= at < high for low, high in chat.context):
+            mask[token] = False
+    return mask
 
 
 def _shown(packed: Packed, rows: np.ndarray[Any, Any]) -> list[tuple[int, Picture]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from puna.core.outcome import Infra, Invalid, Scored
+from puna.evals.turns import turn_of
 from puna.gym.loop import Group, Job, Rollout
 from puna.train.rl.rows import Row, rows_of, useful
 
@@ -39,6 +40,8 @@ class Collector:
     ) -> None:
         self.rollout, self.prompts, self.samples, self.refills = rollout, prompts, samples, refills
         self.roles = set(roles)  # those in training: a frozen policy's tokens teach nothing
+        samplers = {r: p for r, p in rollout.policies.items() if hasattr(p, "tokenizer")}
+        self.tokenizers = {role: sampler.tokenizer for role, sampler in samplers.items()}
         self.runner = asyncio.Runner()
         self.running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
@@ -84,7 +87,7 @@ class Collector:
             async for group in self.rollout.run(jobs):
                 seen.append(group)
                 name = "/".join(map(str, (*group.job.key, group.task.id)))
-                rows.append(rows_of(group, name))
+                rows.append(rows_of(group, name, self.tokenizers))
             used, unsettled = useful(rows, self.roles)  # all: an outcome may wait for any group
         out.groups = [seen[i] for i in used]
         out.rows = [row for mine in used.values() for row in mine]
@@ -105,12 +108,16 @@ class Collector:
 def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
     """Reward and success of `roles`, lengths and failures, over all groups seen, useful or not.
 
-    Where a stricter verifier was asked, `shadow` is its mean over what is Scored by both.
+    Where a stricter verifier was asked, `shadow` is its mean over what is Scored by both. Of
+    answers that hold verdicts, `first` is the accuracy of first solutions, `true_yes` and `true_no`
+    are the shares of right and of wrong solutions that were found so: where one is near 1 and the
+    other near 0, nobody verifies.
     """
     counts = {"scored": 0, "invalid": 0, "infra": 0}
     values: dict[str, list[float]] = {}
     successes: list[float] = []
     stricter: list[float] = []
+    passes: list[Scored] = []
     lengths: list[int] = []
     for trajectory in (t for g in groups for t in g.trajectories):
         branches = [b for found in trajectory.branches.values() for b in found]
@@ -120,6 +127,8 @@ def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
                 case Scored():
                     counts["scored"] += 1
                     values.setdefault(role, []).append(outcome.value)
+                    if "solution 1" in outcome.parts:
+                        passes.append(outcome)
                     if role in roles:
                         successes.append(float(outcome.success))
                         match trajectory.shadow.get(role):
@@ -135,6 +144,11 @@ def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
     out["success"] = float(np.mean(successes)) if successes else 0.0
     if stricter:
         out["shadow"] = float(np.mean(stricter))
+    if passes:
+        told = turn_of(passes)
+        out["first"] = float(np.mean([o.parts["solution 1"] for o in passes]))
+        rates = {"true_yes": told.true_yes, "true_no": told.true_no}
+        out |= {name: rate for name, rate in rates.items() if rate is not None}
     if lengths:
         out["length_p50"], out["length_p99"] = map(float, np.percentile(lengths, [50, 99]))
         out["sampled_tokens"] = float(sum(lengths))

@@ -1,16 +1,19 @@
 """Training rows: what one role's branch of one episode gives to the optimiser.
 
-`rows = rows_of(group, "step3/arithmetic/7")`; `weigh(rows, ALGORITHMS["grpo"], {})`.
+`rows = rows_of(group, "step3/arithmetic/7", tokenizers)`; `weigh(rows, ALGORITHMS["grpo"], {})`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from puna.core.outcome import Outcome, Scored
+from puna.gym.credit import placed
 from puna.gym.loop import Group
-from puna.gym.trajectory import Branch
+from puna.gym.passes import VERIFIER
+from puna.gym.trajectory import Branch, Trajectory
+from puna.text.tokenizer import Tokenizer
 from puna.train.rl.advantages import Advantages
 
 
@@ -28,7 +31,11 @@ class Deferred:
 
 @dataclass
 class Row:
-    """One branch to learn from. Baselines are taken within (role, group) and nowhere else."""
+    """One branch to learn from. Baselines are taken within (role, group) and nowhere else.
+
+    Of an answer whose messages have credits of their own, each message is a row: `message` is the
+    credit's name, `group` that of these messages alone, `whole` the outcome of the answer.
+    """
 
     role: str
     group: str
@@ -40,24 +47,56 @@ class Row:
     advantage: float = 0.0
     weight: float = 1.0
     reward: float | None = field(default=None)
+    message: str = ""
+    whole: Scored | None = None
+
+    @property
+    def answers(self) -> str:
+        """The group of the answers that this row, or the answer it is a message of, is among."""
+        return self.group.removesuffix(f"/{self.message}")
 
 
-def rows_of(group: Group, name: str, parent: str = "") -> list[Row]:
+def rows_of(
+    group: Group, name: str, tokenizers: Mapping[str, Tokenizer] | None = None, parent: str = ""
+) -> list[Row]:
     """Rows of a judged group; an episode that was not `Scored` gives none.
 
     Nor does a branch without a sampled token: it was opened only to find the context full.
+    `tokenizers` by role are needed where outcomes have credits.
     """
     out = []
     for number, trajectory in enumerate(group.trajectories):
         for role, branches in trajectory.branches.items():
             outcome = trajectory.outcomes[role]
-            if isinstance(outcome, Scored):
+            if isinstance(outcome, Scored) and outcome.credits:
+                first = Row(role, name, parent, outcome, 0, Branch(), number, whole=outcome)
+                out += _messages(trajectory, first, outcome, (tokenizers or {})[role])
+            elif isinstance(outcome, Scored):
                 out += [
                     Row(role, name, parent, outcome, max(b.versions), b, number)
                     for b in branches
                     if any(b.mask)
                 ]
     return out
+
+
+def _messages(trajectory: Trajectory, row: Row, outcome: Scored, tokenizer: Tokenizer) -> list[Row]:
+    """`row` for each message that has a token, with what that message earned."""
+    found = placed(trajectory, row.role, tokenizer)
+    if found is None:
+        return []
+    return [
+        replace(
+            row,
+            group=f"{row.group}/{credit.name}",
+            message=credit.name,
+            outcome=Scored(credit.reward, credit.reward > 0),
+            version=max(found.branch.versions),
+            branch=replace(found.branch, mask=mask),
+        )
+        for credit, mask in zip(outcome.credits, found.masks, strict=True)
+        if any(mask)
+    ]
 
 
 def settle(rows: Sequence[Row]) -> int:
@@ -111,7 +150,8 @@ def weigh(
 
     Those are all rows, whose tokens the loss is divided by, even where the advantage is 0. With
     `rejects` (RAFT) an advantage of 0 means rejected: such rows are left out and not counted.
-    An episode counts once in its baseline, however many branches it has.
+    An episode counts once in its baseline, however many branches it has. Of answers made of
+    messages, those of the best are taken (see `best_answers`).
     """
     groups: dict[tuple[str, str], dict[int, list[Row]]] = {}
     for row in rows:
@@ -124,7 +164,33 @@ def weigh(
             for row in branches:
                 row.advantage, row.weight = value, weights.get(role, 1.0)
                 out.append(row)
+    if rejects:
+        best_answers([row for row in out if row.message])
     return [row for row in out if row.advantage != 0] if rejects else out
+
+
+def best_answers(messages: Sequence[Row]) -> None:
+    """RAFT over answers that are made of messages (SPOC, 3.2): the right messages of the best one.
+
+    Sets each row's advantage to 1 or 0. The best has the highest value and, of those, the largest
+    share of what its messages could earn; of equals the first. A task is left out where no answer
+    succeeded, or no verdict was right.
+    """
+    tasks: dict[tuple[str, str], dict[int, list[Row]]] = {}
+    for row in messages:
+        row.advantage = 0.0
+        tasks.setdefault((row.role, row.answers), {}).setdefault(row.episode, []).append(row)
+    for episodes in tasks.values():
+        rows = [row for mine in episodes.values() for row in mine]
+        succeeded = any(row.whole and row.whole.success for row in rows)
+        if succeeded and any(row.message.startswith(VERIFIER) and row.reward for row in rows):
+            for row in max(episodes.values(), key=_merit):
+                row.advantage = float((row.reward or 0) > 0)
+
+
+def _merit(answer: Sequence[Row]) -> tuple[float, float]:
+    value = answer[0].whole.value if answer[0].whole else 0.0
+    return value, sum(row.reward or 0 for row in answer) / len(answer)
 
 
 def sampled_tokens(rows: Sequence[Row]) -> int:
