@@ -1,0 +1,44 @@
+"""Edges of the engine's way on a GPU: what ends or moves while a step is under way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+from puna.engine.ahead import Ahead
+from puna.engine.local import Request
+from puna.engine.policy import SamplingParams
+from tests.kernels.test_ahead import CONFIG, engine, requests, same
+from puna.models.presets import build
+
+
+def test_weights_may_come_when_a_row_ends_with_the_step_under_way() -> None:
+    made = engine(True)
+    row = made.add(Request((9, 10, 11), SamplingParams(3, 0.0), ("w",)))
+    made.stop_ids = ()
+    while len(row.ids) < 2:
+        made.step()
+    assert isinstance(made.batch, Ahead) and made.batch.under_way
+    made.load_weights(dict(build(CONFIG, 1).state_dict()), 1)
+    assert row.finish == "length"
+    told = made.step()
+    assert row in told
+
+
+def test_a_step_tells_one_token_of_a_row() -> None:
+    """Also where the rows change from one way to the other, and of rows that no graph draws."""
+    made = engine(True)
+    made.stop_ids = ()
+    rows = [made.add(r) for r in requests(2, new=14)]
+    told: dict[int, int] = {}
+    steps = 0
+    while not made.idle:
+        if steps in (4, 9):
+            rows += [made.add(r) for r in requests(4, new=6, top_k=5)[2 + (steps == 9) :][:1]]
+        for row in made.step():
+            told[id(row)] = told.get(id(row), 0) + 1
+            assert told[id(row)] == len(row.ids)
+        steps += 1
+    assert all(told[id(r)] == len(r.ids) for r in rows)
