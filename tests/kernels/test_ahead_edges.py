@@ -42,3 +42,26 @@ def test_a_step_tells_one_token_of_a_row() -> None:
             assert told[id(row)] == len(row.ids)
         steps += 1
     assert all(told[id(r)] == len(r.ids) for r in rows)
+
+
+def test_rows_are_found_where_another_batch_has_moved_their_pages() -> None:
+    """Reading one token of two rows brings their pages together, and others change places."""
+    results = []
+    for ahead in (True, False):
+        made = engine(ahead, slots=32)
+        made.stop_ids = ()
+        for i in range(3):
+            made.add(Request(tuple(range(8, 9 + i)), SamplingParams(2), ("x", i)))
+        asked = [Request(r.prompt_ids, SamplingParams(18, 0.0), r.key) for r in requests(2)]
+        rows = [made.add(r) for r in asked]
+        for _ in range(9):
+            made.step()
+        before = made.pages.stamp
+        for i in range(2):
+            made.add(Request((50 + i,), SamplingParams(1), ("s", i)))
+        made.step()
+        assert made.pages.stamp != before or not ahead
+        while not made.idle:
+            made.step()
+        results.append([r.completion() for r in rows])
+    same(*results)
