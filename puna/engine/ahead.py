@@ -67,7 +67,7 @@ class Ahead:
 
     @property
     def turning(self) -> bool:
-        """Whether rows may lack room for the next token or lie elsewhere: give room, then `plan`."""
+        """Whether rows may lack room for a token, or lie elsewhere: give room, then `plan`."""
         return self._left <= 0 or self._stamp != self.pages.stamp
 
     def plan(self) -> None:

@@ -81,7 +81,7 @@ class Engine:
         self.waiting: deque[Running] = deque()
         self.reading: list[Running] = []
         self.batch: Batch | Ahead | None = None
-        graphs = suits_kernels(model) and not deterministic
+        graphs = suits_kernels(model, self.pages.size) and not deterministic
         self.captured = Captured(model, self.pages) if graphs else None
         self._forgotten: deque[str] = deque()
         self._turns = count()

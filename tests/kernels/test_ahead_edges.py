@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-import torch
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 from puna.engine.ahead import Ahead
+from puna.engine.captured import fills
 from puna.engine.local import Request
+from puna.engine.pages import Pages
 from puna.engine.policy import SamplingParams
-from tests.kernels.test_ahead import CONFIG, engine, requests, same
 from puna.models.presets import build
+from tests.kernels.test_ahead import CONFIG, engine, requests, same
 
 
 def test_weights_may_come_when_a_row_ends_with_the_step_under_way() -> None:
@@ -20,7 +23,8 @@ def test_weights_may_come_when_a_row_ends_with_the_step_under_way() -> None:
     made.stop_ids = ()
     while len(row.ids) < 2:
         made.step()
-    assert isinstance(made.batch, Ahead) and made.batch.under_way
+    assert isinstance(made.batch, Ahead)
+    assert made.batch.under_way
     made.load_weights(dict(build(CONFIG, 1).state_dict()), 1)
     assert row.finish == "length"
     told = made.step()
@@ -65,3 +69,11 @@ def test_rows_are_found_where_another_batch_has_moved_their_pages() -> None:
             made.step()
         results.append([r.completion() for r in rows])
     same(*results)
+
+
+@pytest.mark.parametrize(("chunk", "wanted"), [(None, True), (8192, True), (1000, False)])
+def test_pages_that_do_not_fill_a_block_are_not_for_the_kernels(
+    chunk: int | None, wanted: bool
+) -> None:
+    config = replace(CONFIG, attention_chunk=chunk)
+    assert fills(config, Pages(config).size) is wanted
