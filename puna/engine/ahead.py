@@ -46,6 +46,7 @@ class Ahead:
         self._live = np.zeros(to.rows, dtype=np.int32)
         self._live[: len(rows)] = 1
         self._age, self._left, self._longest = AHEAD, 0, 0
+        self._stamp = pages.stamp
         params = [r.request.params for r in rows]
         self._fill(to.ids, [r.ids[-1] for r in rows])
         self._fill(to.positions, [r.held.length for r in rows])
@@ -66,13 +67,13 @@ class Ahead:
 
     @property
     def turning(self) -> bool:
-        """Whether some row may have no room for the next token: `plan` after giving it some."""
-        return self._left <= 0
+        """Whether rows may lack room for a token, or lie elsewhere: give room, then `plan`."""
+        return self._left <= 0 or self._stamp != self.pages.stamp
 
     def plan(self) -> None:
         """Take the rows' pages as they are now; nothing may be under way."""
         assert not self.under_way
-        live = self.live
+        live, self._stamp = self.live, self.pages.stamp
         self._left = min(room(r, self.pages) - r.held.length for r in live)
         self._longest = max(r.held.length for r in live) + self._left
         for kind, table_Bn in self.buffers.tables.items():

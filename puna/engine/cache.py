@@ -105,7 +105,7 @@ class KVCache:
         self._one_token = False
         self._ahead = 0  # steps that `held.length` does not count yet
         self._taken, self._left = 0, 0  # steps since the plan was made, and until it ends
-        self._stamp = self._counts()
+        self._stamp = pages.stamp
         self._gone = set(range(len(held), len(self.held)))
         self._whole = whole
         # Where there is a kernel for runs of any length, no mask is made and nothing is padded.
@@ -140,7 +140,7 @@ class KVCache:
     @property
     def turning(self) -> bool:
         """Whether the next step may need more pages, so that there must be room."""
-        return not self._left or self._stamp != self._counts()
+        return not self._left or self._stamp != self.pages.stamp
 
     def retire(self, rows: Sequence[int]) -> None:
         """Take rows out: they are computed on, but keep nothing; their pages may be given back."""
@@ -242,10 +242,6 @@ class KVCache:
         result = results.index_select(0, at).view(rows, most, *results.shape[1:])
         return (result * share[..., None]).sum(1)
 
-    def _counts(self) -> list[int]:
-        """How large the pools are: whoever lets them grow moves the place where nothing is kept."""
-        return [pool.count for pool in self.pages.pools.values()]
-
     def _moved(self, positions_B1: Tensor) -> bool:
         """Whether rows stand elsewhere than after the last step; on a GPU that is not asked."""
         if positions_B1.is_cuda:
@@ -272,7 +268,7 @@ class KVCache:
         live = [i for i in range(len(self.held)) if i not in self._gone]
         self._taken = 0
         self._steps = {kind: self._plan_step(kind, lengths, live) for kind in self.pages.pools}
-        self._ahead, self._stamp = 1, self._counts()
+        self._ahead, self._stamp = 1, self.pages.stamp
         self._left = int((size - 1 - lengths[live] % size).min()) if live else 0
         self.largest = int(lengths[live].max()) if live else 0
 

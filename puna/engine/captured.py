@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from puna.engine.pages import Pages
+from puna.models.config import ModelConfig
 from puna.models.decoder import Block, Decoder
 from puna.models.moe import MoE
 from puna.models.rope import frequencies
@@ -28,14 +29,21 @@ FULL = 4 * 132  # programs that fill the GPU with attention
 LONGEST = 64  # parts of attention at most
 
 
-def suits(model: Decoder) -> bool:
+def suits(model: Decoder, page: int) -> bool:
     """Whether the kernels compute this model: bf16 on a GPU, sizes that fill their blocks."""
-    config = model.config
+    right = model.device.type == "cuda" and model.dtype == torch.bfloat16
+    return right and fills(model.config, page)
+
+
+def fills(config: ModelConfig, page: int) -> bool:
+    """Whether a model's sizes, and the tokens of a page, fill the kernels' blocks.
+
+    Tokens are read 16 at a time at least: a chunk of 1,000 has pages of 250, which are not.
+    """
     plain = not (config.qkv_bias or config.head_norms)
     sizes = (config.hidden_size, config.intermediate_size, config.expert_size or 64)
     even = all(size % 64 == 0 for size in sizes) and config.head_dim in (16, 32, 64, 128)
-    right = model.device.type == "cuda" and model.dtype == torch.bfloat16
-    return plain and even and right and config.hidden_size <= 8192
+    return plain and even and page % 16 == 0 and config.hidden_size <= 8192
 
 
 @dataclass

@@ -82,12 +82,12 @@ class Engine:
         self.waiting: deque[Running] = deque()
         self.reading: list[Running] = []
         self.batch: Batch | Ahead | None = None
-        graphs = suits_kernels(model) and not deterministic
+        graphs = suits_kernels(model, self.pages.size) and not deterministic
         self.captured = Captured(model, self.pages) if graphs else None
         self._forgotten: deque[str] = deque()
         self._turns = count()
         self._step: Forward | None = None
-        self._changed = False
+        self._changed = True  # since the engine was made
         self._untold: list[Running] = []
         # A new thread would otherwise begin with as many OpenMP threads as there are cores.
         self.executor = ThreadPoolExecutor(
@@ -109,8 +109,8 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        return not (self.waiting or self.reading or self.running)
+        """Whether nothing waits, nothing runs and every token has been told."""
+        return not (self.waiting or self.reading or self.running or self._untold)
 
     def ignore_stops(self) -> None:
         """Let every completion run to its `max_tokens`, whatever it samples (for measurements)."""
@@ -193,28 +193,32 @@ class Engine:
     def _step_ahead(self, fresh: list[Running], logits: list[torch.Tensor]) -> list[Running]:
         """A step on a GPU, launched before the tokens of the last one are read."""
         told, self._untold = self._untold, []
-        told += self._first(fresh, logits) if fresh else []
-        batch = self.batch
-        if isinstance(batch, Ahead) and (fresh or batch.sparse or batch.turning):
+        if isinstance(self.batch, Batch):
+            told += self._draw_plain()
+        if isinstance(self.batch, Ahead) and (fresh or self.batch.sparse or self.batch.turning):
             told += self._finish_ahead()
+        told += self._first(fresh, logits) if fresh else []
         joined = [row for row in fresh if not row.finish]
+        batch = self.batch
         if joined or (batch is not None and (batch.sparse or not batch.live)):
             self._remake([*self.running, *joined])
+        if isinstance(self.batch, Ahead) and self.batch.turning:
+            self._make_room()
         if isinstance(self.batch, Ahead):
-            if self.batch.turning:
-                self._make_room()
-            batch = self.batch
-            if isinstance(batch, Ahead):
-                batch.launch()
-                if len(batch.under_way) > 1:
-                    told += self._collect(batch)
-                return told
-        logits_BV = self._decode()
-        if logits_BV is not None and isinstance(self.batch, Batch):
-            told += self.batch.live
-            self.generated_tokens += len(self.batch.live)
-            self._leave(self.batch.draw(logits_BV, self.stop_ids))
+            self.batch.launch()
+            if len(self.batch.under_way) > 1:
+                told += self._collect(self.batch)
         return told
+
+    def _draw_plain(self) -> list[Running]:
+        """One token more of every row of a batch that no graph decodes; its rows."""
+        logits_BV = self._decode()
+        if logits_BV is None or not isinstance(self.batch, Batch):
+            return []
+        before = self.batch.live
+        self.generated_tokens += len(before)
+        self._leave(self.batch.draw(logits_BV, self.stop_ids))
+        return before
 
     def _first(self, fresh: list[Running], logits: list[torch.Tensor]) -> list[Running]:
         """The first tokens of rows whose prompts have been read."""
@@ -234,6 +238,7 @@ class Engine:
         self._leave(ended)
         return told
 
+    @torch.inference_mode()  # also between steps: what it writes to was made in one
     def _finish_ahead(self) -> list[Running]:
         """Read the tokens of all that is under way; the rows that were told one."""
         told: list[Running] = []

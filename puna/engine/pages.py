@@ -46,13 +46,14 @@ class Held:
 class Pool:
     """The pages of all layers of one kind, [P, K, S, D] keys and values of each layer.
 
-    Behind the last page lies one slot more, where padding goes.
+    Behind the last page lies one slot more, where padding goes. `moves` counts how often pages
+    that somebody holds changed their places.
     """
 
     def __init__(
         self, layers: int, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.layers, self.shape, self.count = layers, shape, 0
+        self.layers, self.shape, self.count, self.moves = layers, shape, 0, 0
         self._like = torch.empty(0, dtype=dtype, device=device)
         self._free: list[int] = []
         self._at: list[Page | None] = []
@@ -145,6 +146,7 @@ class Pool:
         moves = {place: old for place, old in enumerate(at) if place != old}
         if not moves:
             return
+        self.moves += 1
         self.copy(list(moves.values()), list(moves))
         before = list(self._at)
         for place, old in moves.items():
@@ -186,6 +188,11 @@ class Pages:
     def bytes(self) -> int:
         """Memory of all pools."""
         return sum(pool.bytes for pool in self.pools.values())
+
+    @property
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """Another one where pages lie elsewhere than before, so that plans over them are void."""
+        return tuple((pool.count, pool.moves) for pool in self.pools.values())
 
     @property
     def used(self) -> int:

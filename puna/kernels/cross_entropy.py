@@ -56,7 +56,8 @@ class _Head(torch.autograd.Function):
         rows, dtype = hidden.shape[0], hidden.dtype
         cast = weight.detach().to(dtype)
         by_hidden = torch.empty_like(hidden)
-        by_weight = torch.zeros_like(weight, dtype=torch.float32)
+        learns = ctx.needs_input_grad[1]  # beside adapters the head does not
+        by_weight = torch.zeros_like(weight, dtype=torch.float32) if learns else None
         total = torch.zeros((), device=hidden.device)
         one = _compiled() if hidden.is_cuda else _loss_and_gradient
         for start in range(0, rows, BLOCK):
@@ -65,12 +66,14 @@ class _Head(torch.autograd.Function):
             loss, gradient = one(x @ cast.t(), targets[part])
             total += loss
             torch.mm(gradient, cast, out=by_hidden[part])
-            by_weight += gradient.t() @ x
+            if by_weight is not None:
+                by_weight += gradient.t() @ x
         ctx.save_for_backward(by_hidden, by_weight)
         ctx.dtype = weight.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         by_hidden, by_weight = ctx.saved_tensors
-        return by_hidden * grad, (by_weight * grad).to(ctx.dtype), None
+        learned = None if by_weight is None else (by_weight * grad).to(ctx.dtype)
+        return by_hidden * grad, learned, None

@@ -204,6 +204,7 @@ def normalise(
         logit = tl.sum(w.to(tl.float32) * y.to(tl.float32)[None, :], 1).to(dtype).to(tl.float32)
         biased = logit + tl.load(bias + e, mask=e < EXPERTS, other=0.0)
         best = tl.argmax(tl.where(e < EXPERTS, biased, float("-inf")), 0)
+        best = tl.minimum(best, EXPERTS - 1)  # what is not a number has no order
         taken = tl.sum(tl.where(e == best, logit, 0.0), 0)
         tl.store(choice + row, best)
         tl.store(score + row, tl.sigmoid(taken))

@@ -49,7 +49,9 @@ def draw(
     reach = tl.cumsum(share, 0)
     total = tl.sum(share, 0)
     want = tl.load(uniforms + tl.load(tick) * rows + row) * total
-    block = tl.minimum(tl.sum((reach <= want).to(tl.int32), 0), blocks - 1)
+    # Sums in another order differ in their last bits: beyond all of them is the last that adds.
+    hit = (reach > want) | (reach == tl.max(reach, 0))
+    block = tl.minimum(tl.min(tl.where(hit, n, PADDED), 0), blocks - 1)
     before = tl.sum(tl.where(n < block, share, 0.0), 0)
     b = tl.arange(0, BLOCK)
     v = block * BLOCK + b
@@ -57,11 +59,13 @@ def draw(
     warmth = tl.load(heat + row)
     logit = tl.load(at, mask=v < vocab, other=float("-inf")).to(tl.float32) / warmth
     within = before + tl.cumsum(tl.exp(logit - most), 0)
-    last = tl.minimum(vocab - block * BLOCK, BLOCK) - 1
-    token = block * BLOCK + tl.minimum(tl.sum((within <= want).to(tl.int32), 0), last)
+    hit = (within > want) | (within == tl.max(within, 0))
+    token = block * BLOCK + tl.min(tl.where(hit, b, BLOCK), 0)
     if tl.load(greedy + row) > 0:
-        winner = tl.argmax(top, 0)
+        winner = tl.minimum(tl.argmax(top, 0), blocks - 1)
         token = tl.load(best + row * blocks + winner)
+    # Logits that are not numbers have no order: still a token that there is.
+    token = tl.minimum(tl.maximum(token, 0), vocab - 1)
     chosen = tl.load(logits + row.to(tl.int64) * vocab + token).to(tl.float32) / warmth
     near_end(OVERLAP)
     tl.store(tokens + row, token)

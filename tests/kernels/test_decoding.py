@@ -190,3 +190,29 @@ def test_draws_follow_the_distribution() -> None:
         drawn.append(int(table.buffers.tokens[0]))
     want = torch.where(table.buffers.uniforms[:, 0] < logits.softmax(0)[3], 3, 150)
     assert drawn == want.tolist()
+
+
+def test_a_draw_at_a_block_s_end_is_a_likely_token() -> None:
+    """The sum over a block and the sums up to its tokens are rounded differently."""
+    rows, vocab = 64, 3000
+    table = Table(LLAMA3, rows)
+    to, scratch = table.buffers, Scratch(table.step, table.buffers.rows)
+    launch = Launch(table.step.shape, to.rows, 1, overlap=False)
+    to.heat[:], to.greedy[:] = 1.0, 0
+    beyond = 0
+    for seed in range(12):
+        random = torch.Generator().manual_seed(seed)
+        logits = torch.randn(vocab, generator=random)
+        logits[1900:2048], logits[2500:] = -40.0, -40.0
+        scratch.logits[:] = logits
+        end = logits.double().softmax(0)[:2048].sum().float() if seed % 2 else torch.tensor(1.0)
+        near = end.view(1).repeat(rows)
+        for i in range(rows):
+            near[i:] = torch.nextafter(near[i:], torch.tensor(0.0))
+        if seed % 2:
+            near += 8 * (end - near[7])
+        to.tick.fill_(0)
+        to.uniforms[0, :rows] = near.clamp(max=1 - 2**-24)
+        launch.draw(scratch, to)
+        beyond += int((logits[to.tokens[:rows].long()] < -30).sum())
+    assert beyond == 0

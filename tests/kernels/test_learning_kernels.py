@@ -95,3 +95,13 @@ def test_far_logits_stay_finite() -> None:
         value, *both = gradients(lambda way=way: way(hidden, weight, targets), hidden, weight)
         assert value == 2e4
         assert all(x.isfinite().all() for x in both)
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_frozen_head_has_no_gradient_and_no_tokens_no_loss(rows: int) -> None:
+    hidden = torch.randn(rows, 12, requires_grad=True)
+    weight, targets = torch.randn(30, 12), torch.arange(rows)
+    found = gradients(lambda: cross_entropy.head_cross_entropy(hidden, weight, targets), hidden)
+    want = gradients(lambda: cross_entropy.head_plain(hidden, weight, targets), hidden)
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
