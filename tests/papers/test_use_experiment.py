@@ -68,10 +68,8 @@ def test_counted_views_by_hand():
     ids = torch.tensor([[0, 0, 1, 2], [2, 2, 2, PAD]])
     assert protocol.counts(ids, 3).tolist() == [[2, 1, 1], [0, 0, 3]]
     views = protocol.count_views(ids, ids[:, :2], 1, 3)
-    # Of two users one has events 0 and 1, both have event 2.
-    log = np.log(1.5)
-    assert np.allclose(views.history_ND, [[0.5 * log, 0.25 * log, 0], [0, 0, 0]])
-    assert np.allclose(views.stateful_PND[1], [[log, 0, 0], [0, 0, 0]])
+    assert np.allclose(views.history_ND, [[0.5, 0.25, 0.25], [0, 0, 1]])
+    assert np.allclose(views.stateful_PND[1], [[1, 0, 0], [0, 0, 1]])
 
 
 def test_whose_habits_moved_is_told_by_the_angle():

@@ -12,7 +12,7 @@ from puna.papers.use.probes import (
     ranks_of_own,
     reciprocal_ranks,
     ridge,
-    tf_idf,
+    shares,
 )
 
 
@@ -36,12 +36,11 @@ def test_ranks_are_by_cosine_about_the_mean():
     assert reciprocal_ranks(moved, moved).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_tf_idf_by_hand():
-    counts = np.array([[2.0, 2.0, 0.0], [0.0, 4.0, 0.0]])
-    found = tf_idf(counts, counts)
-    # Of two users one has event 0, both have event 1, none has event 2.
-    expected = [[0.5 * np.log(1.5), 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert np.allclose(found, expected)
+def test_shares_by_hand():
+    assert shares(np.array([[2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])).tolist() == [
+        [0.5, 0.5, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_ridge_is_the_one_with_the_least_error_of_leaving_one_out():

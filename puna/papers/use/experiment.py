@@ -30,9 +30,9 @@ CHECKED = 16  # users whose embeddings are compared form by form
 class Config:
     """The settings; `--set KEY=VALUE` changes one.
 
-    `quick` takes a third of the users, a quarter of the period and a quarter of the steps. `data`
-    is a folder with MovieLens 100K; then `users` and `train_users` are those of the data, a period
-    is `real_period` events and `gap` is W. `users` are tested, `train_users` others trained on.
+    `quick` takes a third of the users, a quarter of the period and a sixth of the steps. `data` is
+    a folder with MovieLens 100K; then `users` and `train_users` are those of the data, a period is
+    `real_period` events and `gap` is W. `users` are tested, `train_users` others trained on.
     History and context have `periods` periods of `period` events each. `objective` is a sum of clm,
     fbp and sup; `compared` is trained beside it. `window` is W; `steps`, `batch` users of two
     segments of `length` events, `gap` between them and `lr` are the training's; `width`, `layers`
@@ -41,15 +41,15 @@ class Config:
 
     quick: bool = False
     data: str = ""
-    users: int = 180
-    train_users: int = 360
+    users: int = 120
+    train_users: int = 240
     periods: int = 16
     period: int = 250
     real_period: int = 5
     objective: str = "fbp+sup"
     compared: str = "clm"
     window: int = 5
-    steps: int = 400
+    steps: int = 300
     batch: int = 32
     length: int = 128
     gap: int = 50
@@ -78,9 +78,14 @@ class Config:
         config = replace(self, gap=self.window) if self.data else self  # its histories are short
         if not self.quick:
             return config
-        users = {"users": max(30, self.users // 3), "train_users": max(30, self.train_users // 3)}
-        sizes = {"period": max(20, self.period // 4), "steps": max(1, self.steps // 4)}
-        return replace(config, quick=False, **users, **sizes)
+        return replace(
+            config,
+            quick=False,
+            users=max(30, self.users // 3),
+            train_users=max(30, self.train_users // 3),
+            period=max(20, self.period // 4),
+            steps=max(1, self.steps // 6),
+        )
 
 
 @dataclass(frozen=True)

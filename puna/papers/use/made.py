@@ -4,8 +4,8 @@
 who knows everybody's habits can tell from the last 16 periods: the best re-identification there is.
 
 A user moves between eight intents. An intent lasts two phases of geometric length and emits events
-of its own kinds. Who the user is shows in which intent follows which, hardly in how frequent each
-is: the habits' matrix is doubly stochastic but for a small personal taste.
+of its own kinds. Who the user is shows in which intent follows which, and less in how frequent each
+is: the habits' matrix is doubly stochastic but for a personal taste.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Ids = NDArray[np.int64]
 
 INTENTS, EVENTS, COHORTS = 8, 200, 4
 MOTIF = (197, 198, 199)  # events that no intent emits
-LEAVE = 0.35  # chance to leave one of the two phases of an intent
-HABIT, TASTE, DRIFT = 1.0, 0.25, 0.7  # log-normal spreads
+LEAVE = 0.6  # chance to leave one of the two phases of an intent
+HABIT, TASTE, DRIFT = 1.0, 0.5, 0.7  # log-normal spreads
 MOTIF_RATE = 0.01
 CHURN_FLOOR = 0.2
 
@@ -76,7 +76,8 @@ def balanced(weights: Floats) -> Floats:
     for _ in range(200):
         out = out / out.sum(axis=-1, keepdims=True)
         out = out / out.sum(axis=-2, keepdims=True)
-    return out / out.sum(axis=-1, keepdims=True)
+    made: Floats = out / out.sum(axis=-1, keepdims=True)
+    return made
 
 
 def _habits(
@@ -102,7 +103,8 @@ def _emit(
     n, periods = habits.shape[:2]
     ranks, columns = emit.cumsum(axis=1), habits.cumsum(axis=-1)
     events = np.zeros((n, periods * period), dtype=np.int64)
-    intent, phase = random.integers(INTENTS, size=n), np.zeros(n, dtype=np.int64)
+    intent: Ids = random.integers(INTENTS, size=n)
+    phase: Ids = np.zeros(n, dtype=np.int64)
     for t in range(periods * period):
         if t == fresh * period:
             intent, phase = random.integers(INTENTS, size=n), np.zeros(n, dtype=np.int64)
@@ -159,7 +161,6 @@ def likelihoods(log: Log, first: int, periods: int) -> Floats:
         a = np.float32(1 - LEAVE) * a + moved
     flag = log.labels["flag"]
     shown = (events >= MOTIF[0]).any(axis=1)
-    wrong = (flag[:, None] != flag[None, :]) & shown[None, :]
-    total[wrong] = -np.inf
+    total[np.not_equal.outer(flag, flag) & shown[None, :]] = -np.inf
     found: Floats = total.T
     return found

@@ -55,6 +55,11 @@ class State:
         return mean.to(self.layers_LBHKK.dtype)
 
 
+def pieces(ids_BT: Tensor, length: int) -> list[Tensor]:
+    """The events cut along time, `length` to a piece but the last; none where there are none."""
+    return [ids_BT[:, t : t + length] for t in range(0, ids_BT.shape[1], length)]
+
+
 def decay_rates(heads: int) -> Tensor:
     """(H,): log gamma, gamma = 1 - exp(a), a from ln(1/32) to ln(1/512) in equal steps; fp64."""
     a = torch.linspace(math.log(1 / 32), math.log(1 / 512), heads, dtype=torch.float64)
@@ -166,7 +171,7 @@ class Encoder(nn.Module):
             nn.ReLU(),
             nn.Linear(shape.width, 128, bias=False),
         )
-        nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.normal_(self.table.weight, std=shape.width**-0.5)
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """(B, T, D): last hidden vectors of whole rows, for training; what a pad gets is void."""
@@ -213,7 +218,7 @@ class Encoder(nn.Module):
         """
         self.check(ids_BT)
         state = state or self.begin(len(ids_BT))
-        for part in ids_BT.split(chunk, dim=1) if ids_BT.shape[1] else ():
+        for part in pieces(ids_BT, chunk):
             state = self._read(part, state, retain)
         return state
 

@@ -95,9 +95,7 @@ def _unit(x_ND: Floats) -> Floats:
     return unit
 
 
-def tf_idf(counts_ND: Floats, known_ND: Floats) -> Floats:
-    """(N, V): shares of each event, weighed by log(N / users who have it) among the known rows."""
-    share = counts_ND / np.maximum(counts_ND.sum(axis=1, keepdims=True), 1)
-    having = (known_ND > 0).sum(axis=0)
-    weighed: Floats = share * np.log((1 + len(known_ND)) / (1 + having))
-    return weighed
+def shares(counts_ND: Floats) -> Floats:
+    """(N, V): the share of each event; 0 where there was none."""
+    share: Floats = counts_ND / np.maximum(counts_ND.sum(axis=1, keepdims=True), 1)
+    return share

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from puna.core.rng import stream
 
-from .method import PAD, Encoder, State, retain_chunk, retain_recurrent
-from .probes import auc, one_hot, probe_scores, r2, reciprocal_ranks, ridge, tf_idf
+from .method import PAD, Encoder, State, pieces, retain_chunk, retain_recurrent
+from .probes import auc, one_hot, probe_scores, r2, reciprocal_ranks, ridge, shares
 
 Floats = NDArray[np.float64]
 
@@ -53,30 +53,33 @@ def embed(encoder: Encoder, history_NT: Tensor, context_NT: Tensor, period: int)
     )
 
 
-def split(history_NT: Tensor, context_NT: Tensor, period: int) -> list[tuple[Tensor, ...]]:
+def split(history_NT: Tensor, context_NT: Tensor, period: int) -> list[list[Tensor]]:
     """The history's first periods, as many as the context has, and the context's."""
     alike = history_NT[:, : context_NT.shape[1]]
-    return [ids.split(period, dim=1) for ids in (alike, context_NT)]
+    return [pieces(ids, period) for ids in (alike, context_NT)]
 
 
 def refreshed(encoder: Encoder, context_NT: Tensor, period: int) -> list[State]:
     """The state after each period, each read on top of the one before."""
     states, state = [], None
-    for part in context_NT.split(period, dim=1):
+    for part in pieces(context_NT, period):
         state = encoder.encode(part, state)
         states.append(state)
     return states
 
 
 def count_views(history_NT: Tensor, context_NT: Tensor, period: int, events: int) -> Views:
-    """The trivial baseline: TF-IDF of event counts, pooled where the encoder has a state."""
-    known = counts(history_NT, events)
+    """The trivial baseline: shares of events, pooled where the encoder has a state."""
     first, last = split(history_NT, context_NT, period)
     parts = np.stack([counts(part, events) for part in last])
-    habits = [tf_idf(counts(part, events), known) for part in first]
-    recent = np.stack([tf_idf(part, known) for part in parts])
-    pool = np.stack([tf_idf(part, known) for part in parts.cumsum(axis=0)])
-    return Views(tf_idf(known, known), np.stack(habits), recent, pool, pool)
+    pool = np.stack([shares(part) for part in parts.cumsum(axis=0)])
+    return Views(
+        shares(counts(history_NT, events)),
+        np.stack([shares(counts(part, events)) for part in first]),
+        np.stack([shares(part) for part in parts]),
+        pool,
+        pool,
+    )
 
 
 def counts(ids_NT: Tensor, events: int) -> Floats:
@@ -116,7 +119,7 @@ def recognise(views: Views) -> float:
 
 def forecast(views: Views, context_NT: Tensor, period: int, events: int) -> float:
     """R^2 of the shares of events in the last period, from what was known before it (5 folds)."""
-    last = counts(context_NT[:, -period:], events) / period
+    last = shares(counts(context_NT[:, -period:], events))
     return r2(probe_scores(views.stateful_PND[-2], last), last)
 
 
