@@ -81,15 +81,15 @@ class Verdict:
         if found is None:
             return claim.why or "not measured yet"
         other = f"{claim.against} " if isinstance(claim.against, str) else ""
-        by = f" by {claim.margin:g}" if claim.margin else ""
-        asked = (
-            f"within {claim.margin:g} of" if claim.direction == "within" else claim.direction + by
-        )
+        asked = f"{claim.direction} {other}{self.against:.4g}"
+        if claim.direction == "within":
+            asked = f"within {claim.margin:g} of {other}{self.against:.4g}"
+        elif claim.margin:
+            asked += f" by {claim.margin:g}"
         few = f"; a verdict takes {LEAST_SEEDS}" if found.n < LEAST_SEEDS else ""
         return (
-            f"{claim.metric} {self.metric:.4g} {asked} {other}{self.against:.4g}: "
-            f"difference {found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}], "
-            f"{found.n} seeds{few}"
+            f"{claim.metric} {self.metric:.4g} {asked}: difference {found.mean:+.3g} "
+            f"[{found.low:+.3g}, {found.high:+.3g}], {found.n} seeds{few}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -40,19 +40,19 @@ def test_a_log_repeats_exactly_and_parts_have_their_own_users():
     assert not np.array_equal(one.emit_JV, make_log(4, "test", 4, 2, 30).emit_JV)
 
 
-def test_intents_last_and_follow_as_the_habits_say():
+def test_events_are_as_frequent_as_the_habits_say():
     log = make_log(0, "test", 2, 1, 20_000)
-    intent = np.where(log.events_NT < MOTIF[0], log.emit_JV.argmax(axis=0)[log.events_NT], -1)
-    # Events that all but belong to one intent show the hidden one.
-    sure = log.emit_JV.max(axis=0) / np.maximum(log.emit_JV.sum(axis=0), 1e-300) > 0.99
+    found, expected = [], []
     for user in range(2):
-        seen = intent[user][sure[log.events_NT[user]]]
-        share = np.bincount(seen, minlength=INTENTS) / len(seen)
-        habits = log.habits_NPJJ[user, 0]
-        values, vectors = np.linalg.eig(habits.T)
-        stationary = np.real(vectors[:, np.argmax(np.real(values))])
-        stationary = stationary / stationary.sum() * (log.emit_JV * sure).sum(axis=1)
-        assert np.abs(share - stationary / stationary.sum()).max() < 0.03
+        events = log.events_NT[user]
+        found.append(np.bincount(events[events < MOTIF[0]], minlength=EVENTS) / len(events))
+        values, vectors = np.linalg.eig(log.habits_NPJJ[user, 0].T)
+        often = np.real(vectors[:, np.argmax(np.real(values))])
+        expected.append(often / often.sum() @ log.emit_JV)
+    own = [np.abs(f - e).sum() for f, e in zip(found, expected, strict=True)]
+    other = [np.abs(f - e).sum() for f, e in zip(found, expected[::-1], strict=True)]
+    assert max(own) < 0.1
+    assert min(other) > 3 * max(own)
 
 
 def test_the_motif_runs_forward_in_flagged_users_and_backward_in_others():

@@ -100,7 +100,7 @@ def _habits(
 def _emit(
     habits: Floats, emit: Floats, period: int, fresh: int, random: np.random.Generator
 ) -> Ids:
-    n, periods = habits.shape[:2]
+    n, periods = len(habits), habits.shape[1]
     ranks, columns = emit.cumsum(axis=1), habits.cumsum(axis=-1)
     events = np.zeros((n, periods * period), dtype=np.int64)
     intent: Ids = random.integers(INTENTS, size=n)
@@ -160,7 +160,7 @@ def likelihoods(log: Log, first: int, periods: int) -> Floats:
         b = np.float32(1 - LEAVE) * b + np.float32(LEAVE) * a
         a = np.float32(1 - LEAVE) * a + moved
     flag = log.labels["flag"]
-    shown = (events >= MOTIF[0]).any(axis=1)
+    shown = events.max(axis=1) >= MOTIF[0]
     total[np.not_equal.outer(flag, flag) & shown[None, :]] = -np.inf
     found: Floats = total.T
     return found
