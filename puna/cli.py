@@ -511,6 +511,13 @@ def environments(args: list[str]) -> int:
     return act(args)
 
 
+def paper(args: list[str]) -> int:
+    """List, run and judge replications of papers."""
+    from puna.papers.console import Options, act
+
+    return act(parse(Options, "paper", args, "Replications of published methods, claim by claim."))
+
+
 def doctor(args: list[str]) -> int:
     """What this machine has and lacks."""
     if args and args[0] in ("-h", "--help"):
@@ -536,6 +543,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "audit": (audit, "test an environment's reward before you trust it"),
     "propose": (propose, "make new tasks that are admitted only with a tested verifier"),
     "env": (environments, "list, show, try or write environments"),
+    "paper": (paper, "replications of published methods: list, run, print the claims"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),
 }
 
