@@ -1,0 +1,276 @@
+"""Tables of vectors, from any model: a row a user and window, read strictly, written as .npz.
+
+`read_table(Path("vectors.parquet"))`; columns are `user`, `window` (if several a user),
+`embedding` (a list) or `e0, e1, ...`, and any `label_*`, `content_*`, `nuisance_*`, `group_*`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.core.errors import UserError, nearest
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Columns = Mapping[str, Sequence[Any]]
+
+FEWEST_USERS = 10
+KINDS = ("label_", "content_", "nuisance_", "group_")
+HELP = "columns: user, window, embedding (or e0, e1, ...), label_*, content_*, nuisance_*, group_*"
+_DIMENSION = re.compile(r"e(0|[1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class Table:
+    """R rows in order of user and window; N users.
+
+    owner_R: the row's user, from 0. vectors_RD. contents_RC, nuisances_RC: numbers of the row, by
+    name. labels_N, groups_N: of the user, by name (numbers, texts).
+    """
+
+    owner_R: Ints
+    vectors_RD: Floats
+    contents_RC: Mapping[str, Floats] = field(default_factory=dict)
+    nuisances_RC: Mapping[str, Floats] = field(default_factory=dict)
+    labels_N: Mapping[str, Floats] = field(default_factory=dict)
+    groups_N: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+
+    @property
+    def users(self) -> int:
+        """N."""
+        return int(self.owner_R[-1]) + 1
+
+    def place_R(self) -> Ints:
+        """The how manieth window of its user each row is, from 0."""
+        first = np.searchsorted(self.owner_R, np.arange(self.users))
+        return np.arange(len(self.owner_R)) - first[self.owner_R]
+
+    def mean_by_user(self, rows_RC: Floats) -> Floats:
+        """Mean over each user's rows, (N, C)."""
+        total = np.zeros((self.users, rows_RC.shape[1]))
+        np.add.at(total, self.owner_R, rows_RC)
+        return total / np.bincount(self.owner_R)[:, None]
+
+    def only(self, users: Ints) -> Table:
+        """The table of these users alone (indices, in order), numbered anew."""
+        rows = np.isin(self.owner_R, users)
+        return Table(
+            np.searchsorted(users, self.owner_R[rows]),
+            self.vectors_RD[rows],
+            {k: v[rows] for k, v in self.contents_RC.items()},
+            {k: v[rows] for k, v in self.nuisances_RC.items()},
+            {k: v[users] for k, v in self.labels_N.items()},
+            {k: v[users] for k, v in self.groups_N.items()},
+        )
+
+
+def read_table(path: Path) -> Table:
+    """The table in a .parquet, .npz or .csv file.
+
+    Raises UserError in one line that names the file and the row (from 1, the header not counted).
+    """
+    if not path.is_file():
+        raise UserError(f"no table {path}", "give a .parquet, .npz or .csv file")
+    readers = {".parquet": _parquet, ".npz": _npz, ".csv": _csv}
+    if path.suffix not in readers:
+        raise UserError(f"{path} is no .parquet, .npz or .csv file", "save it as one of these")
+    columns = readers[path.suffix](path)
+    for name in columns:
+        if name not in ("user", "window", "embedding") and not _DIMENSION.fullmatch(name):
+            if not name.startswith(KINDS) or name in KINDS:
+                known = ("user", "window", "embedding", *KINDS)
+                near = nearest(name, known)
+                raise UserError(f"{path}: unknown column '{name}'", f"{near}; {HELP}")
+    if "user" not in columns:
+        raise UserError(f"{path} has no column 'user'", HELP)
+    if not len(columns["user"]):
+        raise UserError(f"{path} has no rows", "give a row a user, or a row a user and window")
+    return _table(path, columns)
+
+
+def _table(path: Path, columns: Columns) -> Table:
+    users = [_text(path, row, "user", value) for row, value in enumerate(columns["user"], 1)]
+    windows = _numbers(path, "window", columns.get("window", [0] * len(users)))
+    vectors = _vectors(path, columns)
+    first_row: dict[tuple[str, float], int] = {}
+    for row, key in enumerate(zip(users, windows.tolist(), strict=True), 1):
+        if first_row.setdefault(key, row) != row:
+            what = f"user {key[0]!r}, window {key[1]:g} again"
+            fix = f"it was in row {first_row[key]}; give each window once, numbered in 'window'"
+            raise UserError(f"{path} row {row}: {what}", fix)
+    names = sorted(set(users))
+    if len(names) < FEWEST_USERS:
+        raise UserError(f"{path} has {len(names)} users", f"give {FEWEST_USERS} or more")
+    index = {name: i for i, name in enumerate(names)}
+    owner = np.array([index[user] for user in users])
+    order = np.lexsort((windows, owner))
+    number = {k: _numbers(path, k, v) for k, v in columns.items() if k.startswith(KINDS[:3])}
+    text = {
+        k: [_text(path, row, k, value) for row, value in enumerate(v, 1)]
+        for k, v in columns.items()
+        if k.startswith("group_")
+    }
+    return Table(
+        owner[order],
+        vectors[order],
+        {_bare(k): v[order] for k, v in number.items() if k.startswith("content_")},
+        {_bare(k): v[order] for k, v in number.items() if k.startswith("nuisance_")},
+        {
+            _bare(k): np.array(_of_users(path, k, v.tolist(), owner), dtype=np.float64)
+            for k, v in number.items()
+            if k.startswith("label_")
+        },
+        {_bare(k): np.array(_of_users(path, k, v, owner)) for k, v in text.items()},
+    )
+
+
+def _bare(column: str) -> str:
+    return column.partition("_")[2]
+
+
+def _vectors(path: Path, columns: Columns) -> Floats:
+    wide = sorted((int(name[1:]), name) for name in columns if _DIMENSION.fullmatch(name))
+    if ("embedding" in columns) == bool(wide):
+        what = "both 'embedding' and e0, e1, ..." if wide else "no vectors"
+        raise UserError(f"{path} has {what}", HELP)
+    if wide:
+        for place, (number, _) in enumerate(wide):
+            if number != place:
+                raise UserError(f"{path} has no column 'e{place}'", "name them e0, e1, ... in order")
+        return np.column_stack([_numbers(path, name, columns[name]) for _, name in wide])
+    cells = columns["embedding"]
+    length = len(cells[0]) if _is_list(cells[0]) else 0
+    for row, cell in enumerate(cells, 1):
+        if not _is_list(cell) or not len(cell):
+            raise UserError(f"{path} row {row}: embedding is {_short(cell)}", "give a list of numbers")
+        if len(cell) != length:
+            what = f"embedding has {len(cell)} numbers, that of row 1 has {length}"
+            raise UserError(f"{path} row {row}: {what}", "give vectors of one length")
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu":
+        vectors = cells.astype(np.float64)
+        _refuse_infinite(path, "embedding", vectors)
+        return vectors
+    flat = _numbers(path, "embedding", [n for cell in cells for n in cell], length)
+    return flat.reshape(len(cells), length)
+
+
+def _is_list(cell: Any) -> bool:
+    return isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.ndim == 1)
+
+
+def _numbers(path: Path, name: str, values: Sequence[Any], per_row: int = 1) -> Floats:
+    """A column as float64. Raises UserError for the first cell that is no finite number."""
+    found = np.empty(len(values))
+    for i, value in enumerate(values):
+        try:
+            if isinstance(value, bytes):  # float() would read them
+                raise TypeError
+            found[i] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            where = f"{path} row {i // per_row + 1}: {name}"
+            raise UserError(f"{where} is {_short(value)}", "give a finite number") from None
+    _refuse_infinite(path, name, found.reshape(-1, per_row))
+    return found
+
+
+def _refuse_infinite(path: Path, name: str, values: Floats) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        where = f"{path} row {row + 1}: {name}"
+        raise UserError(f"{where} is {values[row, column]}", "give a finite number")
+
+
+def _text(path: Path, row: int, name: str, value: Any) -> str:
+    text = "" if value is None or isinstance(value, float | bytes) else str(value).strip()
+    if not text:
+        raise UserError(f"{path} row {row}: {name} is {_short(value)}", "give a text or an integer")
+    return text
+
+
+def _of_users(path: Path, name: str, values: Sequence[Any], owner: Ints) -> list[Any]:
+    """A value a user. Raises UserError where two rows of a user differ."""
+    found: dict[int, tuple[Any, int]] = {}
+    for row, (user, value) in enumerate(zip(owner.tolist(), values, strict=True), 1):
+        known, first = found.setdefault(user, (value, row))
+        if known != value:
+            what = f"{name} is {_short(value)}, in row {first} of the same user {_short(known)}"
+            raise UserError(f"{path} row {row}: {what}", "a label or group is of the user: repeat it")
+    return [found[user][0] for user in range(len(found))]
+
+
+def _short(value: Any) -> str:
+    text = "empty" if value is None or value == "" else repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _csv(path: Path) -> Columns:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file, strict=True) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}", HELP) from error
+    header = [name.strip() for name in lines[0]] if lines else []
+    if len(set(header)) < len(header):
+        twice = next(name for i, name in enumerate(header) if name in header[:i])
+        raise UserError(f"{path} has two columns '{twice}'", "keep one")
+    for row, line in enumerate(lines[1:], 1):
+        if len(line) != len(header):
+            what = f"{len(line)} cells, the header has {len(header)}"
+            raise UserError(f"{path} row {row}: {what}", "give each row every column")
+    return {name: [line[i] for line in lines[1:]] for i, name in enumerate(header)}
+
+
+def _npz(path: Path) -> Columns:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz of plain arrays: {error}", "np.savez it again") from error
+    rows = {name: len(array) if array.ndim else -1 for name, array in columns.items()}
+    for name, array in columns.items():
+        if array.ndim != (2 if name == "embedding" else 1):
+            raise UserError(f"{path}: {name} has shape {array.shape}", "a row a user and window")
+        if rows[name] != rows.get("user", rows[name]):
+            what = f"{name} has {rows[name]} rows, user has {rows['user']}"
+            raise UserError(f"{path}: {what}", "give each array the same rows")
+    return {
+        name: array if name == "embedding" else array.tolist() for name, array in columns.items()
+    }
+
+
+def _parquet(path: Path) -> Columns:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError("reading Parquet needs pyarrow", "pip install 'puna[parquet]'") from None
+    try:
+        table = pq.read_table(path)
+        return {name: table.column(name).to_pylist() for name in table.column_names}
+    except Exception as error:
+        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def write_table(path: Path, table: Table) -> None:
+    """`table` as an .npz file that `read_table` reads; users are numbered."""
+    # Zeros in front: users are sorted as text when read.
+    digits = len(str(table.users))
+    columns: dict[str, Any] = {
+        "user": np.array([f"{user:0{digits}d}" for user in table.owner_R]),
+        "window": table.place_R(),
+        "embedding": table.vectors_RD,
+    }
+    columns |= {f"content_{k}": v for k, v in table.contents_RC.items()}
+    columns |= {f"nuisance_{k}": v for k, v in table.nuisances_RC.items()}
+    columns |= {f"label_{k}": v[table.owner_R] for k, v in table.labels_N.items()}
+    columns |= {f"group_{k}": v[table.owner_R] for k, v in table.groups_N.items()}
+    np.savez(path, **columns)
