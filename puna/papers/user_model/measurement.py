@@ -60,7 +60,7 @@ def measure_table(table: Table, other: Table | None = None, seed: int = 0) -> Me
     Above 2,000 users a fixed draw of 2,000 is measured: the figures compare all pairs. Raises
     UserError where `other` has other rows.
     """
-    if other is not None and not np.array_equal(table.owner_R, other.owner_R):
+    if other is not None and not _same_rows(table, other):
         raise UserError("the two tables have other users or windows", "embed the same windows")
     kept = _draw(table.users, seed)
     table = table.only(kept)
@@ -72,6 +72,12 @@ def measure_table(table: Table, other: Table | None = None, seed: int = 0) -> Me
             (figures if isinstance(found, Figure) else left_out).append(found)  # type: ignore[arg-type]
     windows = len(table.owner_R)
     return Measurement(table.users, windows, table.vectors_RD.shape[1], tuple(figures), tuple(left_out))
+
+
+def _same_rows(table: Table, other: Table) -> bool:
+    return np.array_equal(table.names_N, other.names_N) and np.array_equal(
+        table.owner_R, other.owner_R
+    )
 
 
 def _draw(users: int, seed: int) -> Ints:

@@ -31,12 +31,13 @@ _DIMENSION = re.compile(r"e(0|[1-9]\d*)")
 
 @dataclass(frozen=True)
 class Table:
-    """R rows in order of user and window; N users.
+    """R rows in order of user and window; N users, in order of their names.
 
-    owner_R: the row's user, from 0. vectors_RD. contents_RC, nuisances_RC: numbers of the row, by
+    names_N: the users. owner_R: the row's user, from 0. vectors_RD. contents_RC, nuisances_RC: numbers of the row, by
     name. labels_N, groups_N: of the user, by name (numbers, texts).
     """
 
+    names_N: NDArray[np.str_]
     owner_R: Ints
     vectors_RD: Floats
     contents_RC: Mapping[str, Floats] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class Table:
     @property
     def users(self) -> int:
         """N."""
-        return int(self.owner_R[-1]) + 1
+        return len(self.names_N)
 
     def place_R(self) -> Ints:
         """The how manieth window of its user each row is, from 0."""
@@ -64,6 +65,7 @@ class Table:
         """The table of these users alone (indices, in order), numbered anew."""
         rows = np.isin(self.owner_R, users)
         return Table(
+            self.names_N[users],
             np.searchsorted(users, self.owner_R[rows]),
             self.vectors_RD[rows],
             {k: v[rows] for k, v in self.contents_RC.items()},
@@ -120,6 +122,7 @@ def _table(path: Path, columns: Columns) -> Table:
         if k.startswith("group_")
     }
     return Table(
+        np.array(names),
         owner[order],
         vectors[order],
         {_bare(k): v[order] for k, v in number.items() if k.startswith("content_")},
@@ -261,11 +264,9 @@ def _parquet(path: Path) -> Columns:
 
 
 def write_table(path: Path, table: Table) -> None:
-    """`table` as an .npz file that `read_table` reads; users are numbered."""
-    # Zeros in front: users are sorted as text when read.
-    digits = len(str(table.users))
+    """`table` as an .npz file that `read_table` reads."""
     columns: dict[str, Any] = {
-        "user": np.array([f"{user:0{digits}d}" for user in table.owner_R]),
+        "user": table.names_N[table.owner_R],
         "window": table.place_R(),
         "embedding": table.vectors_RD,
     }
