@@ -1,8 +1,9 @@
-"""Write docs/recipes.md and docs/verbs.md from the code: `python docs/generate.py [--check]`.
+"""Write recipes.md, verbs.md and the table of papers.md: `python docs/generate.py [--check]`.
 
 The recipes' page comes from the dataclasses that read recipes, the verbs' (`verbs.py`) from
-puna/cli.py. A key's explanation stands in `KEYS` below; one that is missing, or that explains
-nothing, is an error, so the page can neither lag behind the code nor describe what is gone.
+puna/cli.py, the table (`claims.py`) from what `puna paper run` left in docs/papers. A key's
+explanation stands in `KEYS` below; one that is missing, or that explains nothing, is an error, so
+the page can neither lag behind the code nor describe what is gone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import claims
 import verbs
 
 HERE = Path(__file__).parent
@@ -383,7 +385,9 @@ def toml(value: Any) -> str:
 def main(args: list[str]) -> int:
     """Write the pages, or with --check say which are not up to date."""
     stale = 0
-    for page, text in ((HERE / "recipes.md", recipes()), (HERE / "verbs.md", verbs.page())):
+    papers = claims.page((HERE / "papers.md").read_text(), HERE / "papers")
+    made = {"recipes.md": recipes(), "verbs.md": verbs.page(), "papers.md": papers}
+    for page, text in ((HERE / name, text) for name, text in made.items()):
         if args != ["--check"]:
             page.write_text(text)
         elif not page.exists() or page.read_text() != text:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import inspect
 import io
 from collections.abc import Callable, Iterator
@@ -90,9 +91,17 @@ def options_of(work: Callable[[list[str]], int]) -> tuple[str, list[Option]] | N
     if call is None:
         return None
     name, about = ast.unparse(call.args[0]), ast.literal_eval(call.args[3])
-    nodes = [*ast.walk(function), *module.body]
+    nodes = [*ast.walk(function), *module.body, *imported(function, name)]
     cls = next(n for n in nodes if isinstance(n, ast.ClassDef) and n.name == name)
     return about, list(fields(cls, work.__name__))
+
+
+def imported(function: ast.AST, name: str) -> list[ast.stmt]:
+    """What stands in the module that `function` imports `name` from, if it does."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            return ast.parse(inspect.getsource(importlib.import_module(node.module or ""))).body
+    return []
 
 
 def fields(cls: ast.ClassDef, verb: str) -> Iterator[Option]:

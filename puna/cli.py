@@ -487,6 +487,13 @@ def environments(args: list[str]) -> int:
     return act(args)
 
 
+def paper(args: list[str]) -> int:
+    """List, run and judge replications of papers."""
+    from puna.papers.console import Options, act
+
+    return act(parse(Options, "paper", args, "Replications of published methods, claim by claim."))
+
+
 def doctor(args: list[str]) -> int:
     """What this machine has and lacks."""
     if args and args[0] in ("-h", "--help"):
@@ -511,6 +518,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "export": (export, "write a model in the layout of transformers, or of Meta"),
     "audit": (audit, "test an environment's reward before you trust it"),
     "env": (environments, "list, show, try or write environments"),
+    "paper": (paper, "replications of published methods: list, run, print the claims"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),
 }
 
