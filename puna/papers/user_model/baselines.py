@@ -19,7 +19,9 @@ from .tables import Floats, Ints
 Embed = Callable[[Sequence[Ints]], Floats]
 
 
-def fit_baselines(windows: Sequence[Ints], vocab: int, width: int, seed: int) -> Mapping[str, Embed]:
+def fit_baselines(
+    windows: Sequence[Ints], vocab: int, width: int, seed: int
+) -> Mapping[str, Embed]:
     """Embeddings by name, fitted on windows of users who are not measured.
 
     counts: log(1 + count) of each event. pca: `width` principal components of TF-IDF. pairs: those

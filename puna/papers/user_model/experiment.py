@@ -165,8 +165,8 @@ def _membership(inside_RD: Floats, outside_RD: Floats) -> float:
 
     Training drew the vectors of a user's windows together: their cosine is the guess.
     """
-    unit = directions(np.concatenate([inside_RD, outside_RD])).reshape(-1, WINDOWS, inside_RD.shape[1])
-    closeness = (unit[:, 0] * unit[:, -1]).sum(1)
+    unit_RD = directions(np.concatenate([inside_RD, outside_RD]))
+    closeness = (unit_RD[::WINDOWS] * unit_RD[WINDOWS - 1 :: WINDOWS]).sum(1)
     member = np.arange(len(closeness)) < len(inside_RD) // WINDOWS
     return auc(closeness, member.astype(np.float64))
 

@@ -138,9 +138,7 @@ def _genres(path: Path) -> dict[str, str]:
 
 def _people(path: Path) -> dict[str, tuple[float, str, str]]:
     rows = _rows(path, "user_id", "age", "gender", "occupation")
-    return {
-        user: (_number(path, row, "age", age), sex, job) for row, (user, age, sex, job) in rows
-    }
+    return {user: (_number(path, row, "age", age), sex, job) for row, (user, age, sex, job) in rows}
 
 
 def _rows(path: Path, *wanted: str) -> Iterator[tuple[int, tuple[str, ...]]]:

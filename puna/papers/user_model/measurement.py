@@ -17,9 +17,22 @@ from puna.core.rng import stream
 from puna.core.stats import mean_interval
 
 from .measures import (
-    auc, bootstrap, chance_mrr, correlations, effect_size, explained, folds_of, held_out_guesses,
-    icc, kappa, linear_cka, mantel, reciprocal_ranks, residuals, spearman_brown,
-)  # fmt: skip
+    auc,
+    bootstrap,
+    chance_mrr,
+    correlations,
+    effect_size,
+    explained,
+    folds_of,
+    held_out_guesses,
+    icc,
+    kappa,
+    linear_cka,
+    mantel,
+    reciprocal_ranks,
+    residuals,
+    spearman_brown,
+)
 from .tables import Floats, Ints, Table
 
 MOST_USERS = 2_000
@@ -69,9 +82,11 @@ def measure_table(table: Table, other: Table | None = None, seed: int = 0) -> Me
     left_out: list[str] = []
     for part in (_reliability, _validity, _prediction, _invariance):
         for found in part(work):
-            (figures if isinstance(found, Figure) else left_out).append(found)  # type: ignore[arg-type]
-    windows = len(table.owner_R)
-    return Measurement(table.users, windows, table.vectors_RD.shape[1], tuple(figures), tuple(left_out))
+            if isinstance(found, Figure):
+                figures.append(found)
+            else:
+                left_out.append(found)
+    return Measurement(table.users, *table.vectors_RD.shape, tuple(figures), tuple(left_out))
 
 
 def _same_rows(table: Table, other: Table) -> bool:
@@ -349,10 +364,11 @@ def report_text(title: str, found: Measurement) -> str:
         if figure.section != section:
             section = figure.section
             lines += ["", section]
-        interval = ""
+        bounds = ""
         if figure.low is not None and figure.high is not None:
-            interval = f"[{figure.low:.3f}, {figure.high:.3f}]"
-        lines.append(f"  {figure.name:<{width}}  {figure.value:6.3f} {interval:<17} {figure.reading}")
+            bounds = f"[{figure.low:.3f}, {figure.high:.3f}]"
+        name = f"{figure.name:<{width}}"
+        lines.append(f"  {name}  {figure.value:6.3f} {bounds:<17} {figure.reading}")
     if found.left_out:
         lines += ["", "not measured", *(f"  {what}" for what in found.left_out)]
     return "\n".join(lines)

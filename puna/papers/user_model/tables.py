@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.core.errors import UserError, nearest
+from puna.core.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,14 +27,15 @@ FEWEST_USERS = 10
 KINDS = ("label_", "content_", "nuisance_", "group_")
 HELP = "columns: user, window, embedding (or e0, e1, ...), label_*, content_*, nuisance_*, group_*"
 _DIMENSION = re.compile(r"e(0|[1-9]\d*)")
+_COLUMN = re.compile(rf"user|window|embedding|{_DIMENSION.pattern}|({'|'.join(KINDS)}).+")
 
 
 @dataclass(frozen=True)
 class Table:
     """R rows in order of user and window; N users, in order of their names.
 
-    names_N: the users. owner_R: the row's user, from 0. vectors_RD. contents_RC, nuisances_RC: numbers of the row, by
-    name. labels_N, groups_N: of the user, by name (numbers, texts).
+    names_N: the users. owner_R: the row's user, from 0. vectors_RD. contents_RC, nuisances_RC:
+    numbers of the row, by name. labels_N, groups_N: of the user, by name (numbers, texts).
     """
 
     names_N: NDArray[np.str_]
@@ -87,11 +88,8 @@ def read_table(path: Path) -> Table:
         raise UserError(f"{path} is no .parquet, .npz or .csv file", "save it as one of these")
     columns = readers[path.suffix](path)
     for name in columns:
-        if name not in ("user", "window", "embedding") and not _DIMENSION.fullmatch(name):
-            if not name.startswith(KINDS) or name in KINDS:
-                known = ("user", "window", "embedding", *KINDS)
-                near = nearest(name, known)
-                raise UserError(f"{path}: unknown column '{name}'", f"{near}; {HELP}")
+        if not _COLUMN.fullmatch(name):
+            raise UserError(f"{path}: unknown column '{name}'", HELP)
     if "user" not in columns:
         raise UserError(f"{path} has no column 'user'", HELP)
     if not len(columns["user"]):
@@ -148,13 +146,14 @@ def _vectors(path: Path, columns: Columns) -> Floats:
     if wide:
         for place, (number, _) in enumerate(wide):
             if number != place:
-                raise UserError(f"{path} has no column 'e{place}'", "name them e0, e1, ... in order")
+                raise UserError(f"{path} has no column 'e{place}'", "name them e0, e1, ...")
         return np.column_stack([_numbers(path, name, columns[name]) for _, name in wide])
     cells = columns["embedding"]
     length = len(cells[0]) if _is_list(cells[0]) else 0
     for row, cell in enumerate(cells, 1):
         if not _is_list(cell) or not len(cell):
-            raise UserError(f"{path} row {row}: embedding is {_short(cell)}", "give a list of numbers")
+            what = f"embedding is {_short(cell)}"
+            raise UserError(f"{path} row {row}: {what}", "give a list of numbers")
         if len(cell) != length:
             what = f"embedding has {len(cell)} numbers, that of row 1 has {length}"
             raise UserError(f"{path} row {row}: {what}", "give vectors of one length")
@@ -207,7 +206,9 @@ def _of_users(path: Path, name: str, values: Sequence[Any], owner: Ints) -> list
         known, first = found.setdefault(user, (value, row))
         if known != value:
             what = f"{name} is {_short(value)}, in row {first} of the same user {_short(known)}"
-            raise UserError(f"{path} row {row}: {what}", "a label or group is of the user: repeat it")
+            raise UserError(
+                f"{path} row {row}: {what}", "labels and groups are a user's: repeat it"
+            )
     return [found[user][0] for user in range(len(found))]
 
 
@@ -238,7 +239,8 @@ def _npz(path: Path) -> Columns:
         with np.load(path, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz of plain arrays: {error}", "np.savez it again") from error
+        what = f"{path} is no .npz of plain arrays: {error}"
+        raise UserError(what, "np.savez it again") from error
     rows = {name: len(array) if array.ndim else -1 for name, array in columns.items()}
     for name, array in columns.items():
         if array.ndim != (2 if name == "embedding" else 1):
