@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from puna.core.errors import UserError
-from puna.papers.user_model.measurement import MOST_USERS, Measurement, measure_table, report_text
+from puna.papers.user_model.measurement import MOST_USERS, measure_table, report_text
 from puna.papers.user_model.tables import Table
 
 
@@ -150,8 +150,7 @@ def test_odd_tables_have_finite_figures() -> None:
     n = len(table.owner_R)
     tables = [
         replace(table, vectors_RD=np.ones((n, 3))),
-        replace(table, vectors_RD=table.vectors_RD * 1e150),
-        replace(table, vectors_RD=table.vectors_RD * 1e-150),
+        replace(table, vectors_RD=np.full((n, 3), 0.1 + 0.2)),
         replace(table, labels_N={"none": np.zeros(40), "same": np.full(40, 3.0)}),
         replace(table, groups_N={"one": np.full(40, "a"), "all": table.names_N}),
         replace(table, contents_RC={"flat": np.ones(n)}, nuisances_RC={"flat": np.ones(n)}),
@@ -162,11 +161,22 @@ def test_odd_tables_have_finite_figures() -> None:
         found = measure_table(odd)
         assert all(np.isfinite(list(found.numbers().values())))
         assert "nan" not in report_text("odd", found)
-    flat: Measurement = measure_table(tables[0])
-    assert flat.numbers()["dead_dimensions"] == 3
-    assert flat.numbers()["reid_mrr"] < 0.06
-    assert "label none: one class has 0 users" in measure_table(tables[3]).left_out
-    assert "label same: it is the same for all" in measure_table(tables[3]).left_out
+    for same in tables[:2]:
+        flat = measure_table(same).numbers()
+        assert flat["dead_dimensions"] == 3
+        assert flat["reid_mrr"] < 0.06
+        assert flat["icc"] == 0
+    assert "label none: one class has 0 users" in measure_table(tables[2]).left_out
+    assert "label same: it is the same for all" in measure_table(tables[2]).left_out
+
+
+def test_the_unit_of_a_vector_changes_nothing() -> None:
+    table = planted(60)
+    as_it_is = measure_table(table, table).numbers()
+    for unit in (1e37, 1e-37):
+        scaled = replace(table, vectors_RD=table.vectors_RD * unit)
+        found = measure_table(scaled, scaled).numbers()
+        assert found == pytest.approx(as_it_is, rel=1e-6, abs=1e-9)
 
 
 def test_many_users_are_measured_on_a_draw() -> None:

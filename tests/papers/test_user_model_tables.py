@@ -102,8 +102,9 @@ def spoil(name: str, row: int, value: Any) -> dict[str, list[Any]]:
 
 
 MISTAKES = [
-    (spoil("e1", 3, "nan"), "row 3: e1 is nan; give a finite number"),
-    (spoil("e1", 3, "inf"), "row 3: e1 is inf; give a finite number"),
+    (spoil("e1", 3, "nan"), "row 3: e1 is 'nan'; give a finite number"),
+    (spoil("e1", 3, "inf"), "row 3: e1 is 'inf'; give a finite number"),
+    (spoil("e1", 3, "1e39"), "row 3: e1 is '1e39'; give a finite number"),
     (spoil("e0", 4, "x"), "row 4: e0 is 'x'; give a finite number"),
     (spoil("e0", 4, ""), "row 4: e0 is empty; give a finite number"),
     (spoil("user", 2, " "), "row 2: user is ' '; give a text or an integer"),
@@ -159,8 +160,8 @@ def test_lists_of_other_lengths_and_kinds(tmp_path: Path) -> None:
         (5, [1.0], "FILE row 5: embedding has 1 numbers, that of row 1 has 2"),
         (2, None, "FILE row 2: embedding is empty; give a list of numbers"),
         (1, [], "FILE row 1: embedding is []; give a list of numbers"),
-        (7, [1.0, None], "FILE row 7: embedding is empty; give a finite number"),
-        (7, [1.0, float("nan")], "FILE row 7: embedding is nan; give a finite number"),
+        (7, [1.0, None], "FILE row 7: embedding is [1.0, nan]; give finite numbers"),
+        (7, [1.0, float("nan")], "FILE row 7: embedding is [1.0, nan]; give finite numbers"),
     ]:
         cells = good.copy()
         cells[row - 1] = cell

@@ -61,12 +61,12 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a size that cannot be."""
-        if min(self.users, self.length, self.width, self.layers, self.heads) < 1:
-            raise ValueError("users, length, width, layers and heads must be 1 or more")
+        if min(self.width, self.layers, self.heads) < 1:
+            raise ValueError("width, layers and heads must be 1 or more")
         if min(self.steps, self.batch) < 1 or not self.learning_rate > 0:
             raise ValueError("steps and batch must be 1 or more, learning_rate above 0")
-        if self.length < 8:
-            raise ValueError(f"length is {self.length}, must be 8 or more")
+        if self.length < 8 or self.users < 100:
+            raise ValueError("length must be 8 or more, users 100 or more")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
 
@@ -111,7 +111,7 @@ def measure(config: Config, seed: int) -> dict[str, float]:
     of_members = encoders["full"].embed(members.short)
     numbers["membership_auc"] = _membership(of_members, tables["full"].vectors_RD)
     if truth is not None:
-        numbers |= _ceilings(log, truth.only(held), windows, users)
+        numbers |= _ceilings(numbers, tables["full"], truth.only(held), windows)
     return numbers
 
 
@@ -171,20 +171,20 @@ def _membership(inside_RD: Floats, outside_RD: Floats) -> float:
     return auc(closeness, member.astype(np.float64))
 
 
-def _ceilings(log: Log, truth: Truth, windows: Windows, users: Any) -> dict[str, float]:
+def _ceilings(
+    numbers: Mapping[str, float], table: Table, truth: Truth, windows: Windows
+) -> dict[str, float]:
     """What knowing the users' ways would earn; `ceiling` is that of `reid_mrr`."""
     found = {"ceiling": float(truth.own_ranks(windows).mean())}
-    areas, shares_explained = [], []
-    for name, expected in truth.expected_N.items():
-        label, best = log.labels_N[name][users], expected[windows.users_N]
-        if np.isin(label, (0, 1)).all():
-            areas.append(auc(best, label))
-            found[f"ceiling_auc_{name}"] = areas[-1]
-        else:
-            shares_explained.append(float(explained(label[:, None], best[:, None])[0]))
-            found[f"ceiling_r2_{name}"] = shares_explained[-1]
-    found["ceiling_predict_auc"] = float(np.mean(areas))
-    found["ceiling_predict_r2"] = float(np.mean(shares_explained))
+    for kind in ("auc", "r2"):
+        scores = []
+        for name, label in table.labels_N.items():
+            if f"{kind}_{name}" in numbers:
+                best = truth.expected_N[name][windows.users_N]
+                share = explained(label[:, None], best[:, None])[0]
+                scores.append(auc(best, label) if kind == "auc" else float(share))
+                found[f"ceiling_{kind}_{name}"] = scores[-1]
+        found[f"ceiling_predict_{kind}"] = float(np.mean(scores))
     return found
 
 

@@ -21,11 +21,17 @@ FOLDS = 5
 PENALTIES = np.logspace(-4, 3, 15)
 
 
+def spread(x_ND: Floats) -> Floats:
+    """Standard deviation of each column, (D,); 0 where there is no more than rounding leaves."""
+    found = x_ND.std(0)
+    return np.where(found > 1e-9 * np.abs(x_ND).max(0), found, 0.0)
+
+
 def correlations(a_ND: Floats, b_ND: Floats) -> Floats:
     """Pearson's r of each dimension, (D,); 0 where one side does not vary."""
-    a, b = a_ND - a_ND.mean(0), b_ND - b_ND.mean(0)
-    scale = np.sqrt((a * a).sum(0) * (b * b).sum(0))
-    return np.divide((a * b).sum(0), scale, out=np.zeros(len(scale)), where=scale > 0)
+    products = ((a_ND - a_ND.mean(0)) * (b_ND - b_ND.mean(0))).mean(0)
+    scale = spread(a_ND) * spread(b_ND)
+    return np.divide(products, scale, out=np.zeros(len(scale)), where=scale > 0)
 
 
 def spearman_brown(r: Floats) -> Floats:
@@ -49,7 +55,8 @@ def icc(x_NWD: Floats) -> float:
     rest = x_NWD - users[:, None] - windows + grand
     error = (rest**2).sum() / ((n - 1) * (k - 1))
     total = between + (k - 1) * error + k * (over_time - error) / n
-    return float((between - error) / total) if total > 0 else 0.0
+    varies = total > 1e-18 * (x_NWD**2).sum((1, 2)).mean()  # or it is what rounding leaves
+    return float((between - error) / total) if varies else 0.0
 
 
 def directions(x_ND: Floats) -> Floats:
@@ -92,7 +99,7 @@ def linear_cka(x_ND: Floats, y_ND: Floats) -> float:
     x, y = x_ND - x_ND.mean(0), y_ND - y_ND.mean(0)
     k, m = x @ x.T, y @ y.T
     both, own, other = _hsic(k, m), _hsic(k, k), _hsic(m, m)
-    return float(both / np.sqrt(own * other)) if own > 0 and other > 0 else 0.0
+    return float(both / np.sqrt(own) / np.sqrt(other)) if own > 0 and other > 0 else 0.0
 
 
 def _hsic(k: Floats, m: Floats) -> float:
@@ -126,8 +133,8 @@ def auc(scores_N: Floats, labels_N: Floats) -> float:
 def explained(truth_NC: Floats, guess_NC: Floats) -> Floats:
     """R2 of each column, (C,): 1 - squared error / variance; 0 where there is none to explain."""
     error = ((truth_NC - guess_NC) ** 2).sum(0)
-    spread = ((truth_NC - truth_NC.mean(0)) ** 2).sum(0)
-    return np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), 0.0)
+    there = len(truth_NC) * spread(truth_NC) ** 2
+    return np.where(there > 0, 1 - error / np.where(there > 0, there, 1), 0.0)
 
 
 def kappa(a_N: NDArray[np.bool_], b_N: NDArray[np.bool_]) -> float:
@@ -140,8 +147,8 @@ def kappa(a_N: NDArray[np.bool_], b_N: NDArray[np.bool_]) -> float:
 def effect_size(scores_N: Floats, in_group_N: NDArray[np.bool_]) -> float:
     """Cohen's d: the groups' distance in pooled standard deviations. Two or more in each."""
     a, b = scores_N[in_group_N], scores_N[~in_group_N]
-    spread = ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(scores_N) - 2)
-    return float((a.mean() - b.mean()) / np.sqrt(spread)) if spread > 0 else 0.0
+    pooled = ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(scores_N) - 2)
+    return float((a.mean() - b.mean()) / np.sqrt(pooled)) if pooled > 0 else 0.0
 
 
 def folds_of(users: int, seed: int) -> Ints:
@@ -165,9 +172,8 @@ def ridge(x_ND: Floats, y_NC: Floats) -> Callable[[Floats], Floats]:
     cross-validation error (Golub, Heath and Wahba 1979).
     """
     n = len(x_ND)
-    centre, scale, level = x_ND.mean(0), x_ND.std(0), y_NC.mean(0)
-    # Rounding leaves a constant column a spread of its own; it must not be blown up to 1.
-    scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, np.inf)
+    centre, scale, level = x_ND.mean(0), spread(x_ND), y_NC.mean(0)
+    scale = np.where(scale > 0, scale, np.inf)  # a constant column says nothing
     x, y = (x_ND - centre) / scale, y_NC - level
     power, basis = np.linalg.eigh(x.T @ x)
     power = np.maximum(power, 0.0)

@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 Columns = Mapping[str, Sequence[Any]]
 
 FEWEST_USERS = 10
+LARGEST = 1e38  # about what float32 holds; squares of squares must fit into float64
 KINDS = ("label_", "content_", "nuisance_", "group_")
 HELP = "columns: user, window, embedding (or e0, e1, ...), label_*, content_*, nuisance_*, group_*"
 _DIMENSION = re.compile(r"e(0|[1-9]\d*)")
@@ -149,51 +150,42 @@ def _vectors(path: Path, columns: Columns) -> Floats:
                 raise UserError(f"{path} has no column 'e{place}'", "name them e0, e1, ...")
         return np.column_stack([_numbers(path, name, columns[name]) for _, name in wide])
     cells = columns["embedding"]
-    length = len(cells[0]) if _is_list(cells[0]) else 0
     for row, cell in enumerate(cells, 1):
-        if not _is_list(cell) or not len(cell):
+        if not isinstance(cell, list | np.ndarray) or not len(cell):
             what = f"embedding is {_short(cell)}"
             raise UserError(f"{path} row {row}: {what}", "give a list of numbers")
-        if len(cell) != length:
-            what = f"embedding has {len(cell)} numbers, that of row 1 has {length}"
+        if len(cell) != len(cells[0]):
+            what = f"embedding has {len(cell)} numbers, that of row 1 has {len(cells[0])}"
             raise UserError(f"{path} row {row}: {what}", "give vectors of one length")
-    if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu":
-        vectors = cells.astype(np.float64)
-        _refuse_infinite(path, "embedding", vectors)
-        return vectors
-    flat = _numbers(path, "embedding", [n for cell in cells for n in cell], length)
-    return flat.reshape(len(cells), length)
+    return _numbers(path, "embedding", cells, (len(cells[0]),))
 
 
-def _is_list(cell: Any) -> bool:
-    return isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.ndim == 1)
-
-
-def _numbers(path: Path, name: str, values: Sequence[Any], per_row: int = 1) -> Floats:
-    """A column as float64. Raises UserError for the first cell that is no finite number."""
-    found = np.empty(len(values))
-    for i, value in enumerate(values):
+def _numbers(path: Path, name: str, cells: Sequence[Any], shape: tuple[int, ...] = ()) -> Floats:
+    """A column as float64, each cell of `shape`. Raises UserError for the first that is not so."""
+    try:
+        found = np.array(list(cells), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        found = np.full((len(cells), *shape), np.nan)
+    if found.shape == (len(cells), *shape) and (np.abs(found) <= LARGEST).all():
+        return found
+    for row, cell in enumerate(cells, 1):
         try:
-            if isinstance(value, bytes):  # float() would read them
-                raise TypeError
-            found[i] = float(value)
+            number = np.array(cell, dtype=np.float64)
+            fine = number.shape == shape and bool((np.abs(number) <= LARGEST).all())
         except (TypeError, ValueError, OverflowError):
-            where = f"{path} row {i // per_row + 1}: {name}"
-            raise UserError(f"{where} is {_short(value)}", "give a finite number") from None
-    _refuse_infinite(path, name, found.reshape(-1, per_row))
-    return found
-
-
-def _refuse_infinite(path: Path, name: str, values: Floats) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        where = f"{path} row {row + 1}: {name}"
-        raise UserError(f"{where} is {values[row, column]}", "give a finite number")
+            fine = False
+        if not fine:
+            fix = "give finite numbers" if shape else "give a finite number"
+            raise UserError(f"{path} row {row}: {name} is {_short(cell)}", fix)
+    raise AssertionError(f"{name}: cells that are right one by one are wrong together")
 
 
 def _text(path: Path, row: int, name: str, value: Any) -> str:
-    text = "" if value is None or isinstance(value, float | bytes) else str(value).strip()
+    text = (
+        ""
+        if value is None or isinstance(value, float | np.floating | bytes)
+        else str(value).strip()
+    )
     if not text:
         raise UserError(f"{path} row {row}: {name} is {_short(value)}", "give a text or an integer")
     return text
@@ -213,6 +205,7 @@ def _of_users(path: Path, name: str, values: Sequence[Any], owner: Ints) -> list
 
 
 def _short(value: Any) -> str:
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     text = "empty" if value is None or value == "" else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -241,16 +234,14 @@ def _npz(path: Path) -> Columns:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         what = f"{path} is no .npz of plain arrays: {error}"
         raise UserError(what, "np.savez it again") from error
-    rows = {name: len(array) if array.ndim else -1 for name, array in columns.items()}
     for name, array in columns.items():
         if array.ndim != (2 if name == "embedding" else 1):
             raise UserError(f"{path}: {name} has shape {array.shape}", "a row a user and window")
-        if rows[name] != rows.get("user", rows[name]):
-            what = f"{name} has {rows[name]} rows, user has {rows['user']}"
+        rows = len(columns.get("user", array))
+        if len(array) != rows:
+            what = f"{name} has {len(array)} rows, user has {rows}"
             raise UserError(f"{path}: {what}", "give each array the same rows")
-    return {
-        name: array if name == "embedding" else array.tolist() for name, array in columns.items()
-    }
+    return columns
 
 
 def _parquet(path: Path) -> Columns:
@@ -260,9 +251,11 @@ def _parquet(path: Path) -> Columns:
         raise UserError("reading Parquet needs pyarrow", "pip install 'puna[parquet]'") from None
     try:
         table = pq.read_table(path)
-        return {name: table.column(name).to_pylist() for name in table.column_names}
+        # Vectors of many users as Python's own lists would not fit into memory.
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
     except Exception as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+    return columns
 
 
 def write_table(path: Path, table: Table) -> None:
