@@ -35,7 +35,12 @@ from .measures import (
 from .tables import Floats, Ints, Table
 
 RELIABLE = 0.7
-FEWEST_OF_A_CLASS = 5
+CONTROLS = {
+    "content": "the same from the content columns",
+    "nuisances": "the same from the nuisances",
+    "residual": "from the vectors without the nuisances",
+}
+FEWEST_OF_A_CLASS, FEWEST_PAIRS = 5, 4
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,12 @@ class Work:
 
     @cached_property
     def mean_ND(self) -> Floats:
+        """Mean vector of each user."""
         return self.table.mean_by_user(self.table.vectors_RD)
 
     @cached_property
     def fold_N(self) -> Ints:
+        """The fold in which each user is held out."""
         return folds_of(self.table.users, self.seed)
 
     @cached_property
@@ -98,6 +105,7 @@ class Work:
         return reciprocal_ranks(*self.ends)
 
     def boot(self, statistic: Callable[[Ints], float], users: int) -> tuple[float, float]:
+        """The interval of a statistic of `users` users, given their indices."""
         return bootstrap(statistic, users, self.seed)
 
     def guesses(self, x_ND: Floats, label: str) -> Floats:
@@ -111,9 +119,11 @@ class Work:
 
     @cached_property
     def predictable(self) -> tuple[str, ...]:
+        """The labels that vary enough."""
         return tuple(k for k, v in self.table.labels_N.items() if not _why_not(v))
 
     def is_binary(self, label: str) -> bool:
+        """Whether a label is yes or no."""
         return bool(np.isin(self.table.labels_N[label], (0, 1)).all())
 
 
@@ -121,44 +131,49 @@ Found = Iterator[Figure | str]
 
 
 def reliability(work: Work) -> Found:
-    """Halves, first and last window, re-identification; what two trainings agree on."""
-    section = "reliability"
-    if work.repeated.sum() < 4:
+    """Internal, by halves; test-retest, by first and last window; re-identification."""
+    if work.repeated.sum() < FEWEST_PAIRS:
         yield "reliability and re-identification: needs two or more windows of a user (`window`)"
-    else:
-        even, odd = work.halves
-        alive = (spread(even) > 0) & (spread(odd) > 0)
-        both = spearman_brown(correlations(even, odd))
-        share = float((both[alive] > RELIABLE).mean()) if alive.any() else 0.0
+        return
+    section = "reliability"
+    even, odd = work.halves
+    alive = (spread(even) > 0) & (spread(odd) > 0)
+    if alive.any():
+        each = spearman_brown(correlations(even, odd))[alive]
+        share = float((each > RELIABLE).mean())
 
         def half(users: Ints) -> float:
             return float(np.median(spearman_brown(correlations(even[users], odd[users]))[alive]))
 
-        if alive.any():
-            reading = f"median over dimensions; {share:.0%} are above {RELIABLE}"
-            value = float(np.median(both[alive]))
-            yield Figure(section, "split_half", value, reading, *work.boot(half, len(even)))
-        yield Figure(section, "split_half_share", share, f"dimensions above {RELIABLE}")
-        if not alive.all():
-            yield Figure(section, "dead_dimensions", float((~alive).sum()), "they never vary")
-        pair = np.stack(work.ends, axis=1)
-        interval = work.boot(lambda users: icc(pair[users]), len(pair))
-        yield Figure(section, "icc", icc(pair), "test-retest, first and last window", *interval)
-        ranks = work.own_ranks
-        mrr = mean_interval(ranks[:, None].tolist())
-        reading = f"re-identification among {len(ranks)}; chance {chance_mrr(len(ranks)):.3f}"
-        yield Figure(section, "reid_mrr", mrr.mean, reading, mrr.low, mrr.high)
-        top = mean_interval((ranks == 1).astype(float)[:, None].tolist())
-        yield Figure(section, "reid_top1", top.mean, "own window first", top.low, top.high)
+        interval = work.boot(half, len(even))
+        reading = "Spearman-Brown, median over dimensions"
+        yield Figure(section, "split_half", float(np.median(each)), reading, *interval)
+        yield Figure(section, "split_half_share", share, f"of dimensions above {RELIABLE}")
+    if not alive.all():
+        yield Figure(section, "dead_dimensions", float((~alive).sum()), "they never vary")
+    pair = np.stack(work.ends, axis=1)
+    interval = work.boot(lambda users: icc(pair[users]), len(pair))
+    yield Figure(section, "icc", icc(pair), "test-retest, first and last window", *interval)
+    ranks = work.own_ranks
+    mrr = mean_interval(ranks[:, None].tolist())
+    reading = f"re-identification among {len(ranks)}; chance {chance_mrr(len(ranks)):.3f}"
+    yield Figure(section, "reid_mrr", mrr.mean, reading, mrr.low, mrr.high)
+    top = mean_interval((ranks == 1).astype(float)[:, None].tolist())
+    yield Figure(section, "reid_top1", top.mean, "own window first", top.low, top.high)
+
+
+def agreement(work: Work) -> Found:
+    """What two trainings have in common."""
     if work.other is None:
         yield "agreement of two trainings: needs the same users' vectors from another (`other`)"
-    else:
-        mean = work.other.mean_by_user(work.other.vectors_RD)
-        yield Figure(section, "cka", linear_cka(work.mean_ND, mean), "with the other training")
-        agreed = [_agreement(work, mean, k) for k in work.predictable if work.is_binary(k)]
-        if agreed:
-            reading = "Cohen's, of what the two trainings predict"
-            yield Figure(section, "kappa", float(np.mean(agreed)), reading)
+        return
+    mean = work.other.mean_by_user(work.other.vectors_RD)
+    cka = linear_cka(work.mean_ND, mean)
+    yield Figure("agreement", "cka", cka, "alignment with the other training")
+    each = [_agreement(work, mean, label) for label in work.predictable if work.is_binary(label)]
+    if each:
+        reading = "Cohen's, of what the two trainings predict"
+        yield Figure("agreement", "kappa", float(np.mean(each)), reading)
 
 
 def _agreement(work: Work, other_ND: Floats, label: str) -> float:
@@ -224,18 +239,7 @@ def prediction(work: Work) -> Found:
     for name, label in table.labels_N.items():
         if _why_not(label):
             yield f"label {name}: {_why_not(label)}"
-    controls = {}
-    if table.contents_RC:
-        controls["content"] = table.mean_by_user(np.column_stack(list(table.contents_RC.values())))
-    if table.nuisances_RC:
-        nuisances = table.mean_by_user(np.column_stack(list(table.nuisances_RC.values())))
-        controls["nuisances"] = nuisances
-        controls["residual"] = residuals(work.mean_ND, nuisances)
-    readings = {
-        "content": "the same from the content columns",
-        "nuisances": "the same from the nuisances",
-        "residual": "from the vectors without the nuisances",
-    }
+    controls = _controls(work)
     means: dict[str, list[float]] = {}
     for name in work.predictable:
         score, kind = _scorer(work, name)
@@ -248,10 +252,21 @@ def prediction(work: Work) -> Found:
         means.setdefault(f"predict_{kind}", []).append(value)
         for control, x in controls.items():
             value = score(everyone, work.guesses(x, name))
-            yield Figure(section, f"{kind}_{name}_{control}", value, readings[control])
+            yield Figure(section, f"{kind}_{name}_{control}", value, CONTROLS[control])
             means.setdefault(f"predict_{kind}_{control}", []).append(value)
     for mean, values in means.items():
         yield Figure(section, mean, float(np.mean(values)), f"mean over {len(values)} labels")
+
+
+def _controls(work: Work) -> Mapping[str, Floats]:
+    """What a label is predicted from besides the vectors, (N, C) by name."""
+    table, out = work.table, {}
+    if table.contents_RC:
+        out["content"] = table.mean_by_user(np.column_stack(list(table.contents_RC.values())))
+    if table.nuisances_RC:
+        nuisances = table.mean_by_user(np.column_stack(list(table.nuisances_RC.values())))
+        out |= {"nuisances": nuisances, "residual": residuals(work.mean_ND, nuisances)}
+    return out
 
 
 def _scorer(work: Work, name: str) -> tuple[Callable[[Ints, Floats], float], str]:
@@ -277,7 +292,7 @@ def invariance(work: Work) -> Found:
         if len(levels) < 2:
             yield f"invariance by {name}: all users are in one group"
             continue
-        if work.repeated.sum() >= 4:
+        if work.repeated.sum() >= FEWEST_PAIRS:
             side = inside[work.repeated]
             gap = _mean_gap(work.own_ranks, side)
             if np.isfinite(gap):

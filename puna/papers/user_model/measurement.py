@@ -12,7 +12,7 @@ import numpy as np
 from puna.core.errors import UserError
 from puna.core.rng import stream
 
-from .figures import Figure, Work, invariance, prediction, reliability, validity
+from .figures import Figure, Work, agreement, invariance, prediction, reliability, validity
 from .tables import Ints, Table
 
 MOST_USERS = 2_000
@@ -46,7 +46,7 @@ def measure_table(table: Table, other: Table | None = None, seed: int = 0) -> Me
     work = Work(table, other.only(kept) if other is not None else None, seed)
     figures: list[Figure] = []
     left_out: list[str] = []
-    for part in (reliability, validity, prediction, invariance):
+    for part in (reliability, agreement, validity, prediction, invariance):
         for found in part(work):
             if isinstance(found, Figure):
                 figures.append(found)
