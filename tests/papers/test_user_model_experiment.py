@@ -42,7 +42,7 @@ def test_controls_fall_where_they_must(numbers: dict[str, float]) -> None:
     assert numbers["reid_mrr"] < numbers["ceiling"]
     assert numbers["pca_reid_mrr"] > 2 * chance
     assert numbers["noise_split_half"] < 0.4 < numbers["pca_split_half"]
-    assert numbers["counts_nuisance_length"] > 0.8
+    assert numbers["counts_nuisance_length"] > 0.5
     assert numbers["noise_nuisance_length"] < 0.1
     assert numbers["reid_mrr"] != numbers["mbp_reid_mrr"] != numbers["learned_reid_mrr"]
 

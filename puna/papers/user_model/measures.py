@@ -130,6 +130,21 @@ def auc(scores_N: Floats, labels_N: Floats) -> float:
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
+def held_out_auc(guess_N: Floats, labels_N: Floats, fold_N: Ints) -> float:
+    """AUC over the pairs of a fold, all folds together; not a number where no fold has both labels.
+
+    Pairs across folds are left out: their guesses are of two fits, each with the other's user in
+    it, and where nothing can be known they fall below one half.
+    """
+    won, pairs = 0.0, 0
+    for fold in np.unique(fold_N):
+        label = labels_N[fold_N == fold]
+        count = int(label.sum()) * int((1 - label).sum())
+        if count:
+            won, pairs = won + count * auc(guess_N[fold_N == fold], label), pairs + count
+    return won / pairs if pairs else float("nan")
+
+
 def explained(truth_NC: Floats, guess_NC: Floats) -> Floats:
     """R2 of each column, (C,): 1 - squared error / variance; 0 where there is none to explain."""
     error = ((truth_NC - guess_NC) ** 2).sum(0)
@@ -157,24 +172,28 @@ def folds_of(users: int, seed: int) -> Ints:
 
 
 def held_out_guesses(x_ND: Floats, y_NC: Floats, fold_N: Ints) -> Floats:
-    """What ridge regression says of each row when fitted on the other folds, (N, C)."""
+    """What ridge regression says of each row when fitted on the other folds, (N, C).
+
+    The level is the mean of all rows, as in R2's yardstick: the other folds' is low where the
+    fold's own is high.
+    """
     guesses = np.zeros_like(y_NC)
     for fold in np.unique(fold_N):
         rest = fold_N != fold
         guesses[~rest] = ridge(x_ND[rest], y_NC[rest])(x_ND[~rest])
-    return guesses
+    return guesses + y_NC.mean(0)
 
 
 def ridge(x_ND: Floats, y_NC: Floats) -> Callable[[Floats], Floats]:
-    """Ridge regression on standardised columns, as a function of new rows.
+    """Ridge regression on standardised columns: the distance from y's mean, as a function of rows.
 
     Each target's penalty is that of `PENALTIES` (per row) with the least generalised
     cross-validation error (Golub, Heath and Wahba 1979).
     """
     n = len(x_ND)
-    centre, scale, level = x_ND.mean(0), spread(x_ND), y_NC.mean(0)
+    centre, scale = x_ND.mean(0), spread(x_ND)
     scale = np.where(scale > 0, scale, np.inf)  # a constant column says nothing
-    x, y = (x_ND - centre) / scale, y_NC - level
+    x, y = (x_ND - centre) / scale, y_NC - y_NC.mean(0)
     power, basis = np.linalg.eigh(x.T @ x)
     power = np.maximum(power, 0.0)
     projected = basis.T @ (x.T @ y)  # (D, C)
@@ -187,7 +206,7 @@ def ridge(x_ND: Floats, y_NC: Floats) -> Callable[[Floats], Floats]:
     errors = np.where(freedom > 0, residual / np.where(freedom > 0, freedom, 1) ** 2, np.inf)
     penalty = n * PENALTIES[np.argmin(errors, axis=0)]
     weights = basis @ (projected / (power[:, None] + penalty))
-    return lambda rows: (rows - centre) / scale @ weights + level
+    return lambda rows: (rows - centre) / scale @ weights
 
 
 def residuals(x_ND: Floats, nuisances_NC: Floats) -> Floats:
