@@ -76,8 +76,8 @@ def test_a_real_log_has_the_same_claims(tmp_path: Path) -> None:
 
 
 def test_quick_sizes_give_way_to_the_users_own() -> None:
-    assert Config(quick=True).sized().length == 48
-    assert Config(quick=True, length=64).sized().length == 64
+    assert Config(quick=True).sized().steps == 150
+    assert Config(quick=True, steps=64).sized().steps == 64
     assert Config(quick=True, data="ml").sized().length == 32
     assert Config().sized() == Config()
 

@@ -25,7 +25,7 @@ from .method import Encoder, Plan, Shape, train, untrained
 from .synthetic import Truth, make_log
 from .tables import Floats, Table, read_table
 
-QUICK = {"users": 300, "length": 48, "steps": 120, "batch": 24, "width": 32}
+QUICK = {"users": 300, "length": 32, "steps": 150, "batch": 24, "width": 32}
 MOVIELENS = {"length": 32}
 # What is printed of the baselines and variants; of the method, every figure.
 COMPARED = (
@@ -51,11 +51,11 @@ class Config:
     table: str = ""
     other: str = ""
     users: int = 1000
-    length: int = 128
+    length: int = 64
     width: int = 64
     layers: int = 2
     heads: int = 4
-    steps: int = 400
+    steps: int = 600
     batch: int = 32
     learning_rate: float = 2e-3
 
