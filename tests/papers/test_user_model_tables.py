@@ -41,7 +41,8 @@ def save(path: Path, table: dict[str, list[Any]], nested: bool = False) -> Path:
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([list(table), *zip(*table.values(), strict=True)])
     elif path.suffix == ".npz":
-        np.savez(path, **{name: np.array(values) for name, values in table.items()})
+        arrays: dict[str, Any] = {name: np.array(values) for name, values in table.items()}
+        np.savez(path, **arrays)
     else:
         import pyarrow.parquet as pq
 

@@ -52,7 +52,8 @@ def measure_table(table: Table, other: Table | None = None, seed: int = 0) -> Me
                 figures.append(found)
             else:
                 left_out.append(found)
-    return Measurement(table.users, *table.vectors_RD.shape, tuple(figures), tuple(left_out))
+    windows, width = table.vectors_RD.shape
+    return Measurement(table.users, windows, width, tuple(figures), tuple(left_out))
 
 
 def _same_rows(table: Table, other: Table) -> bool:

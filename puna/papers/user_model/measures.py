@@ -31,7 +31,7 @@ def correlations(a_ND: Floats, b_ND: Floats) -> Floats:
     """Pearson's r of each dimension, (D,); 0 where one side does not vary."""
     products = ((a_ND - a_ND.mean(0)) * (b_ND - b_ND.mean(0))).mean(0)
     scale = spread(a_ND) * spread(b_ND)
-    return np.divide(products, scale, out=np.zeros(len(scale)), where=scale > 0)
+    return np.asarray(np.divide(products, scale, out=np.zeros(len(scale)), where=scale > 0))
 
 
 def spearman_brown(r: Floats) -> Floats:
@@ -66,7 +66,7 @@ def directions(x_ND: Floats) -> Floats:
     """
     x = x_ND - x_ND.mean(0)
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+    return np.asarray(np.divide(x, length, out=np.zeros_like(x), where=length > 0))
 
 
 def reciprocal_ranks(query_ND: Floats, gallery_ND: Floats) -> Floats:
@@ -83,7 +83,7 @@ def ranks_of_own(scores_NN: Floats) -> Floats:
     own = np.diagonal(scores_NN)[:, None]
     near = np.abs(scores_NN - own) <= 1e-12
     better = ((scores_NN > own) & ~near).sum(1)
-    return 1 / (1 + better + (near.sum(1) - 1) / 2)
+    return np.asarray(1 / (1 + better + (near.sum(1) - 1) / 2))
 
 
 def chance_mrr(users: int) -> float:
@@ -181,7 +181,7 @@ def held_out_guesses(x_ND: Floats, y_NC: Floats, fold_N: Ints) -> Floats:
     for fold in np.unique(fold_N):
         rest = fold_N != fold
         guesses[~rest] = ridge(x_ND[rest], y_NC[rest])(x_ND[~rest])
-    return guesses + y_NC.mean(0)
+    return np.asarray(guesses + y_NC.mean(0))
 
 
 def ridge(x_ND: Floats, y_NC: Floats) -> Callable[[Floats], Floats]:
@@ -212,7 +212,7 @@ def ridge(x_ND: Floats, y_NC: Floats) -> Callable[[Floats], Floats]:
 def residuals(x_ND: Floats, nuisances_NC: Floats) -> Floats:
     """What of x a straight line in the nuisances does not explain, (N, D)."""
     design = np.column_stack([np.ones(len(x_ND)), nuisances_NC])
-    return x_ND - design @ np.linalg.lstsq(design, x_ND, rcond=None)[0]
+    return np.asarray(x_ND - design @ np.linalg.lstsq(design, x_ND, rcond=None)[0])
 
 
 def bootstrap(

@@ -119,7 +119,7 @@ class Encoder(nn.Module):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Vectors (B, T, D) of the tokens; those of padding mean nothing."""
         T = tokens_BT.shape[1]
-        x = self.tokens(tokens_BT)
+        x: Tensor = self.tokens(tokens_BT)
         if self.shape.positions == "learned":
             x = x + self.places.weight[:T]
             bias = torch.zeros(self.shape.heads, T, T)
@@ -139,7 +139,8 @@ class Encoder(nn.Module):
 
     def event_logits(self, x_MD: Tensor) -> Tensor:
         """Logits of the event behind each of M vectors, (M, V); output weights are the input's."""
-        return self.guess(x_MD) @ self.tokens.weight[SPECIAL:].T + self.guess_bias
+        hidden: Tensor = self.guess(x_MD)
+        return F.linear(hidden, self.tokens.weight[SPECIAL:], self.guess_bias)
 
     @torch.no_grad()
     def embed(self, windows: Sequence[ArrayLike]) -> Floats:
