@@ -155,8 +155,8 @@ def _judge(claim: Claim, rows: Rows) -> Verdict:
 
 def _difference(metric: Mapping[int, float], against: Mapping[int, float], u: float) -> Difference:
     """The paired difference, taken in units of `u` and given in the numbers' own."""
-    scaled = [{str(seed): x / u for seed, x in side.items()} for side in (metric, against)]
-    d = paired_difference(*scaled)
+    a, b = ({str(seed): x / u for seed, x in side.items()} for side in (metric, against))
+    d = paired_difference(a, b)
     return Difference(d.mean * u, d.low * u, d.high * u, d.n, d.p_value, d.detectable * u)
 
 
