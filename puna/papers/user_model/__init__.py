@@ -1,0 +1,1 @@
+"""General user vectors from behaviour logs, and the measurement report on any of them."""
