@@ -33,7 +33,7 @@ class Options:
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A setting of the experiment, e.g. --set steps=100."""
     dir: Path | None = None
-    """The run's directory; runs/paper-NAME if not given. The same command goes on there."""
+    """The run's directory; one in runs/ if not given. The same command goes on there."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -54,7 +54,7 @@ def act(given: Options) -> int:
     from puna.papers.room import read_run, run_paper
 
     if given.action == "claims":
-        found = read_run(given.name, given.dir, quick=given.quick)
+        found = read_run(given.name, given.dir, quick=given.quick, data=given.data)
     else:
         found = run_paper(
             given.name,

@@ -64,22 +64,23 @@ def run_paper(
     """Measure seeds 0 to `seeds - 1` of a paper, those already in `directory` left as they are.
 
     `sets` are `key=value` settings of the paper's Config. A paper with `report(config, directory)`
-    is asked first: text that it returns is the whole result, "" means that there is nothing to
-    report. Raises UserError for whatever the caller can mend.
+    is asked first: text that it returns is the whole result, and leaves a run that is in
+    `directory` alone; "" means that there is nothing to report. Raises UserError for whatever the
+    caller can mend.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds", "give at least 1; a verdict takes 5")
     paper = load_paper(name)
     config = make_config(paper, quick, data, sets)
-    directory = directory or default_directory(paper.name, quick)
+    directory = directory or default_directory(paper.name, quick, data)
     with locked(directory):
         remove_leftovers(directory)
-        _begin(paper, config, directory)
         report = getattr(paper.experiment, "report", None)
         text = report(config, directory) if report else ""
         if text:
             write_text(directory / "report.txt", text.rstrip() + "\n")
             return Result(_title(paper, config), directory, {}, (), text)
+        _begin(paper, config, directory)
         _measure(paper, config, directory, seeds, Progress(progress))
         result = _read(paper, config, directory)
         _plot(paper, result, Progress(progress))
@@ -88,13 +89,15 @@ def run_paper(
     return result
 
 
-def read_run(name: str, directory: Path | None = None, *, quick: bool = False) -> Result:
+def read_run(
+    name: str, directory: Path | None = None, *, quick: bool = False, data: str = ""
+) -> Result:
     """A paper's claims beside the numbers that its run has so far; none at all is no mistake.
 
     Raises UserError where the run is another paper's, or its record is broken.
     """
     paper = load_paper(name)
-    directory = directory or default_directory(paper.name, quick)
+    directory = directory or default_directory(paper.name, quick, data)
     record = _read_record(directory)
     if not record:
         return Result(f"{paper.name}: not run yet", directory, {}, tuple(judge(paper.claims, {})))
@@ -107,9 +110,10 @@ def read_run(name: str, directory: Path | None = None, *, quick: bool = False) -
     return result
 
 
-def default_directory(name: str, quick: bool) -> Path:
-    """`runs/paper-NAME`, or `runs/paper-NAME-quick`."""
-    return Path("runs") / f"paper-{name}{'-quick' if quick else ''}"
+def default_directory(name: str, quick: bool, data: str) -> Path:
+    """`runs/paper-NAME`, with the name of the data's folder and `quick` where those are asked."""
+    words = ["paper", name, Path(data).resolve().name if data else "", "quick" if quick else ""]
+    return Path("runs") / "-".join(filter(None, words))
 
 
 def make_config(paper: Paper, quick: bool, data: str, sets: Sequence[str]) -> Any:

@@ -110,13 +110,18 @@ def test_claims_of_a_paper_that_has_not_run(mypaper, capsys):
 
 def test_a_report_is_the_whole_result(mypaper):
     with open(mypaper / "experiment.py", "a") as file:
-        file.write('\n\ndef report(config, directory):\n    return f"{config.count} means"\n')
-    done = run_paper("./mypaper", sets=["count=7"])
-    assert done.text() == "7 means"
-    assert (done.directory / "report.txt").read_text() == "7 means\n"
-    assert not done.rows
-    edit(mypaper, "experiment.py", 'f"{config.count} means"', '""')
-    assert len(run_paper("./mypaper", Path("none"), quick=True).rows) == 5
+        file.write(
+            "\n\ndef report(config, directory):\n"
+            '    return f"{config.count} means" if config.count != 20 else ""\n'
+        )
+    run = run_paper("./mypaper", Path("run"), quick=True)
+    assert len(run.rows) == 5
+    for count in (7, 8):
+        done = run_paper("./mypaper", Path("run"), sets=[f"count={count}"])
+        assert done.text() == f"{count} means"
+        assert (done.directory / "report.txt").read_text() == f"{count} means\n"
+        assert not done.rows
+    assert read_run("./mypaper", Path("run")).rows == run.rows
 
 
 def test_a_papers_own_plots_get_the_rows(mypaper):
@@ -264,7 +269,9 @@ def test_malformed_data_are_refused_by_row(mypaper, text, says):
 def test_real_data_are_what_is_measured(mypaper):
     Path("real").mkdir()
     Path("real/pairs.csv").write_text("2,1\n-2,-1\n")
-    done = run_paper("./mypaper", data="real", sets=["repeats=10"])
+    done = run_paper("./mypaper", data="real/", sets=["repeats=10"])
+    assert done.directory == Path("runs/paper-mypaper-real")
+    assert read_run("./mypaper", data="real").rows == done.rows
     # Every observation errs by 1; shrinking by 1 - 18/80 leaves 1.55 - 1.
     assert all(row["error_plain"] == pytest.approx(1.0) for row in done.rows.values())
     assert all(row["error_shrunk"] == pytest.approx(0.55**2) for row in done.rows.values())
