@@ -63,7 +63,7 @@ def test_a_made_graph_is_as_asked_and_no_simpler_rule_reaches_its_ceiling(homoph
     graph = synthetic(recipe, "g", 0)
     assert graph.homophily == pytest.approx(homophily, abs=0.03)
     assert graph.edges_2E.shape[1] / 1000 == pytest.approx(recipe.degree, abs=0.3)
-    assert graph.features_NF.mean() == pytest.approx((0.12 + 4 * 0.04) / 5, abs=0.002)
+    assert graph.features_NF.mean() == pytest.approx((0.18 + 4 * 0.04) / 5, abs=0.002)
     words, labels = graph.features_NF.astype(bool), graph.labels_N
     linked = np.zeros((1000, 1000), dtype=bool)
     linked[tuple(graph.edges_2E)] = True
@@ -176,7 +176,8 @@ NOT_FINITE = np.array([[0, 1, 2], [np.nan, 0, 0]])
         ("tx", np.ones((2, 4)), "4 words a row"),
         ("tx", np.ones(3), "no matrix of numbers"),
         ("tx", np.ones((0, 3)), "an empty matrix"),
-        ("tx", np.array([["a", "b", "c"]]), "no matrix of numbers"),
+        ("tx", np.array([[1, None, 3]]), "values of type O8"),
+        ("tx", np.array([["a", "b", "c"]]), "values of type U1"),
         ("tx", {"a": 1}, "no matrix of numbers"),
         ("ally", np.ones((4, 2)), "ind.toy.ally row 0: a label is one 1 among zeros"),
         ("ally", np.eye(2), "has 2 rows, its features have 4"),

@@ -107,7 +107,7 @@ class Recipe:
     classes: int = 5
     degree: float = 5.0
     words: int = 200
-    own: float = 0.12
+    own: float = 0.18
     base: float = 0.04
 
     def __post_init__(self) -> None:

@@ -126,6 +126,11 @@ class Adapted(nn.Module):
         super().__init__()
         self.head = Head(width, classes)
 
+    def told(self, rows_ND: Tensor) -> Tensor:
+        """The head's logits [N, C] of an encoder's output."""
+        logits_NC: Tensor = self.head(scaled(rows_ND))
+        return logits_NC
+
     def prompt(self) -> Iterable[nn.Parameter]:
         """What is learned besides the head."""
         return ()
@@ -140,7 +145,8 @@ class LinearProbe(Adapted):
 
     def forward(self) -> Tensor:
         """The logits [N, C]."""
-        return self.head(self.rows_ND)
+        logits_NC: Tensor = self.head(self.rows_ND)
+        return logits_NC
 
 
 class FeaturePrompt(Adapted):
@@ -157,7 +163,7 @@ class FeaturePrompt(Adapted):
 
     def forward(self) -> Tensor:
         """The logits [N, C]."""
-        return self.head(scaled(self.frozen(self.x_NF + self.added_F, *self.graph)))
+        return self.told(self.frozen(self.x_NF + self.added_F, *self.graph))
 
 
 class UniPrompt(Adapted):
@@ -188,8 +194,8 @@ class UniPrompt(Adapted):
     def forward(self) -> Tensor:
         """The logits [N, C] on the graph of this step."""
         with torch.set_grad_enabled(self.learn and torch.is_grad_enabled()):
-            rows_ND = scaled(self.frozen(self.x_NF, *self.fusion()))
-        return self.head(rows_ND)
+            rows_ND = self.frozen(self.x_NF, *self.fusion())
+        return self.told(rows_ND)
 
 
 class FineTuned(Adapted):
@@ -206,7 +212,7 @@ class FineTuned(Adapted):
 
     def forward(self) -> Tensor:
         """The logits [N, C]."""
-        return self.head(scaled(self.encoder(self.x_NF, *self.graph)))
+        return self.told(self.encoder(self.x_NF, *self.graph))
 
 
 class RepresentationPrompt(nn.Module):
@@ -221,7 +227,8 @@ class RepresentationPrompt(nn.Module):
 
     def forward(self, h_ND: Tensor) -> Tensor:
         """The logits [N, C]."""
-        return self.head(self.prompt(h_ND))
+        logits_NC: Tensor = self.head(self.prompt(h_ND))
+        return logits_NC
 
     def collapsed(self) -> nn.Linear:
         """The linear probe that gives the same logits."""
@@ -258,12 +265,13 @@ def fit(model: Adapted, labels_N: Tensor, train: Tensor, held: Tensor, how: Trai
     best, lowest = torch.empty(0), float("inf")
     for step in range(how.steps):
         logits_NC = model()
-        with torch.no_grad():
-            loss = float(F.cross_entropy(logits_NC[held], labels_N[held]))
-        if step == 0 or loss < lowest:
-            best, lowest = logits_NC.detach().clone(), loss
+        told_NC = logits_NC.detach()
+        missed = float(F.cross_entropy(told_NC[held], labels_N[held]))
+        if step == 0 or missed < lowest:
+            best, lowest = told_NC.clone(), missed
         optimizer.zero_grad()
-        F.cross_entropy(logits_NC[train], labels_N[train]).backward()
+        loss = F.cross_entropy(logits_NC[train], labels_N[train])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return best
 

@@ -7,6 +7,7 @@ below it. What is malformed is refused in one line that names file and row.
 from __future__ import annotations
 
 import pickle
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,18 +78,41 @@ class _Csr:
         self.state = state
 
 
-def _array(kind: object, shape: object, code: object) -> NDArray[Any]:
-    return np.ndarray((0,), dtype=np.int8)  # its own state fills it
+class _Type:
+    """Stands for a pickled numpy.dtype: plain numbers only."""
+
+    def __init__(self, code: str, *rest: object) -> None:
+        if not re.fullmatch("[biuf][1248]", code):
+            raise ValueError(f"it holds values of type {code}")
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1] if state[1] in ("<", ">", "|") else "<"
+
+
+class _Array:
+    """Stands for a pickled numpy.ndarray, whose own reader trusts what it reads."""
+
+    values: NDArray[Any]
+
+    def __init__(self, *rest: object) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, data = state
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        flat = np.frombuffer(raw, dtype=np.dtype(kind.order + kind.code))
+        self.values = flat.reshape(shape, order="F" if by_columns else "C")
 
 
 class _Safe(pickle.Unpickler):
-    """Knows arrays, sparse matrices and dictionaries of lists, and nothing else."""
+    """Knows arrays of numbers, sparse matrices and dictionaries of lists, and nothing else."""
 
     known: Mapping[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _array,
-        ("numpy._core.multiarray", "_reconstruct"): _array,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Type,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
         ("scipy.sparse.csr", "csr_matrix"): _Csr,
         ("scipy.sparse._csr", "csr_matrix"): _Csr,
         ("collections", "defaultdict"): defaultdict,
@@ -114,8 +138,8 @@ def _unpickle(path: Path) -> Any:
 
 def _rows(value: Any, path: Path) -> NDArray[np.float32]:
     """A matrix of finite numbers, dense, from what was pickled."""
-    dense = _dense(value.state, path) if isinstance(value, _Csr) else value
-    if not isinstance(dense, np.ndarray) or dense.ndim != 2 or dense.dtype.kind not in "biuf":
+    dense = _dense(value.state, path) if isinstance(value, _Csr) else _values(value)
+    if dense.ndim != 2:
         raise UserError(f"{path} holds no matrix of numbers")
     if not dense.size:
         raise UserError(f"{path} holds an empty matrix")
@@ -125,15 +149,20 @@ def _rows(value: Any, path: Path) -> NDArray[np.float32]:
     return dense.astype(np.float32)
 
 
+def _values(value: Any) -> NDArray[Any]:
+    """The numbers of a pickled array; none where it is something else, or an array without any."""
+    return getattr(value, "values", np.zeros(0)) if isinstance(value, _Array) else np.zeros(0)
+
+
 def _dense(state: Any, path: Path) -> NDArray[np.float32]:
     """The matrix of a sparse one's state (compressed rows), doubles added up."""
     try:
         height, width = (int(side) for side in state["_shape"])
-        ends, columns, data = (np.asarray(state[k]) for k in ("indptr", "indices", "data"))
+        ends, columns, data = (_values(state[k]) for k in ("indptr", "indices", "data"))
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path} holds a broken sparse matrix: {error}") from error
     fits = ends.shape == (height + 1,) and columns.shape == data.shape == (len(data),)
-    whole = ends.dtype.kind in "iu" and columns.dtype.kind in "iu" and data.dtype.kind in "biuf"
+    whole = ends.dtype.kind in "iu" and columns.dtype.kind in "iu"
     if not (fits and whole and ends[0] == 0 and ends[-1] == len(data) and width <= WIDEST):
         raise UserError(f"{path} holds a broken sparse matrix: its parts do not fit together")
     if (np.diff(ends) < 0).any():

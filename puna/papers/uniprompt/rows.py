@@ -159,7 +159,7 @@ class Bench:
     ) -> None:
         told = logits_NC.argmax(1)[split.test]
         truth = torch.from_numpy(split.labels_N)[split.test]
-        accuracy = float((told == truth).float().mean())
+        accuracy = float((told == truth).double().mean())
         for name in (row, f"{row}_{shots}_shot", *([f"{row}_{objective}"] if objective else [])):
             self.scores[name].append(accuracy)
         self.scores[f"{row}_f1"].append(macro_f1(told, truth, split.classes))
@@ -207,11 +207,11 @@ def optimum(model: nn.Module, h_ND: Tensor, labels_N: Tensor) -> float:
     def loss() -> Tensor:
         solver.zero_grad()
         value = F.cross_entropy(model(h_ND), labels_N)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    solver.step(loss)  # type: ignore[arg-type]
-    return float(loss())
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    return float(loss().detach())
 
 
 def macro_f1(told: Tensor, truth: Tensor, classes: int) -> float:
