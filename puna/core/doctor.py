@@ -94,6 +94,7 @@ def _packages() -> list[Check]:
         "reasoning_gym": "environments reasoning_gym:NAME: pip install 'puna[gyms]'",
         "gymnasium": "environments gymnasium:ID: pip install 'puna[gyms]'",
         "z3": "environment proofs: pip install 'puna[proofs]'",
+        "torch_geometric": "puna paper run uniprompt: pip install 'puna[graphs]'",
         "transformers": "the parity tests: pip install 'puna[dev]'",
     }
     out = []
