@@ -468,9 +468,8 @@ def propose(args: list[str]) -> int:
     """Make new tasks."""
     from puna.evals.propose_console import Options, act
 
-    return act(
-        parse(Options, "propose", args, "Make new tasks, each with a verifier that was tested.")
-    )
+    given = parse(Options, "propose", args, "Make new tasks, each with a verifier that was tested.")
+    return act(given, env_settings(given.set))
 
 
 def environments(args: list[str]) -> int:

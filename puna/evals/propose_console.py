@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -39,11 +40,10 @@ class Options:
     """A setting of the environment, e.g. --set env.seconds=2."""
 
 
-def act(given: Options) -> int:
+def act(given: Options, settings: Mapping[str, Any]) -> int:
     """Propose, and print what came of it."""
-    from puna.cli import env_settings
     from puna.evals.propose import print_proposed, propose
 
     asked = {k: v for k, v in vars(given).items() if k != "set"}
-    print_proposed(propose(**asked, settings=env_settings(given.set), progress="auto"))
+    print_proposed(propose(**asked, settings=settings, progress="auto"))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +152,20 @@ def test_the_vote_of_several_answers_is_reported(tmp_path: Path) -> None:
     env = load_environment("math", settings)
     known = {env.task("test", i).messages[-1].text: env.task("test", i) for i in range(30)}
     count: dict[str, int] = {}
+    asked = threading.Lock()
 
     def answer(body: dict[str, Any]) -> tuple[int, bytes]:
         question = body["messages"][-1]["content"]
         if question not in known:
             return 200, said("yes")
-        count[question] = count.get(question, 0) + 1
+        with asked:  # requests come in threads of their own
+            number = count[question] = count.get(question, 0) + 1
         right = known[question].hidden["problem"].answer
         # two of three are right; two of three wrong answers differ
         odd = stream(0, question).random() < 0.5
-        first = "1" if odd else str(count[question])
+        first = "1" if odd else str(number)
         wrong = f"#### {right}{first}"
-        return 200, said(wrong if (count[question] < 3) == odd else f"#### {right}")
+        return 200, said(wrong if (number < 3) == odd else f"#### {right}")
 
     with serving(answer) as url:
         found = puna.eval(url, "math", n=30, k=3, settings=settings, out=tmp_path, max_tokens=64)
