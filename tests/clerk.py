@@ -10,10 +10,11 @@ import torch
 from puna.gym.registry import load_environment
 from puna.models import hf
 from puna.models.presets import build, preset
+from puna.text.packing import IGNORE
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import demonstrations
-from puna.train.loss import IGNORE, cross_entropy
+from puna.train.loss import cross_entropy
 
 SHOP = {"prompt": "none", "intents": 1}
 

@@ -21,6 +21,7 @@ from puna.engine.captured import AHEAD, Captured
 from puna.engine.pages import Pages
 from puna.engine.policy import SamplingParams
 from puna.engine.running import Running
+from puna.engine.sampling import cuts
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Slot = tuple[torch.cuda.Event | None, Tensor]
@@ -29,8 +30,7 @@ Slot = tuple[torch.cuda.Event | None, Tensor]
 
 def fits(params: SamplingParams) -> bool:
     """Whether a graph draws under these: temperature only."""
-    cuts = params.top_k or params.top_p < 1 or params.min_p
-    return not (cuts or params.top_logprobs or params.grammar is not None)
+    return not (cuts(params) or params.top_logprobs or params.grammar is not None)
 
 
 class Ahead:
@@ -157,12 +157,8 @@ class Ahead:
         return event, torch.empty_like(self.buffers.out, device="cpu").pin_memory()
 
     def _fill(self, target_B: Tensor, values: Sequence[float] | Ints) -> None:
-        kind = np.float32 if target_B.is_floating_point() else np.int32
-        whole = (
-            np.ones(len(target_B), dtype=kind) if kind is np.float32 else np.zeros_like(self._live)
-        )
-        whole[: len(values)] = values
-        target_B.copy_(torch.from_numpy(whole))
+        target_B.fill_(float(target_B.is_floating_point()))  # where nobody is: heat 1, all else 0
+        target_B[: len(values)].copy_(torch.from_numpy(np.asarray(values)))
 
 
 def room(row: Running, pages: Pages) -> int:

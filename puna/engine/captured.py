@@ -103,7 +103,6 @@ class Captured:
         self.head = self.embedding if head is None else self._own(head.effective)
         self.gain = self._own(lambda: model.norm.weight)
         self.frequencies = frequencies(config).to(model.device)
-        self.moe_layers = config.num_moe_layers
         self.shape = Shape(
             config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim, pages.size,
             config.num_experts, config.vocab_size, 1 if config.family == "llama4" else 2,
@@ -130,7 +129,7 @@ class Captured:
         key = bucket(rows), wide
         if key not in self._buffers:
             kinds = list(self.pages.pools)
-            self._buffers[key] = Buffers(*key, kinds, self.moe_layers, self.model.device)
+            self._buffers[key] = Buffers(*key, kinds, self.config.num_moe_layers, self.model.device)
         return self._buffers[key]
 
     def launch(self, buffers: Buffers, longest: int) -> None:
@@ -242,10 +241,10 @@ class Captured:
     def _own(self, source: Callable[[], Tensor]) -> Tensor:
         """A weight in the activations' dtype: itself where it is in it, else a copy to refresh."""
         with torch.no_grad():
-            found = source().detach()
-        if isinstance(source(), torch.nn.Parameter) and found.dtype == self.model.dtype:
-            return found
-        copy = found.to(self.model.dtype, copy=True).contiguous()
+            found = source()
+        if isinstance(found, torch.nn.Parameter) and found.dtype == self.model.dtype:
+            return found.detach()
+        copy = found.detach().to(self.model.dtype, copy=True).contiguous()
         self.copies.append((source, copy))
         return copy
 

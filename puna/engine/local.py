@@ -184,17 +184,14 @@ class Engine:
         if batch is None or logits is None:
             return []
         assert isinstance(batch, Batch)
-        before = batch.live
-        ended = batch.draw(logits, self.stop_ids)
-        self.generated_tokens += len(before)
-        self._leave(ended)
-        return before
+        return self._draw(batch, logits)
 
     def _step_ahead(self, fresh: list[Running], logits: list[torch.Tensor]) -> list[Running]:
         """A step on a GPU, launched before the tokens of the last one are read."""
         told, self._untold = self._untold, []
-        if isinstance(self.batch, Batch):
-            told += self._draw_plain()
+        plain_BV = self._decode() if isinstance(self.batch, Batch) else None
+        if isinstance(self.batch, Batch) and plain_BV is not None:
+            told += self._draw(self.batch, plain_BV)
         if isinstance(self.batch, Ahead) and (fresh or self.batch.sparse or self.batch.turning):
             told += self._finish_ahead()
         told += self._first(fresh, logits) if fresh else []
@@ -210,14 +207,11 @@ class Engine:
                 told += self._collect(self.batch)
         return told
 
-    def _draw_plain(self) -> list[Running]:
-        """One token more of every row of a batch that no graph decodes; its rows."""
-        logits_BV = self._decode()
-        if logits_BV is None or not isinstance(self.batch, Batch):
-            return []
-        before = self.batch.live
+    def _draw(self, batch: Batch, logits_BV: torch.Tensor) -> list[Running]:
+        """One token more of every row that has not ended; those rows."""
+        before = batch.live
         self.generated_tokens += len(before)
-        self._leave(self.batch.draw(logits_BV, self.stop_ids))
+        self._leave(batch.draw(logits_BV, self.stop_ids))
         return before
 
     def _first(self, fresh: list[Running], logits: list[torch.Tensor]) -> list[Running]:

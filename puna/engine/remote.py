@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,15 @@ from puna.engine.wire import (
     read_models,
 )
 
-__all__ = ["EndpointError", "RemoteChat", "RemoteConfig", "RequestRefused"]
+__all__ = ["EndpointError", "RemoteChat", "RemoteConfig", "RequestRefused", "served"]
+
+
+def served(config: RemoteConfig) -> RemoteConfig:
+    """With the model that the endpoint serves, which is asked for where none is named.
+
+    Outside of an event loop. Raises UserError where it cannot be told.
+    """
+    return replace(config, model=asyncio.run(RemoteChat(config).probe()))
 
 
 class RemoteChat:

@@ -18,12 +18,12 @@ class Drawing:
     """Sampling parameters of a batch as tensors; what nobody asked for costs nothing."""
 
     def __init__(self, params: Sequence[SamplingParams], device: torch.device) -> None:
-        self.plain = all(p.temperature == 1 and not _cuts(p) for p in params)
+        self.plain = all(p.temperature == 1 and not cuts(p) for p in params)
         self.greedy = torch.tensor([p.temperature == 0 for p in params], device=device)
         self.all_greedy = all(p.temperature == 0 for p in params)
         heat = [p.temperature or 1.0 for p in params]
         self.temperature = torch.tensor(heat, device=device)[:, None]
-        self.cut = any(map(_cuts, params))
+        self.cut = any(map(cuts, params))
         self.top_k = torch.tensor([p.top_k for p in params], device=device)
         self.top_p = torch.tensor([p.top_p for p in params], device=device)
         self.min_p = torch.tensor([p.min_p for p in params], device=device)
@@ -72,5 +72,6 @@ class Drawing:
         return logits.masked_fill(torch.zeros_like(drop).scatter(1, order, drop), float("-inf"))
 
 
-def _cuts(params: SamplingParams) -> bool:
+def cuts(params: SamplingParams) -> bool:
+    """Whether some tokens may not be drawn at all."""
     return bool(params.top_k or params.top_p < 1 or params.min_p)

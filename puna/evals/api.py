@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -183,18 +182,18 @@ def _endpoint(
     show: Progress,
 ) -> Evaluation:
     from puna.engine.policy import SamplingParams
-    from puna.engine.remote import RemoteChat, RemoteConfig
+    from puna.engine.remote import RemoteChat, RemoteConfig, served
 
-    config = RemoteConfig(
-        url=url,
-        model=name or None,
-        api_key_env=api_key_env or None,
-        concurrency=common["concurrency"],
+    config = served(
+        RemoteConfig(
+            url=url,
+            model=name or None,
+            api_key_env=api_key_env or None,
+            concurrency=common["concurrency"],
+        )
     )
-    served = asyncio.run(RemoteChat(config).probe())
-    config = replace(config, model=served)
     label = name or url.split("//", 1)[-1]
-    facts |= {"url": url, "model": served}
+    facts |= {"url": url, "model": config.model}
     where = _place(out or Path("evals"), label, env.name, facts)
     with locked(where):
         result = evaluate(

@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +113,16 @@ def audit_judge(url: str, name: str = "", api_key_env: str = "", rows: Path | No
     a word), `answer`, and where they matter `question` and `rubric`. Raises UserError where the
     endpoint refuses, or the file has no such rows.
     """
-    from puna.engine.remote import RemoteChat, RemoteConfig
+    from puna.engine.remote import RemoteChat, RemoteConfig, served
 
     labelled = read_rows(rows) if rows is not None else []
-    config = RemoteConfig(url=url, model=name or None, api_key_env=api_key_env or None)
-    served = asyncio.run(RemoteChat(config).probe())
+    config = served(RemoteConfig(url=url, model=name or None, api_key_env=api_key_env or None))
     began = time.monotonic()
-    policy = RemoteChat(replace(config, model=served))
+    policy = RemoteChat(config)
     findings = asyncio.run(probe_judge(policy, labelled))
     command = f"puna audit --judge {url}" + (f" --rows {rows}" if rows else "")
     findings = [Finding(f.probe, f.reason, f.status, f.seen, command, f.evidence) for f in findings]
-    env = {"name": served, "version": "judge", "hash": ""}
+    env = {"name": config.model or "", "version": "judge", "hash": ""}
     return Audit(f"judge {url}", env, QUESTIONS, 0, tuple(findings), {}, time.monotonic() - began)
 
 

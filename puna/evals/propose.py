@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +133,16 @@ def _speaker(
 ) -> Iterator[Speaker]:
     """The model that proposes and solves. Raises UserError where there is none."""
     if model.startswith(("http://", "https://")):
-        from puna.engine.remote import RemoteChat, RemoteConfig
+        from puna.engine.remote import RemoteChat, RemoteConfig, served
 
-        config = RemoteConfig(
-            url=model,
-            model=name or None,
-            api_key_env=api_key_env or None,
-            concurrency=concurrency,
+        config = served(
+            RemoteConfig(
+                url=model,
+                model=name or None,
+                api_key_env=api_key_env or None,
+                concurrency=concurrency,
+            )
         )
-        config = replace(config, model=asyncio.run(RemoteChat(config).probe()))
         speaker = Speaker(env, RemoteChat(config), params, concurrency=concurrency)
     else:
         from puna.core.runs import find_model, home_of

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puna.text.packing import IGNORE
+
 BLOCK = 8192  # tokens whose logits exist at once
-IGNORE = -100
 
 
 def head_plain(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from puna.kernels import decoding, drawing
 
 VOCAB = 2048  # tokens of one block in a draw
-CROWD = 600
+CROWD = 600  # programs of attention, above which smaller ones are faster
 LONE = 4  # up to so many rows each has programs of its own
 
 
@@ -82,7 +82,7 @@ class Launch:
         early = overlap and rows <= LONE
         self.more: dict[str, Any] = {"OVERLAP": early} | ({"launch_pdl": True} if early else {})
         self.blocks = blocks_for(rows, shape)
-        many = rows * shape.keys * splits > CROWD  # programs of attention: then smaller ones
+        many = rows * shape.keys * splits > CROWD
         self.seen, self.warps = min(64 if many else 128, shape.size & -shape.size), 2 if many else 4
         self.lone = rows <= LONE
         self.find = max(16, min(256, power_of_two(rows)))

@@ -306,20 +306,18 @@ class Decoder(nn.Module):
             x_BTD = images.over(x_BTD)
         learning = torch.is_grad_enabled() and cache is None and tree is None
         run = self._compiled if learning and self._compiled else _run_block
-        place = 0  # among layers with experts
         for module in self.layers:
             layer = cast(Block, module)
-            known = routes if isinstance(layer.feed_forward, MoE) else None
-            forced_BT = None if known is None else known.forced(place)
+            index = layer.feed_forward.index if isinstance(layer.feed_forward, MoE) else None
+            forced_BT = None if routes is None or index is None else routes.forced(index)
             if learning and self.recompute:
                 x_BTD, choice_BT = checkpoint(
                     run, layer, x_BTD, plan, forced_BT, use_reentrant=False
                 )
             else:
                 x_BTD, choice_BT = run(layer, x_BTD, plan, forced_BT)
-            if known is not None and choice_BT is not None:
-                known.record(place, choice_BT)
-                place += 1
+            if routes is not None and index is not None and choice_BT is not None:
+                routes.record(index, choice_BT)
         hidden: Tensor = self.norm(x_BTD)
         return hidden
 

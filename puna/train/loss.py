@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puna.kernels.cross_entropy import head_cross_entropy
+from puna.kernels.cross_entropy import head_cross_entropy, head_plain
 from puna.models.decoder import Decoder
+from puna.text.packing import IGNORE
 from puna.train.optim import require
-
-IGNORE = -100
 
 
 def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
@@ -26,9 +25,8 @@ def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
 
 def next_token_loss(model: Decoder, hidden_MD: Tensor, targets_M: Tensor) -> Tensor:
     """`cross_entropy` of the model's head; on a GPU its logits are never there all at once."""
-    if hidden_MD.is_cuda:
-        return head_cross_entropy(hidden_MD, model.head_weight, targets_M)
-    return cross_entropy(model.logits(hidden_MD), targets_M)
+    loss = head_cross_entropy if hidden_MD.is_cuda else head_plain
+    return loss(hidden_MD, model.head_weight, targets_M)
 
 
 def token_logprobs(

@@ -26,13 +26,13 @@ from puna.models.moe import Routes
 from puna.models.presets import build, preset
 from puna.text.baselines import NGram, xz_bits_per_byte
 from puna.text.corpus import Corpus, TextFile, read_corpus
-from puna.text.packing import Packed, pack
+from puna.text.packing import IGNORE, Packed, pack
 from puna.text.tiling import Tiling
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import conversations, demonstrations, env_settings
 from puna.train.loop import Trainer, at_least_one, epoch_rows
-from puna.train.loss import IGNORE, cross_entropy, next_token_loss
+from puna.train.loss import cross_entropy, next_token_loss
 from puna.train.optim import OptimConfig, require
 
 

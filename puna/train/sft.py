@@ -25,14 +25,14 @@ from puna.models.decoder import Decoder
 from puna.models.lora import LoraConfig
 from puna.text.aligned import begins
 from puna.text.images import Picture, images_of, pictures_in
-from puna.text.packing import Packed, pack_whole
+from puna.text.packing import IGNORE, Packed, pack_whole
 from puna.text.template import Rendered, render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
 from puna.train.drawn import DrawConfig, draw_rows
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows
-from puna.train.loss import IGNORE, next_token_loss
+from puna.train.loss import next_token_loss
 from puna.train.optim import OptimConfig
 from puna.train.start import source_of, starting_model
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from puna.kernels import cross_entropy, grouped
+from puna.text.packing import IGNORE
 
 CHOICES = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
@@ -73,7 +74,7 @@ def test_the_loss_in_blocks_is_the_loss(
     hidden = torch.randn(rows, 12, generator=random, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(30, 12, generator=random, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 30, (rows,), generator=random)
-    targets[:left_out] = cross_entropy.IGNORE
+    targets[:left_out] = IGNORE
     found = gradients(
         lambda: 3 * cross_entropy.head_cross_entropy(hidden, weight, targets), hidden, weight
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from puna.core.errors import UserError
+from puna.core.ranks import ranks_of_own
 from puna.papers.use.made import (
     EVENTS,
     INTENTS,
@@ -17,7 +18,6 @@ from puna.papers.use.made import (
     make_log,
 )
 from puna.papers.use.movielens import read_movielens
-from puna.papers.use.probes import ranks_of_own
 
 
 def test_a_balanced_matrix_keeps_every_intent_as_frequent():

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
+from puna.core.ranks import auc, ranks_of_own
 from puna.papers.use.probes import (
     PENALTIES,
-    auc,
     one_hot,
     probe_scores,
     r2,
-    ranks_of_own,
     reciprocal_ranks,
     ridge,
     shares,

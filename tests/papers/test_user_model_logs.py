@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from puna.core.errors import UserError
+from puna.core.ranks import auc
 from puna.papers.user_model.baselines import fit_baselines, log_counts, pair_counts
 from puna.papers.user_model.logs import WINDOWS, Log, cut, read_movielens, shares
-from puna.papers.user_model.measures import auc, chance_mrr, correlations
+from puna.papers.user_model.measures import chance_mrr, correlations
 from puna.papers.user_model.synthetic import COUPLING, EACH, INTENTS, make_log
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from puna.core.errors import UserError
+from puna.core.ranks import auc
 from puna.papers.user_model.measurement import MOST_USERS, measure_table, report_text
-from puna.papers.user_model.measures import auc
 from puna.papers.user_model.tables import Table
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 from scipy.spatial.distance import pdist  # type: ignore[import-untyped]
 
+from puna.core.ranks import auc, ranks_of_own
 from puna.papers.user_model.measures import (
     FOLDS,
     PENALTIES,
-    auc,
     bootstrap,
     chance_mrr,
     correlations,
@@ -26,7 +26,6 @@ from puna.papers.user_model.measures import (
     kappa,
     linear_cka,
     mantel,
-    ranks_of_own,
     reciprocal_ranks,
     residuals,
     ridge,

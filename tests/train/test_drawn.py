@@ -15,13 +15,12 @@ from puna.gym.loop import Group, Job
 from puna.gym.passes import QUESTION
 from puna.gym.registry import load_environment
 from puna.gym.trajectory import Episode, Trajectory
-from puna.text.packing import Packed
+from puna.text.packing import IGNORE, Packed
 from puna.text.template import render
 from puna.train import drawn, sft
 from puna.train.critiques import Critiques, Solution
 from puna.train.data import Chat, read_messages
 from puna.train.drawn import DrawConfig, Pair, as_meant, balanced, right_rows, solutions_of
-from puna.train.loss import IGNORE
 
 YES, NO = f"{QUESTION} Yes", f"{QUESTION} No"
 ENV = load_environment("math", {"equality": "number", "prompt": "none", "turns": 3})

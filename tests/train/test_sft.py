@@ -13,11 +13,11 @@ from puna.core.messages import Message
 from puna.core.outcome import Scored
 from puna.core.stage import StageError
 from puna.gym.environment import Problem, SingleTurn
+from puna.text.packing import IGNORE
 from puna.text.template import render
 from puna.train import sft
 from puna.train.data import Chat
 from puna.train.loop import StopTraining, Trainer
-from puna.train.loss import IGNORE
 
 CHATS = [
     Chat((Message.user(f"say {n}"), Message.assistant("x" * (n % 5 + 1))))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puna.core.errors import UserError
+from puna.core.ranks import ranks_of_own
 from puna.core.rng import derive, stream
 
 from . import protocol
@@ -20,7 +21,6 @@ from .made import EVENTS, Floats, Ids, likelihoods, make_log
 from .method import Encoder, Shape
 from .movielens import read_movielens
 from .objectives import Training, padded, train
-from .probes import ranks_of_own
 
 LENGTHS = (1_000, 20_000, 100_000)
 CHECKED = 16  # users whose embeddings are compared form by form

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.core.ranks import ranks_of_own
+
 Floats = NDArray[np.float64]
 PENALTIES = 10.0 ** np.arange(-3, 5)
 
@@ -55,21 +57,6 @@ def one_hot(y_N: Floats) -> Floats:
     return hot
 
 
-def auc(scores_N: Floats, y_N: Floats) -> float:
-    """Chance that a row of 1 scores higher than a row of 0, ties counting half; 0.5 if none."""
-    order = np.argsort(scores_N, kind="stable")
-    ranks = np.empty(len(order))
-    ranks[order] = np.arange(1, len(order) + 1)
-    for value in np.unique(scores_N):
-        same = scores_N == value
-        ranks[same] = ranks[same].mean()
-    ones = int((y_N > 0).sum())
-    zeros = len(y_N) - ones
-    if not ones or not zeros:
-        return 0.5
-    return float((ranks[y_N > 0].sum() - ones * (ones + 1) / 2) / (ones * zeros))
-
-
 def r2(values: Floats, truth: Floats) -> float:
     """Share of the variance that is explained, over all columns together; 0 at least."""
     rest = float(((truth - values) ** 2).sum())
@@ -85,14 +72,6 @@ def reciprocal_ranks(query_ND: Floats, known_ND: Floats) -> Floats:
     mean = known_ND.mean(axis=0)
     query, known = _unit(query_ND - mean), _unit(known_ND - mean)
     return ranks_of_own(query @ known.T)
-
-
-def ranks_of_own(scores_NN: Floats) -> Floats:
-    """(N,): 1 / rank of the diagonal within each row, high first."""
-    own = np.diag(scores_NN)[:, None]
-    above, same = (scores_NN > own).sum(axis=1), (scores_NN == own).sum(axis=1)
-    inverse: Floats = 1.0 / (above + (same + 1) / 2)
-    return inverse
 
 
 def _unit(x_ND: Floats) -> Floats:

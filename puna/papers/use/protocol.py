@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from puna.core.ranks import auc
 from puna.core.rng import stream
 
 from .method import PAD, Encoder, State, pieces, retain_chunk, retain_recurrent
-from .probes import auc, one_hot, probe_scores, r2, reciprocal_ranks, ridge, shares
+from .probes import one_hot, probe_scores, r2, reciprocal_ranks, ridge, shares
 
 Floats = NDArray[np.float64]
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from puna.core.errors import UserError
 from puna.core.files import write_json
+from puna.core.ranks import auc
 from puna.core.rng import derive, stream
 
 from .baselines import Embed, fit_baselines
 from .logs import WINDOWS, Log, Windows, cut, read_movielens, shares
 from .measurement import Measurement, measure_table, report_text
-from .measures import auc, directions, explained, reciprocal_ranks
+from .measures import directions, explained, reciprocal_ranks
 from .method import Encoder, Plan, Shape, train, untrained
 from .synthetic import Truth, make_log
 from .tables import Floats, Table, read_table

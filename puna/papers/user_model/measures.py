@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.core.ranks import auc, ranks_of_own
 from puna.core.rng import stream
 
 Floats = NDArray[np.float64]
@@ -78,14 +79,6 @@ def reciprocal_ranks(query_ND: Floats, gallery_ND: Floats) -> Floats:
     return ranks_of_own(cosines)
 
 
-def ranks_of_own(scores_NN: Floats) -> Floats:
-    """1 / rank of the diagonal entry in each row, (N,); more is better."""
-    own = np.diagonal(scores_NN)[:, None]
-    near = np.abs(scores_NN - own) <= 1e-12
-    better = ((scores_NN > own) & ~near).sum(1)
-    return np.asarray(1 / (1 + better + (near.sum(1) - 1) / 2))
-
-
 def chance_mrr(users: int) -> float:
     """The mean reciprocal rank of a random order, (1 + 1/2 + ... + 1/N) / N."""
     return float((1 / np.arange(1, users + 1)).sum() / users)
@@ -116,18 +109,6 @@ def mantel(x_ND: Floats, y_NC: Floats) -> float:
     upper = np.triu_indices(len(x_ND), 1)
     pairs = [(d @ d.T)[upper][:, None] for d in (directions(x_ND), directions(y_NC))]
     return float(correlations(*pairs)[0])
-
-
-def auc(scores_N: Floats, labels_N: Floats) -> float:
-    """Chance that a positive scores above a negative, ties half (Mann and Whitney 1947).
-
-    Labels are 0 or 1, both present.
-    """
-    _, inverse, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positive = labels_N == 1
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def held_out_auc(guess_N: Floats, labels_N: Floats, fold_N: Ints) -> float:

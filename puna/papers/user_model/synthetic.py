@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from puna.core.ranks import ranks_of_own
 from puna.core.rng import stream
 
 from .logs import WINDOWS, Log, Windows
-from .measures import ranks_of_own
 from .tables import Floats, Ints
 
 INTENTS, EACH = 8, 8
