@@ -137,8 +137,8 @@ def claims_of(tables: Any, where: str) -> tuple[Claim, ...]:
 def judge(claims: Sequence[Claim], rows: Rows) -> list[Verdict]:
     """A verdict for each claim from the numbers of each seed.
 
-    Shown: the 95 % t interval of the paired difference over `least` seeds or more lies wholly on the
-    claim's side of its margin. Differences that are equal in all seeds have the interval of
+    Shown: the 95 % t interval of the paired difference over `least` seeds or more lies wholly on
+    the claim's side of its margin. Differences that are equal in all seeds have the interval of
     `paired_difference`, in the claim's `unit`. Raises UserError for a number that is not there.
     """
     return [_judge(claim, rows) for claim in claims]

@@ -52,7 +52,7 @@ def _factors(number: int) -> dict[int, int]:
 
 
 def _digits(levels: Vector, depths: Sequence[int], prime: int) -> Vector:
-    """The lowest digits of each level, as many as `prime` divides the axis: all equally frequent."""
+    """The lowest digits of each level, as many as `prime` divides the axis: all alike frequent."""
     pairs = zip(levels, depths, strict=True)
     return tuple(level // prime**i % prime for level, depth in pairs for i in range(depth))
 
