@@ -30,7 +30,7 @@ from puna.text.tiling import Tiling
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import conversations, demonstrations, env_settings
-from puna.train.loop import Trainer, at_least_one, epoch_rows
+from puna.train.loop import Trainer, at_least_one, epoch_rows, packed_inputs
 from puna.train.loss import next_token_loss
 from puna.train.optim import OptimConfig, require
 
@@ -210,7 +210,7 @@ class TextLoop:
         for start in range(0, len(chosen), per):
             part = chosen[start : start + per]
             routes = Routes() if routed else None
-            hidden = model(*_inputs(self.packed, part, model), routes=routes)
+            hidden = model(*packed_inputs(self.packed, part, model), routes=routes)
             want = targets[start : start + per].to(model.device)
             loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
             (loss / total).backward()  # type: ignore[no-untyped-call]
@@ -250,13 +250,3 @@ class TextLoop:
                 shown = (prompt + text).replace("\n", "\\n")[:90]
                 self.ctx.progress.note(f"{self.ctx.id} step {step} writes: {shown}")
         model.train()
-
-
-def _inputs(
-    packed: Packed, rows: np.ndarray[Any, Any], model: Decoder
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    ids, positions, documents = (
-        torch.from_numpy(a[rows]).long().to(model.device)
-        for a in (packed.ids_NT, packed.positions_NT, packed.documents_NT)
-    )
-    return ids, positions, documents

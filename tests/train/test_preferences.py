@@ -10,15 +10,15 @@ import pytest
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Scored
+from puna.core.stage import Machine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler
+from puna.evals import playing
 from puna.gym.environment import Problem, SingleTurn
 from puna.gym.loop import Group, Job
 from puna.gym.trajectory import Branch, Episode, Trajectory
 from puna.text.template import render
-from puna.train import preferences
 from puna.train.preferences import (
-    Plan,
     Played,
     load_played,
     pairs_of,
@@ -237,18 +237,19 @@ class Ending(LocalSampler):
 
 
 @pytest.fixture
-def play(new_model, tokenizer, monkeypatch):
-    real = preferences.local_policy
+def play(ctx, new_model, tokenizer, monkeypatch):
+    real = playing.local_policy
 
     def ending(*args):
         sampler, meet = real(*args)
         return Ending(sampler.engine, meet), meet
 
-    monkeypatch.setattr(preferences, "local_policy", ending)
+    monkeypatch.setattr(playing, "local_policy", ending)
 
     def run(workers=2, seed=0):
-        plan = Plan(4, 6, SamplingParams(3, 1.0), workers)
-        return play_pairs(Even(), new_model(), tokenizer, seed, plan)
+        jobs = [Job("train", i, 6, ("dpo",)) for i in range(4)]
+        mine = replace(ctx, seed=seed, machine=Machine(workers=workers))
+        return play_pairs(mine, Even(), new_model(), tokenizer, jobs, SamplingParams(3, 1.0))
 
     return run
 

@@ -1,6 +1,7 @@
 """Collecting: rollouts of a step, groups without signal dropped and replaced, in a fixed order.
 
-Step t always asks for the same tasks in the same order, so nothing of it needs to be stored.
+Which tasks step t asks for is a function of t, or where a pool chooses them of its state too, which
+is handed on with what was collected.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from puna.core.outcome import Infra, Invalid, Scored
 from puna.evals.turns import turn_of
 from puna.gym.loop import Group, Job, Rollout
+from puna.train.rl.pool import InOrder, Pool
 from puna.train.rl.rows import Row, rows_of, useful
 
 
@@ -30,15 +32,29 @@ class Collected:
     """All of the step's groups, in order."""
     failure: str = ""
     """Why the first outcome that is not Scored is not."""
+    pool: dict[str, Any] = field(default_factory=dict)
+    """The state of the pool after the step."""
+    ended: str = ""
+    """Why there was nothing to play any more."""
 
 
 class Collector:
-    """Plays `prompts` tasks x `samples` episodes a step, replacing in up to `refills` rounds."""
+    """Plays `prompts` tasks x `samples` episodes a step, replacing in up to `refills` rounds.
+
+    Tasks come in their order, or from a `pool`.
+    """
 
     def __init__(
-        self, rollout: Rollout, prompts: int, samples: int, refills: int, roles: Sequence[str]
+        self,
+        rollout: Rollout,
+        prompts: int,
+        samples: int,
+        refills: int,
+        roles: Sequence[str],
+        pool: Pool | None = None,
     ) -> None:
-        self.rollout, self.prompts, self.samples, self.refills = rollout, prompts, samples, refills
+        self.rollout, self.samples, self.refills, self.pool = rollout, samples, refills, pool
+        self.tasks = pool or InOrder(rollout.env.count("train"), prompts, refills)
         self.roles = set(roles)  # those in training: a frozen policy's tokens teach nothing
         samplers = {r: p for r, p in rollout.policies.items() if hasattr(p, "tokenizer")}
         self.tokenizers = {role: sampler.tokenizer for role, sampler in samplers.items()}
@@ -71,21 +87,21 @@ class Collector:
         used: dict[int, list[Row]] = {}
         unsettled = 0
         asked: Counter[int] = Counter()
-        size = self.rollout.env.count("train")
-        first = step * self.prompts * (1 + self.refills)
+        if self.pool is not None and await self._test(self.pool, step, out):
+            return
         for refill in range(1 + self.refills):
-            missing = self.prompts - len(used)
-            if missing <= 0:
-                break
-            begin = first + refill * self.prompts
             jobs = []
-            for i in range(begin, begin + missing):
-                again = asked[i % size]  # few tasks: the same one anew, with draws of its own
+            for i in self.tasks.more(step, refill, [seen[n].job.index for n in used]):
+                again = asked[i]  # few tasks: the same one anew, with draws of its own
                 key = ("rl", step, again) if again else ("rl", step)
-                jobs.append(Job("train", i % size, self.samples, key))
-                asked[i % size] += 1
+                jobs.append(Job("train", i, self.samples, key))
+                asked[i] += 1
+            if not jobs:
+                break
             async for group in self.rollout.run(jobs):
                 seen.append(group)
+                if self.pool is not None:
+                    self.pool.hear(group, step)
                 name = "/".join(map(str, (*group.job.key, group.task.id)))
                 rows.append(rows_of(group, name, self.tokenizers))
             used, unsettled = useful(rows, self.roles)  # all: an outcome may wait for any group
@@ -98,6 +114,19 @@ class Collector:
             "groups_used": len(out.groups),
             "zero_signal": 1 - len(out.groups) / len(seen),
         }
+        if self.pool is not None:
+            self.pool.silent = 0 if used else self.pool.silent + 1
+            out.figures |= self.pool.figures()
+            out.pool = self.pool.state_dict()
+
+    async def _test(self, pool: Pool, step: int, out: Collected) -> bool:
+        """Play what the pool wants tested before `step`; whether the stage is at its end."""
+        samples, due = pool.config.samples, pool.due(step)
+        jobs = [Job("train", i, samples, ("pool", step)) for i in due]
+        async for group in self.rollout.run(jobs):
+            pool.hear(group, step - 1)  # before what is played in the step
+        out.ended, out.pool, out.figures = pool.ended(), pool.state_dict(), pool.figures()
+        return bool(out.ended)
 
     def close(self) -> None:
         """End the event loop and the workers."""
