@@ -18,7 +18,7 @@ from puna.core.messages import Message
 from puna.core.outcome import Scored
 from puna.core.stage import StageContext, Stopwatch
 from puna.engine.policy import SamplingParams
-from puna.evals.playing import play_tasks
+from puna.evals.playing import failed_share, figures, first_failure, play_tasks
 from puna.gym.environment import Environment
 from puna.gym.loop import Group, Job
 from puna.models.decoder import Decoder
@@ -27,7 +27,6 @@ from puna.text.template import Rendered, render
 from puna.text.tokenizer import MIN_VOCAB, Tokenizer
 from puna.train.data import read_rows, tools_of, turns_of
 from puna.train.pairs import Pair
-from puna.train.rl.collect import failed_share, figures, first_failure
 
 SCHEMA = 1
 _EXAMPLE = '{"prompt": [messages], "chosen": [messages], "rejected": [messages]}'

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from puna.core.outcome import Infra, Invalid, Scored
-from puna.evals.turns import turn_of
+from puna.evals.playing import figures, first_failure
 from puna.gym.loop import Group, Job, Rollout
 from puna.train.rl.pool import InOrder, Pool
 from puna.train.rl.rows import Row, rows_of, useful
@@ -115,7 +112,7 @@ class Collector:
             "zero_signal": 1 - len(out.groups) / len(seen),
         }
         if self.pool is not None:
-            self.pool.silent = 0 if used else self.pool.silent + 1
+            self.pool.close([seen[n].job.index for n in used])
             out.figures |= self.pool.figures()
             out.pool = self.pool.state_dict()
 
@@ -132,71 +129,3 @@ class Collector:
         """End the event loop and the workers."""
         self.runner.close()
         self.rollout.close()
-
-
-def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
-    """Reward and success of `roles`, lengths and failures, over all groups seen, useful or not.
-
-    Where a stricter verifier was asked, `shadow` is its mean over what is Scored by both. Of
-    answers that hold verdicts, `first` is the accuracy of first solutions, `true_yes` and `true_no`
-    are the shares of right and of wrong solutions that were found so: where one is near 1 and the
-    other near 0, nobody verifies.
-    """
-    counts = {"scored": 0, "invalid": 0, "infra": 0}
-    values: dict[str, list[float]] = {}
-    successes: list[float] = []
-    stricter: list[float] = []
-    passes: list[Scored] = []
-    lengths: list[int] = []
-    for trajectory in (t for g in groups for t in g.trajectories):
-        branches = [b for found in trajectory.branches.values() for b in found]
-        lengths += [sum(b.mask) for b in branches if any(b.mask)]
-        for role, outcome in trajectory.outcomes.items():
-            match outcome:
-                case Scored():
-                    counts["scored"] += 1
-                    values.setdefault(role, []).append(outcome.value)
-                    if "solution 1" in outcome.parts:
-                        passes.append(outcome)
-                    if role in roles:
-                        successes.append(float(outcome.success))
-                        match trajectory.shadow.get(role):
-                            case Scored(value=value):
-                                stricter.append(value)
-                case Invalid():
-                    counts["invalid"] += 1
-                case Infra():
-                    counts["infra"] += 1
-    out = {f"reward_{role}": float(np.mean(v)) for role, v in values.items() if len(values) > 1}
-    pooled = [x for role, v in values.items() if role in roles for x in v]
-    out["reward"] = float(np.mean(pooled)) if pooled else 0.0
-    out["success"] = float(np.mean(successes)) if successes else 0.0
-    if stricter:
-        out["shadow"] = float(np.mean(stricter))
-    if passes:
-        told = turn_of(passes)
-        out["first"] = float(np.mean([o.parts["solution 1"] for o in passes]))
-        rates = {"true_yes": told.true_yes, "true_no": told.true_no}
-        out |= {name: rate for name, rate in rates.items() if rate is not None}
-    if lengths:
-        out["length_p50"], out["length_p99"] = map(float, np.percentile(lengths, [50, 99]))
-        out["sampled_tokens"] = float(sum(lengths))
-    return out | {k: float(v) for k, v in counts.items()}
-
-
-def first_failure(groups: Sequence[Group]) -> str:
-    """The first reason why an outcome is not Scored; "" where all are."""
-    for trajectory in (t for g in groups for t in g.trajectories):
-        for outcome in trajectory.outcomes.values():
-            match outcome:
-                case Infra(error=reason) | Invalid(reason=reason):
-                    return reason
-                case _:
-                    pass
-    return ""
-
-
-def failed_share(figures: Mapping[str, float]) -> float:
-    """The share of outcomes that are not Scored."""
-    total = figures["scored"] + figures["invalid"] + figures["infra"]
-    return 1 - figures["scored"] / total if total else 1.0

@@ -27,7 +27,7 @@ from puna.core.stage import StageContext, StageError
 from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler, Rendezvous
-from puna.evals.playing import held_out_score
+from puna.evals.playing import failed_share, held_out_score
 from puna.gym.audit import Audit
 from puna.gym.audit.records import require
 from puna.gym.environment import Environment
@@ -47,7 +47,7 @@ from puna.train.loss import PolicyLoss, policy_loss
 from puna.train.optim import OptimConfig, learning_rate, update
 from puna.train.rl.advantages import ALGORITHMS, REJECTING
 from puna.train.rl.batch import MicroBatch, micro_batches
-from puna.train.rl.collect import Collected, Collector, failed_share
+from puna.train.rl.collect import Collected, Collector
 from puna.train.rl.pool import Pool, PoolConfig
 from puna.train.rl.rows import Row, sampled_tokens, weigh
 from puna.train.start import source_of, starting_model

@@ -24,7 +24,7 @@ from puna.train.optim import require
 Kind = tuple[str, bool]  # a capability, and whether it is solved too often by now
 
 _STATE = ("passed", "tried", "when", "tested", "played", "silent")
-_SILENT = 3  # steps in a row without a signal end a stage; with blocks, so many for each of theirs
+_SILENT = 3  # steps in a row without a signal: a capability has none to give
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class PoolConfig:
     That share is measured on `samples` answers at the stage's beginning (0: not at all, all tasks
     are kept) and every `every` steps again, also of what was left out (0: never again). With `k` a
     step's tasks come from the half of those kept in which hardness, 1 - pass@k, is due: it rises
-    over the stage. `easy` is the share of a step's tasks from `high` on. The values of the tag `by`
-    have equal shares of a step, or with `block` so many steps each in turn. The stage ends with the
-    step in which `episodes` are played, those of the tests among them (0: no limit).
+    over the stage. `easy` is the share of a step's tasks from `high` on. Capabilities, the values
+    of the tag `by`, have equal shares of a step, or with `cycles` so many times a part of the stage
+    each in turn. The stage ends with the step in which `episodes` are played, those of the tests
+    among them (0: no limit).
     """
 
     size: int = 1024
@@ -47,18 +48,23 @@ class PoolConfig:
     k: int = 0
     easy: float = 0.0
     by: str = ""
-    block: int = 0
+    cycles: int = 0
     episodes: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that leaves nothing to play."""
         require(self.size >= 1, self, "size", "at least 1")
-        for name in ("samples", "every", "block", "episodes"):
+        for name in ("samples", "every", "cycles", "episodes"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
         require(0 <= self.low < self.high <= 1, self, "low", f"0 to less than high = {self.high}")
         require(0 <= self.k <= self.samples, self, "k", f"0 to samples = {self.samples}")
         require(0 <= self.easy < 1, self, "easy", "0 or more and less than 1")
-        require(not self.block or bool(self.by), self, "block", "0 where `by` names no tag")
+        require(not self.cycles or bool(self.by), self, "cycles", "0 where `by` names no tag")
+        tests = self.size * self.samples
+        enough = not self.episodes or self.episodes > tests
+        require(
+            enough, self, "episodes", f"0 or more than size * samples = {tests}, the first test"
+        )
 
 
 class InOrder:
@@ -84,7 +90,7 @@ class Pool:
         self.names = [_tag(env, i, config.by) for i in range(size)]
         self.capabilities = sorted(set(self.names))
         self.passed, self.tried, self.when = [0] * size, [0] * size, [-1] * size
-        self.tested, self.played, self.silent = -1, 0, 0
+        self.tested, self.played, self.silent = -1, 0, dict.fromkeys(self.capabilities, 0)
         self.kinds: dict[int, Kind] = {}
         self.queues: dict[Kind, list[int]] = {}
         self.wanted: dict[Kind, int] = {}
@@ -138,11 +144,10 @@ class Pool:
 
     def ended(self) -> str:
         """Why there is no further step; "" where there is one."""
-        limit = _SILENT * max(1, self.config.block * len(self.capabilities))
         if 0 < self.config.episodes <= self.played:
             return f"{self.played:,} episodes are played"
-        if self.silent >= limit:
-            return f"no task gave a signal in {limit} steps, their refills among them"
+        if min(self.silent.values()) >= _SILENT:
+            return f"in {_SILENT} steps in a row no task gave a signal, nor did those in its place"
         if not any(map(self.kept, range(len(self.names)))):
             low, high = self.config.low, self.config.high
             return f"no task of the pool is solved more often than {low} and less than {high}"
@@ -161,6 +166,12 @@ class Pool:
             out += some
         return out
 
+    def close(self, used: Sequence[int]) -> None:
+        """Note which of the capabilities that a step played had a task with a signal."""
+        heard = {self.kinds[task][0] for task in used}
+        for name in {name for name, _ in self.kinds.values()}:
+            self.silent[name] = 0 if name in heard else self.silent[name] + 1
+
     def figures(self) -> dict[str, float]:
         """How many tasks are kept, how many too easy and too hard now, what has been played."""
         tasks = range(len(self.names))
@@ -176,8 +187,8 @@ class Pool:
             if self.too_easy(task) or self.kept(task):
                 tasks.setdefault((name, self.too_easy(task)), []).append(task)
         names = self.capabilities
-        if config.block:  # the one whose turn it is, or the next one that has tasks
-            turn = step // config.block % len(names)
+        if config.cycles:  # the one whose turn it is, or the next one that has tasks
+            turn = int(self._over(step) * len(names) * config.cycles) % len(names)
             names = [n for n in names[turn:] + names[:turn] if (n, False) in tasks][:1]
         easy_ones = [(n, True) for n in names if (n, True) in tasks]
         spare = round(config.easy * self.prompts) if easy_ones else 0
@@ -192,13 +203,18 @@ class Pool:
         if not self.config.k or kind[1]:
             return order
         order.sort(key=self.hardness)  # of equals in the random order
-        total = self.config.episodes or self.steps
-        done = (self.played if self.config.episodes else step) / total
         half = (len(order) + 1) // 2
-        middle = half / 2 + min(1.0, done) * (len(order) - half)
+        middle = half / 2 + self._over(step) * (len(order) - half)
         ranks = sorted(range(len(order)), key=lambda rank: abs(rank + 0.5 - middle))
         first = [ranks[i] for i in rng.permutation(half)]
         return [order[rank] for rank in (*first, *ranks[half:])]
+
+    def _over(self, step: int) -> float:
+        """How much of the stage is over, the first test left out."""
+        if not self.config.episodes:
+            return step / self.steps
+        first = len(self.names) * self.config.samples
+        return (self.played - first) / (self.config.episodes - first)
 
 
 def _even(total: int, kinds: Sequence[Kind], step: int) -> dict[Kind, int]:
