@@ -16,6 +16,7 @@ from puna.engine.rendezvous import LocalSampler
 from puna.evals import playing
 from puna.gym.environment import Problem, SingleTurn
 from puna.gym.loop import Group, Job
+from puna.gym.registry import load_environment
 from puna.gym.trajectory import Branch, Episode, Trajectory
 from puna.text.template import render
 from puna.train.preferences import (
@@ -208,6 +209,18 @@ def test_episodes_that_say_the_same_are_no_pair():
     found = group(WON, LOST)
     found.trajectories[1].branches = found.trajectories[0].branches
     assert pairs_of(found) == []
+
+
+@pytest.mark.parametrize("form", ["The answer is {}", "{0} {0}", "{} 1", "{}."])
+def test_a_right_answer_in_form_against_the_same_one_out_of_form(form):
+    """The last stage of a post-training: what is verified and well-formed is preferred."""
+    env = load_environment("skills", {"skill": "sorting", "level": 1})
+    task = env.task("train", 0)
+    right = task.hidden["problem"].answer
+    said = [form.format(right), right]
+    episodes = [Episode(task.id, (("agent", Message.assistant(t)),), {}, "done") for t in said]
+    found = group(*(v["agent"] for v in env.judge(episodes, task.hidden, None)))
+    assert sampled(pairs_of(found)) == [(1, 0)]
 
 
 class Even(SingleTurn):
