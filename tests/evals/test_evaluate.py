@@ -221,7 +221,7 @@ def test_surprisal_is_the_entropy_of_what_is_drawn(tmp_path: Path) -> None:
         surprisal(journal=tmp_path / "cut", progress=stop_after(3))
     assert surprisal(journal=tmp_path / "cut") == pytest.approx(usual, rel=1e-6)
     torch.nn.init.zeros_(model.embed)
-    assert surprisal(1.0) == pytest.approx(math.log(tokenizer.vocab_size), rel=1e-5)
+    assert surprisal(1.0) == pytest.approx(math.log(model.config.vocab_size), rel=1e-5)
     assert evaluate(ENV, {"agent": Pupil()}, n=4).surprisal is None
 
 

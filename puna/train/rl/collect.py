@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from puna.core.stage import StageError
 from puna.evals.playing import figures, first_failure
 from puna.gym.loop import Group, Job, Rollout
 from puna.train.rl.pool import InOrder, Pool
@@ -120,8 +121,12 @@ class Collector:
         """Play what the pool wants tested before `step`; whether the stage is at its end."""
         samples, due = pool.config.samples, pool.due(step)
         jobs = [Job("train", i, samples, ("pool", step)) for i in due]
+        failures = []
         async for group in self.rollout.run(jobs):
             pool.hear(group, step - 1)  # before what is played in the step
+            failures += [first_failure([group])] if not pool.tried[group.job.index] else []
+        if due and len(failures) == len(due):
+            raise StageError(f"no answer to a task of the pool was scored: {failures[0]}")
         out.ended, out.pool, out.figures = pool.ended(), pool.state_dict(), pool.figures()
         return bool(out.ended)
 

@@ -124,16 +124,19 @@ class Pool:
     def due(self, step: int) -> list[int]:
         """The tasks to test before `step`: at a test all but those kept and played since the last.
 
-        So nothing is removed for good: an estimate from few answers may be bad luck.
+        So nothing is removed for good: an estimate from few answers may be bad luck. A test that
+        would leave no episode for training is left out.
         """
-        every, size = self.config.every, len(self.names)
-        if not self.config.samples or self.tested == step:
+        config, tasks = self.config, range(len(self.names))
+        if not config.samples or self.tested == step:
             return []
-        empty = not any(map(self.kept, range(size)))
-        if self.tested < 0 or (every and (step % every == 0 or empty)):
-            last, self.tested = self.tested, step
-            return [i for i in range(size) if not self.kept(i) or self.when[i] < last]
-        return []
+        again = config.every and (step % config.every == 0 or not any(map(self.kept, tasks)))
+        found = [i for i in tasks if not self.kept(i) or self.when[i] < self.tested]
+        fits = not config.episodes or self.played + len(found) * config.samples < config.episodes
+        if not fits or (self.tested >= 0 and not again):
+            return []
+        self.tested = step
+        return found
 
     def hear(self, group: Group, step: int) -> None:
         """Note how the task of a judged group fared; without `every` the first test stands."""

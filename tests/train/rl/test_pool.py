@@ -11,6 +11,7 @@ from test_collect import Halves, collector  # noqa: F401 - a fixture
 
 from puna.core.errors import UserError
 from puna.core.outcome import Infra, Scored
+from puna.core.stage import StageError
 from puna.gym.environment import SingleTurn
 from puna.gym.loop import Group, Job
 from puna.gym.task import Task
@@ -239,6 +240,15 @@ def test_an_empty_window_is_tested_again_before_the_stage_ends():
     assert pool.due(5) == []  # once
 
 
+def test_a_test_that_would_use_up_the_episodes_is_left_out():
+    pool = pool_of(replace(MOVING, episodes=500))
+    examine(pool, 0, lambda i: 3)  # 240, and as many again would fit once
+    assert len(examine(pool, 10, lambda i: 3)) == 30
+    assert pool.played == 480
+    assert examine(pool, 20, lambda i: 3) == []
+    assert pool.ended() == ""
+
+
 def test_one_skill_without_signal_does_not_end_the_others():
     pool = pool_of()
     examine(pool, 0, lambda i: 3)
@@ -329,6 +339,17 @@ def test_a_step_plays_what_the_pool_keeps(pooled):
     assert found.figures["episodes"] == 64 + 8 * found.figures["groups_seen"]
     assert found.pool["tested"] == 0
     assert found.ended == ""
+
+
+def test_a_pool_that_nobody_can_judge_is_an_error(pooled):
+    env = Parity()
+
+    def judge(episodes, hidden, ctx):
+        raise OSError(28, "No space left on device")
+
+    env.judge = judge
+    with pytest.raises(StageError, match="no answer to a task of the pool was scored: .*No space"):
+        pooled(env, PoolConfig(size=8, samples=8)).collect(0)
 
 
 def test_refills_are_bounded_and_then_the_stage_is_over(pooled):
