@@ -348,7 +348,7 @@ def test_a_pool_that_nobody_can_judge_is_an_error(pooled):
         raise OSError(28, "No space left on device")
 
     env.judge = judge
-    with pytest.raises(StageError, match="no answer to a task of the pool was scored: .*No space"):
+    with pytest.raises(StageError, match=r"no answer to a task of the pool was scored: .*No space"):
         pooled(env, PoolConfig(size=8, samples=8)).collect(0)
 
 
