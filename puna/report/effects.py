@@ -98,7 +98,8 @@ def figures(run: Run) -> list[Figure]:
     bases = {str(p.get("id")): str(p.get("base", p.get("id"))) for p in plans}
     last: dict[str, Mapping[str, Any]] = {}  # of the rounds of a variant
     for plan in plans:
-        last[json.dumps([plan.get("base"), plan.get("labels")], sort_keys=True)] = plan
+        key = [bases[str(plan.get("id"))], plan.get("labels")]
+        last[json.dumps(key, sort_keys=True)] = plan
     missing, out = set(), []
     for plan in last.values():
         name, labels = str(plan.get("id")), dict(mapping(plan.get("labels")))
