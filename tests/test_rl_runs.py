@@ -93,7 +93,7 @@ POOLS: dict[str, dict[str, Any]] = {
     "pool": {"pool": POOL},
     "stale": {"pool": POOL, "staleness": 1},
     "blocks": {"pool": POOL | {"cycles": 1}},
-    "ended": {"pool": POOL | {"episodes": 90}},
+    "ended": {"pool": POOL | {"episodes": 60}},
 }
 
 
@@ -137,7 +137,7 @@ def test_a_stage_says_why_it_ended(pooled):
     _, directory, _ = pooled("ended")
     result = json.loads((directory / "rl" / "stage.json").read_text())["result"]
     assert result["ended"] == f"{result['episodes']} episodes are played"
-    assert 90 <= result["episodes"] < 90 + 2 * 3 * 4 + 12 * 4
+    assert 60 <= result["episodes"] < 60 + 2 * 3 * 4  # a step more at most
     assert result["steps"] < 4
     assert 0 < result["useful_groups"] <= 1
     plain = json.loads((pooled("plain")[1] / "rl" / "stage.json").read_text())["result"]

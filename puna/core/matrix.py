@@ -52,7 +52,7 @@ def _matrix(stage: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Raises UserError for anything else.
     """
-    matrix = stage.get("matrix", {})
+    matrix: Mapping[str, Any] = stage.get("matrix", {})
     for key, values in matrix.items() if isinstance(matrix, Mapping) else [("", None)]:
         where = f"{stage['id']}.matrix.{key}"
         if not isinstance(values, list | Mapping):

@@ -55,7 +55,7 @@ class Effect:
 
 def effects(run: Run) -> Html:
     """A table for each stage whose variants differ in more than one axis."""
-    parts = []
+    parts: list[Html] = []
     found = main_effects(figures(run))
     for stage in dict.fromkeys(e.stage for e in found):
         lines = [_line(e) for e in found if e.stage == stage]
