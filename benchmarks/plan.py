@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
@@ -28,7 +29,6 @@ from puna.models.moe import Routes
 from puna.models.presets import initialise, preset
 from puna.models.vision_config import VisionConfig
 from puna.text.images import Picture, inline, tiles_of
-from puna.train.loss import cross_entropy
 from puna.train.optim import OptimConfig, make_optimizer, update
 
 Result = TypeVar("Result")
@@ -273,7 +273,7 @@ def train(case: Case, device: str, rank: int = 0) -> Measured:
         routes = Routes() if routed else None
         hidden = model(ids, places, torch.zeros_like(ids), routes=routes, images=images)
         want = ids.clone()
-        return cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten()) / want.numel()
+        return F.cross_entropy(model.logits(hidden).flatten(0, 1), want.flatten())
 
     def micro_batch() -> None:
         forward().backward()  # type: ignore[no-untyped-call]

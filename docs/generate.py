@@ -70,6 +70,49 @@ matrix = { seed = [0, 1, 2], algorithm = ["grpo", "raft"] }
 
 gives the directories `rl@seed=0,algorithm=grpo` and so on. `rounds = 3` repeats a stage, each
 round starting from the one before: `rl.1`, `rl.2`, `rl.3`.
+
+A value that has a name stands for any settings, put over the stage's own, and for another `from`;
+a `[[claim]]` says what the run is to show:
+
+```toml
+fraction = 2
+
+[[stage]]
+id = "rl"
+kind = "rl"
+env = "skills"
+matrix.seed = [0, 1, 2]
+matrix.order.plain.from = ["sft"]
+matrix.order.first.from = ["dpo"]
+matrix.rate = { low = { optim = { lr = 1e-4 } }, high = { optim = { lr = 3e-4 } } }
+matrix.filter.none = { refills = 0 }
+matrix.filter.pool = { refills = 2, pool = { every = 20, by = "skill" } }
+
+[[stage]]
+id = "eval"
+kind = "eval"
+from = ["rl"]
+envs = [{ id = "skills", level = 7 }]
+
+[[claim]]
+id = "pool"
+statement = "A pool gives more on hard tasks."
+source = "mine"
+metric = "eval / skills (level 7) / filter=pool"
+against = "eval / skills (level 7) / filter=none"
+least = 3
+```
+
+`fraction = 2` runs every second one of all combinations, chosen so that any two keys but `seed`
+have each pair of their values equally often: main effects stay apart from each other, but not from
+what two keys do together. A fraction that cannot do that is refused. What several stages share runs
+once. The report has a table of main effects, and says of each claim whether it is shown.
+
+The numbers of a claim are means over all variants of a stage with that value, paired by seed.
+Measures of an eval stage are an environment as the report calls it, with `k` above 1 also
+`skills, pass@16` and `skills, surprisal`; of an rl stage `useful groups`. Which of its parents an
+eval stage scored is `stage=rl`. `direction` is `above`, `below` or, with a `margin`, `within`;
+`least` counts seeds, 5 if not given.
 """
 
 TOP = (
@@ -77,6 +120,8 @@ TOP = (
     ("title", "text", '""', "The heading of the report."),
     ("seed", "whole number", "0", "Every random stream of the run derives from it."),
     ("machine", "table", "see below", "Device, precision and threads."),
+    ("fraction", "whole number", "1", "One in how many combinations of all matrices is run."),
+    ("claim", "tables", "none", "What the run is to show; see [variants](#variants)."),
     ("stage", "tables", "required", "The stages, in the order in which they run."),
 )
 STAGE = (
@@ -84,7 +129,7 @@ STAGE = (
     ("kind", "text", "required", "What it does: {kinds}."),
     ("from", "list of ids", "[]", "The stages it starts from; eval and soup take all of them."),
     ("rounds", "whole number", "1", "How often it is repeated, each time from its own result."),
-    ("matrix", "table of lists", "{{}}", "Runs it once for each combination of the values."),
+    ("matrix", "table", "{{}}", "Runs it once for each combination; see [variants](#variants)."),
 )
 
 KEYS: dict[str, dict[str, str]] = {
@@ -141,6 +186,9 @@ KEYS: dict[str, dict[str, str]] = {
         "`right`: the model's own right answers; `pairs`: solutions and verdicts on them "
         "([self-correction](spoc.md)).",
         "draw": "How the model makes those rows; see [draw](#draw).",
+        "prune": "Leaves out what the oracle shows of tasks that the model solves already; see "
+        "[prune](#prune). None: all is learned.",
+        "steps": "Optimiser steps; 0: as many as go once through all rows.",
         "patience": "Ends the stage after this many scores without a new best, and keeps the "
         "best weights; 0: never.",
     },
@@ -148,6 +196,7 @@ KEYS: dict[str, dict[str, str]] = {
         "prompts": "Tasks of one step.",
         "samples": "Episodes of each task: the group that rewards are compared in.",
         "refills": "How often groups without a difference in reward are replaced.",
+        "pool": "Keeps tasks that are solved now and then; see [pool](#pool). None: all in order.",
         "algorithm": "How rewards become advantages.",
         "updates": "Optimiser steps on one step's episodes.",
         "temperature": "Of sampling, above 0; the loss uses the same.",
@@ -236,6 +285,24 @@ KEYS: dict[str, dict[str, str]] = {
         "most": "Rows at most; 0: all.",
         "critique": "`model` asks the model for one of each solution; `none`: the verdict alone.",
     },
+    "prune": {
+        "above": "A task is easy where a larger share of answers passes.",
+        "drop": "The chance with which its demonstration is left out.",
+        "samples": "Answers to each task.",
+        "temperature": "Of sampling, above 0.",
+    },
+    "pool": {
+        "size": "Train tasks in all.",
+        "samples": "Answers to a task when it is tested; 0: nothing is tested, all are kept.",
+        "every": "Steps between tests with the moving policy; 0: one test, at the beginning.",
+        "low": "A task is kept where a larger share of answers passes,",
+        "high": "and a smaller one than this.",
+        "k": "Of pass@k, by which tasks become harder over the stage; 0: no order.",
+        "easy": "Share of a step's tasks of those solved at least as often as `high`.",
+        "by": "The tag whose values have equal shares of a step; none: tasks as they come.",
+        "cycles": "How often these values take turns, one at a time; 0: every step has all.",
+        "episodes": "Ends the stage when so many are played, tests among them; 0: no limit.",
+    },
     "loss": {
         "clip_low": "The ratio of probabilities is bounded below by 1 minus this.",
         "clip_high": "And above by 1 plus this.",
@@ -319,6 +386,8 @@ def recipes() -> str:
         ("loss", "puna.train.loss", "PolicyLoss"),
         ("lora", "puna.models.lora", "LoraConfig"),
         ("draw", "puna.train.drawn", "DrawConfig"),
+        ("prune", "puna.train.prune", "PruneConfig"),
+        ("pool", "puna.train.rl.pool", "PoolConfig"),
     ):
         parts.append(section(name, name, getattr(importlib.import_module(module), cls), used))
     parts.append(section("machine", "machine", MachineConfig, used))

@@ -462,6 +462,7 @@ def _recipe_record(
         "sets": list(sets),
         "recipe_hash": sha256_json(resolved),
         "seed": recipe.seed,
+        "claims": to_dict(recipe.claims),
         "stages": resolved,
     }
 

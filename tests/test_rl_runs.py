@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,85 @@ def trained(start, tmp_path_factory):
         return found[name]
 
     return train
+
+
+# Half of what is said is right, so tasks differ in how often they are solved.
+COIN = """
+from puna import Problem, SingleTurn
+from puna.core.outcome import Scored
+
+
+class Coin(SingleTurn):
+    name = "coin"
+
+    def make(self, rng):
+        n = int(rng.integers(1000))
+        return Problem(f"{n}?", "", tags={"side": "ab"[n % 2]})
+
+    def judge(self, episodes, hidden, ctx):
+        right = [sum(e.said().encode()) % 2 == 0 for e in episodes]
+        return [{"agent": Scored(float(r), r)} for r in right]
+"""
+POOL = {"size": 12, "samples": 4, "every": 2, "k": 2, "by": "side", "low": 0.1, "high": 0.9}
+POOLS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "pool": {"pool": POOL},
+    "stale": {"pool": POOL, "staleness": 1},
+    "blocks": {"pool": POOL | {"cycles": 1}},
+    "ended": {"pool": POOL | {"episodes": 60}},
+}
+
+
+@pytest.fixture(scope="module")
+def pooled(start, tmp_path_factory):
+    """As `trained`, with the tasks of a pool."""
+    where, found = tmp_path_factory.mktemp("pools"), {}
+
+    def train(name: str) -> tuple[Path, Path, str]:
+        if name not in found:
+            directory = where / name
+            directory.mkdir()
+            (directory / "coin.py").write_text(COIN)
+            recipe = stage(directory, start, env=str(directory / "coin.py"), **POOLS[name])
+            weights = finish(recipe, directory / "run")["rl"]
+            found[name] = (recipe, directory / "run", weights)
+        return found[name]
+
+    return train
+
+
+@pytest.mark.parametrize("name", ["pool", "stale", "blocks", "ended"])
+def test_with_a_pool_a_killed_stage_ends_with_the_same_weights_and_figures(pooled, tmp_path, name):
+    """Killed behind the first checkpoint, then again behind the pool's second test."""
+    recipe, directory, weights = pooled(name)
+    for point in ("checkpoint.renamed:1", "metrics.appended:1"):
+        killed(recipe, tmp_path / "run", point)
+    assert finish(recipe, tmp_path / "run")["rl"] == weights
+    whole, again = metrics(directory, "rl"), metrics(tmp_path / "run", "rl")
+    for figures in (*whole.values(), *again.values()):
+        del figures["cpu"]
+    assert again == whole
+
+
+def test_which_tasks_a_pool_gives_changes_what_is_learnt(pooled):
+    weights = {name: pooled(name)[2] for name in POOLS}
+    assert len(set(weights.values())) == len(weights)
+
+
+def test_a_stage_says_why_it_ended(pooled):
+    _, directory, _ = pooled("ended")
+    result = json.loads((directory / "rl" / "stage.json").read_text())["result"]
+    assert result["ended"] == f"{result['episodes']} episodes are played"
+    assert 60 <= result["episodes"] < 60 + 2 * 3 * 4  # a step more at most
+    assert result["steps"] < 4
+    assert 0 < result["useful_groups"] <= 1
+    plain = json.loads((pooled("plain")[1] / "rl" / "stage.json").read_text())["result"]
+    assert "episodes" not in plain
+    assert plain["useful_groups"] == pytest.approx(
+        sum(m["groups_used"] for m in metrics(pooled("plain")[1], "rl").values())
+        / sum(m["groups_seen"] for m in metrics(pooled("plain")[1], "rl").values()),
+        abs=1e-4,
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from puna.core.claims import Claim, claims_of
 from puna.core.config import parse_set, read_toml
 from puna.core.errors import UserError, nearest
+from puna.core.matrix import STAGE, Variants, array, combinations, whole
 
-_TOP = {"name", "seed", "machine", "stage", "title"}
+_TOP = {"name", "seed", "machine", "stage", "title", "fraction", "claim"}
 # A name that stands for a table, and the key that the name has in it.
 _NAMED = {"env": "id", "model": "preset"}
 # Other things than stages have these places in a run's directory.
 _RESERVED = ("evals", "tensorboard")
-_STAGE = {"id", "kind", "from", "rounds", "matrix"}
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,18 @@ class Planned:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A parsed recipe; `stages` are its tables as written, after `--set`."""
+    """A parsed recipe; `stages` are its tables as written, after `--set`.
+
+    One in `fraction` combinations of its matrices is run. `claims` are what it is run to show.
+    """
 
     name: str
     title: str
     seed: int
     machine: Mapping[str, Any]
     stages: tuple[Mapping[str, Any], ...]
+    fraction: int = 1
+    claims: tuple[Claim, ...] = ()
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -89,11 +95,21 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     name = table.get("name", path.stem)
     seed = table.get("seed", 0)
     title, machine = table.get("title", ""), table.get("machine", {})
-    if not _whole(seed) or not isinstance(name, str) or not isinstance(title, str):
+    if not whole(seed) or not isinstance(name, str) or not isinstance(title, str):
         raise UserError(f"{path}: name and title must be text and seed a whole number")
     if not isinstance(machine, Mapping):
         raise UserError(f"{path}: machine is {machine!r}", "write [machine] with threads = ...")
-    return Recipe(name, title, seed, machine, tuple(stages))
+    parts = table.get("fraction", 1)
+    if not whole(parts) or parts < 1:
+        raise UserError(f"{path}: fraction is {parts!r}", "give a whole number: one in how many")
+    given = table.get("claim", [])
+    for claim in given if isinstance(given, list) else ():
+        if isinstance(claim, dict):
+            claim.setdefault("command", f"puna run {name}")
+    claims = claims_of(given, str(path))
+    for claim in claims:
+        _look_up(claim, ids, path)
+    return Recipe(name, title, seed, machine, tuple(stages), parts, claims)
 
 
 def _plain(value: Any, where: str, path: Path) -> None:
@@ -111,8 +127,17 @@ def _plain(value: Any, where: str, path: Path) -> None:
         raise UserError(f"{path}: {where} is {value} (a {kind})", "write text in quotes")
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _look_up(claim: Claim, ids: Sequence[str], path: Path) -> None:
+    """Raises UserError where a claim names no stage, measure and level."""
+    for name in (claim.metric, claim.against):
+        if isinstance(name, str) and claim.testable:
+            stage, *rest = name.split(" / ")
+            if len(rest) != 2 or "=" not in rest[1]:
+                fix = "write 'stage / measure / key=value'"
+                raise UserError(f"{path}: claim '{claim.id}' compares '{name}'", fix)
+            if stage not in ids:
+                what = f"{path}: claim '{claim.id}' is about '{stage}', which is no stage"
+                raise UserError(what, nearest(stage, ids))
 
 
 def _stage_tables(stages: Any, path: Path) -> list[Mapping[str, Any]]:
@@ -135,7 +160,7 @@ def _stage_tables(stages: Any, path: Path) -> list[Mapping[str, Any]]:
 def _apply(table: dict[str, Any], stages: list[dict[str, Any]], text: str) -> None:
     keys, value = parse_set(text)
     if len(keys) == 1 or keys[0] == "machine":
-        if keys[0] not in ("name", "seed", "machine", "title"):
+        if keys[0] not in ("name", "seed", "machine", "title", "fraction"):
             ids = [s["id"] for s in stages]
             raise UserError(f"--set {text}: unknown key", nearest(keys[0], ["seed", "name", *ids]))
         target: dict[str, Any] = table
@@ -160,26 +185,20 @@ def plan(recipe: Recipe) -> list[Planned]:
     """The stages in order, expanded over matrix values and rounds.
 
     A stage has one variant for each combination of its own `matrix` and of its parents' variants
-    (what shares a label, be it parents or the matrix, is joined on it). The label `seed` sets the
-    stage's seed, any other sets the setting of that name. Raises UserError for an unknown parent,
-    for a stage without a variant and for two of one name.
+    (what shares a label, be it parents or the matrix, is joined on it), of those in the fraction.
+    The label `seed` sets the stage's seed, any other the setting of that name, or where its values
+    have names the settings of the one named. Raises UserError for an unknown parent, for a stage
+    without a variant, for two of one name and for a fraction that confuses main effects.
     """
-    variants: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    variants: Variants = {}
     out: list[Planned] = []
+    rows = array(recipe.stages, recipe.fraction)
     for stage in recipe.stages:
-        parents = stage.get("from", [])
-        if isinstance(parents, str):
-            parents = [parents]
-        if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
-            raise UserError(f"stage '{stage['id']}': from is {parents!r}", 'e.g. from = ["sft"]')
-        for parent in parents:
-            if parent not in variants:
-                hint = nearest(parent, variants)
-                raise UserError(f"stage '{stage['id']}': no earlier stage '{parent}'", hint)
         variants[stage["id"]] = []
-        for labels, chosen in _combinations(stage, parents, variants):
-            out += _rounds(stage, recipe.seed, labels, chosen)
-            variants[stage["id"]].append((labels, out[-1].id))
+        for labels, table, chosen in combinations(stage, variants):
+            if any(all(labels.get(k, v) == v for k, v in row.items()) for row in rows):
+                out += _rounds(table, recipe.seed, labels, chosen)
+                variants[stage["id"]].append((labels, out[-1].id))
         if not variants[stage["id"]]:
             raise UserError(
                 f"stage '{stage['id']}' has no variant", "its matrix is empty or fits no parent"
@@ -209,44 +228,13 @@ def needed(stages: Sequence[Planned], only: Sequence[str]) -> list[Planned]:
     return [stage for stage in stages if stage.id in kept]
 
 
-def _combinations(
-    stage: Mapping[str, Any],
-    parents: Sequence[str],
-    variants: Mapping[str, list[tuple[dict[str, Any], str]]],
-) -> list[tuple[dict[str, Any], list[str]]]:
-    found: list[tuple[dict[str, Any], list[str]]] = [({}, [])]
-    for parent in parents:
-        found = [
-            ({**labels, **theirs}, [*chosen, name])
-            for labels, chosen in found
-            for theirs, name in variants[parent]
-            if all(labels.get(k, v) == v for k, v in theirs.items())
-        ]
-    matrix = stage.get("matrix", {})
-    if not isinstance(matrix, Mapping) or not all(isinstance(v, list) for v in matrix.values()):
-        raise UserError(f"{stage['id']}.matrix must map keys to lists", "e.g. matrix.seed = [0, 1]")
-    for key, values in matrix.items():
-        if key == "seed" and not all(_whole(v) for v in values):
-            raise UserError(f"{stage['id']}.matrix.seed is {values!r}", "give whole numbers")
-        found = [
-            ({**labels, key: v}, chosen)
-            for labels, chosen in found
-            for v in values
-            if labels.get(key, v) == v
-        ]
-    return found
-
-
 def _rounds(
     stage: Mapping[str, Any], seed: int, labels: dict[str, Any], parents: list[str]
 ) -> list[Planned]:
     rounds = stage.get("rounds", 1)
-    if not _whole(rounds) or rounds < 1:
+    if not whole(rounds) or rounds < 1:
         raise UserError(f"{stage['id']}.rounds is {rounds!r}", "give a whole number from 1")
-    settings = {k: v for k, v in stage.items() if k not in _STAGE}
-    for key, value in labels.items():
-        if key in stage.get("matrix", {}) and key != "seed":
-            settings[key] = value
+    settings = {k: v for k, v in stage.items() if k not in STAGE}
     tail = ",".join(f"{k}={v}" for k, v in labels.items())
     tail = "".join(c if c.isalnum() or c in "-_.,=" else "_" for c in tail)
     name = f"{stage['id']}@{tail}" if tail else stage["id"]

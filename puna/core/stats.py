@@ -250,6 +250,14 @@ def _sign_flip(differences: Floats, seed: int) -> float:
     return (1 + hits) / (1 + flips)
 
 
+def correlation(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Pearson's, of two rows of numbers; None where one is constant or there are fewer than two."""
+    both = np.array([a, b], dtype=np.float64)
+    if both.shape[1] < 2 or (np.ptp(both, axis=1) == 0).any():
+        return None
+    return float(np.corrcoef(both)[0, 1])
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values adjusted for being several (Holm 1979), in the order given.
 

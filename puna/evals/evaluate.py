@@ -37,7 +37,8 @@ class EvalResult:
 
     `turns` tells what self-correction does (the first role's), where answers are of several
     messages; `majority` is the score of the commonest of a task's answers, where the environment
-    says so; `tokens` are those of an answer, in the mean.
+    says so; `tokens` are those of an answer, in the mean, and `surprisal` what one of them cost, in
+    nats (of a Sampler): where they were drawn at temperature 1, an estimate of the entropy.
     """
 
     env: Mapping[str, str]
@@ -48,6 +49,7 @@ class EvalResult:
     turns: TurnMetrics | None = None
     majority: Estimate | None = None
     tokens: float = 0.0
+    surprisal: float | None = None
 
     @property
     def score(self) -> Score:
@@ -55,8 +57,10 @@ class EvalResult:
         return next(iter(self.scores.values()))
 
     def extras(self) -> dict[str, Any]:
-        """What belongs to the first role's score: tokens; turns and majority where there are."""
+        """What belongs to the first role's score: tokens, and what else is known."""
         out: dict[str, Any] = {"tokens": self.tokens}
+        if self.surprisal is not None:
+            out["surprisal"] = self.surprisal
         if self.turns is not None:
             out["turns"] = self.turns.to_json()
         if self.majority is not None:
@@ -178,6 +182,7 @@ def _record(group: Group, env_hash: str, policy: str) -> dict[str, Any]:
         "tags": dict(group.task.tags),
         "outcomes": [r["outcomes"] for r in records],
         "usage": [r["usage"] for r in records],
+        "surprisal": _surprisal(group),
         "transcripts": [r["transcript"] for r in records],
         "ended": [r["ended"] for r in records],
         "artifacts": [r["artifacts"] for r in records],
@@ -192,6 +197,13 @@ def _chances(group: Group, policies: Mapping[str, Policy]) -> dict[str, Any]:
         return {}
     found = [verdict_chances(t, role, tokenizer) for t in group.trajectories]
     return {"chances": found} if any(found) else {}
+
+
+def _surprisal(group: Group) -> tuple[float, int]:
+    """The nats of all tokens that were sampled, and how many they are."""
+    branches = [b for t in group.trajectories for found in t.branches.values() for b in found]
+    nats = -sum(p for b in branches for p, m in zip(b.logprobs, b.mask, strict=True) if m)
+    return nats, sum(sum(b.mask) for b in branches)
 
 
 def _read_done(
@@ -234,6 +246,7 @@ def _result(
         for found in first.values()
     ]
     episodes = sum(len(record["usage"]) for record in records)
+    nats, sampled = map(sum, zip(*(r.get("surprisal", (0, 0)) for r in records), strict=True))
     return EvalResult(
         identity,
         {role: summarize(tasks, k) for role, tasks in outcomes.items()},
@@ -243,6 +256,7 @@ def _result(
         turn_metrics(first, chances),
         mean_interval([v for v in votes if v]) if any(votes) else None,
         usage.get("sampled_tokens", 0.0) / max(1, episodes),
+        nats / sampled if sampled else None,
     )
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from puna.core.claims import Claim, read_claims
 from puna.core.errors import UserError, nearest
-from puna.papers.claims import Claim, read_claims
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "_template"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from puna.papers.claims import SHOWN, Rows, Verdict
+from puna.core.claims import SHOWN, Rows, Verdict
 
 
 def plot_claims(verdicts: Sequence[Verdict], rows: Rows, path: Path) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from puna.core.claims import LEAST_SEEDS, Rows, Verdict, claims_text, judge
 from puna.core.config import build, parse_set, to_dict
 from puna.core.errors import UserError
 from puna.core.files import locked, remove_leftovers, write_json, write_text
 from puna.core.journal import Journal, last_by
 from puna.core.machine import commit, versions
 from puna.core.progress import Progress
-from puna.papers.claims import LEAST_SEEDS, Rows, Verdict, claims_text, judge
 from puna.papers.paper import Paper, load_paper
 
 SCHEMA = 1

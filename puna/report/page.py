@@ -11,6 +11,7 @@ from puna.core.files import write_text
 from puna.core.recipe import shipped_recipes
 from puna.report.alarms import alarms
 from puna.report.curves import curves
+from puna.report.effects import claims, effects
 from puna.report.episodes import flips, sample_episodes, text_samples
 from puna.report.lineage import lineage
 from puna.report.markup import Html, count, details, join, number, section, tag
@@ -38,7 +39,9 @@ def render(run: Run) -> str:
     body = join(
         (
             _top(run, rows),
+            claims(run),
             tag("section", main_table(rows), _legend(rows), seeds_compared(run)),
+            effects(run),
             lineage(run),
             curves(run),
             alarms(run),

@@ -85,6 +85,7 @@ class Exam:
     chance: float | None
     score: Mapping[str, Any]
     by_tag: Mapping[str, Mapping[str, Any]]
+    surprisal: float | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ def _exams(stage: Stage) -> list[Exam]:
                 number(data.get("chance")),
                 mapping(data.get("score")),
                 tags,
+                number(data.get("surprisal")),
             )
         )
     return out

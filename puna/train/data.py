@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,19 +68,26 @@ def practised(env: Environment, count: int) -> list[Chat]:
         raise UserError(what, 'leave out rows = "practice"') from None
 
 
-def demonstrations(env: Environment, count: int) -> list[Chat]:
+def last_tasks(env: Environment, count: int) -> range:
+    """The last `count` train tasks: RL begins with the first, and its prompts should be new.
+
+    Raises UserError where there is none.
+    """
+    size = env.count("train")
+    return range(size - train_tasks(env, count), size)
+
+
+def demonstrations(env: Environment, count: int, left_out: Set[int] = frozenset()) -> list[Chat]:
     """What the environment demonstrates on its last `count` train tasks, one row a role.
 
-    The last, because RL begins with the first: its prompts should be new to the model. A row is
-    what that role saw and said; where its history is not append-only, a row a branch.
+    A row is what that role saw and said; where its history is not append-only, a row a branch.
     Raises UserError where there is no train task.
     """
-    tasks = train_tasks(env, count)
+    tasks = [i for i in last_tasks(env, count) if i not in left_out]
 
     async def play() -> list[Chat]:
         out = []
-        size = env.count("train")
-        for index in range(size - tasks, size):
+        for index in tasks:
             task = env.task("train", index)
             heard: dict[str, list[tuple[Message, ...]]] = {role: [] for role in env.roles}
             shown = env.demonstration(task)

@@ -20,20 +20,19 @@ from puna.core.runs import weight_files
 from puna.core.stage import StageContext, StageError, Stopwatch
 from puna.engine.policy import SamplingParams
 from puna.gym.environment import Environment
-from puna.gym.loop import identity
+from puna.gym.loop import Job, identity
 from puna.gym.registry import load_environment
 from puna.models.decoder import Decoder
 from puna.models.lora import LoraConfig, without
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import model_directory
-from puna.train.data import env_settings
+from puna.train.data import env_settings, train_tasks
 from puna.train.held_out import HeldOut, Watch
 from puna.train.loop import Trainer, at_least_one, epoch_rows
 from puna.train.loss import preference_loss, token_logprobs
 from puna.train.optim import OptimConfig, require
 from puna.train.pairs import Pair, PairBatch, cut_pairs, pair_batch
 from puna.train.preferences import (
-    Plan,
     Played,
     load_played,
     play_pairs,
@@ -143,11 +142,12 @@ def _pairs(
     if env is None:
         raise UserError(f"{ctx.id}: no data", f"give --set {ctx.id}.data=FILE or {ctx.id}.env=NAME")
     params = SamplingParams(config.max_tokens, config.temperature)
-    plan = Plan(config.prompts, config.samples, params, ctx.machine.workers)
     path, key = ctx.dir / "pairs.json", _key(ctx, config, env, source)
     played = load_played(path, key)
     if played is None:
-        played = play_pairs(env, reference, tokenizer, ctx.seed, plan)
+        tasks = range(train_tasks(env, config.prompts))
+        jobs = [Job("train", i, config.samples, ("dpo",)) for i in tasks]
+        played = play_pairs(ctx, env, reference, tokenizer, jobs, params)
         save_played(path, key, played)
     without = f"{played.tasks_without} of {played.tasks} tasks of {env.name} gave no pair"
     if not played.pairs:

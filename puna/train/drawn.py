@@ -21,9 +21,9 @@ from puna.core.outcome import Scored
 from puna.core.rng import stream
 from puna.core.stage import StageContext
 from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import local_policy
+from puna.evals.playing import play_tasks
 from puna.gym.environment import Environment
-from puna.gym.loop import Context, Group, Job, Rollout
+from puna.gym.loop import Context, Group, Job
 from puna.gym.passes import QUESTION
 from puna.gym.task import Task
 from puna.gym.trajectory import Episode, Trajectory
@@ -33,6 +33,8 @@ from puna.models.decoder import Decoder
 from puna.text.tokenizer import Tokenizer
 from puna.train.critiques import Critiques, Solution
 from puna.train.data import train_tasks
+from puna.train.loop import at_least_one
+from puna.train.optim import require
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,10 @@ class DrawConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that leaves nothing to learn."""
-        if self.samples < 1 or self.max_tokens < 1 or self.most < 0:
-            raise ValueError("samples and max_tokens must be at least 1, most 0 or more")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}, must be above 0")
-        if not 0 < self.wrong < 1:
-            raise ValueError(f"wrong is {self.wrong}, must be between 0 and 1")
+        at_least_one(self, "samples", "max_tokens")
+        require(self.most >= 0, self, "most", "0 or more")
+        require(self.temperature > 0, self, "temperature", "above 0")
+        require(0 < self.wrong < 1, self, "wrong", "between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,23 @@ def draw_rows(
 
     Raises UserError where it gives none.
     """
-    player = _Player(ctx, model, tokenizer, config)
+    params = SamplingParams(config.max_tokens, config.temperature)
+
+    def play(env: Environment, tasks: range, samples: int) -> list[Group]:
+        jobs = [Job("train", i, samples, ("draw",)) for i in tasks]
+        return play_tasks(ctx, env, model, tokenizer, jobs, params, lambda group: group)
+
     count = train_tasks(env, tasks)
     first = (env.count("train") - count) // 2  # RL begins with the first, demonstrations end it
-    groups = player.play(env, range(first, first + count), config.samples)
+    groups = play(env, range(first, first + count), config.samples)
     what = f"{ctx.id}: no answer to {count} tasks of {env.name} was right"
     if kind == "right":
         rows = [row for group in groups for row in right_rows(group)]
     else:
         solutions = [solution for group in groups for solution in solutions_of(group)]
         if config.critique == "model":
-            pairs = player.criticised(solutions)
+            asked = play(Critiques(solutions), range(len(solutions)), 1)
+            pairs = criticised(solutions, [group.trajectories[0] for group in asked])
         else:
             pairs = [Pair(s, f"{QUESTION} {'Yes' if s.right else 'No'}") for s in solutions]
         rows = balanced(as_meant(env, pairs), config.wrong, ctx.seed)
@@ -127,43 +133,10 @@ def draw_rows(
     ctx.progress.note(f"{ctx.id}: {len(rows)} rows of {count} tasks")
 
 
-class _Player:
-    """The model in every role of an environment."""
-
-    def __init__(
-        self, ctx: StageContext, model: Decoder, tokenizer: Tokenizer, config: DrawConfig
-    ) -> None:
-        self.ctx, self.model, self.tokenizer, self.config = ctx, model, tokenizer, config
-
-    def play(self, env: Environment, tasks: range, samples: int) -> list[Group]:
-        """Judged groups of train tasks, in order."""
-        self.model.eval()
-        sampler, meet = local_policy(self.model, self.tokenizer, self.ctx.seed)
-        params = SamplingParams(self.config.max_tokens, self.config.temperature)
-        policies = dict.fromkeys(env.roles, sampler)
-        rollout = Rollout(env, policies, params, meet=meet, workers=self.ctx.machine.workers)
-        groups: list[Group] = []
-
-        async def run() -> None:
-            async for group in rollout.run([Job("train", i, samples, ("draw",)) for i in tasks]):
-                groups.append(group)
-
-        try:
-            asyncio.run(run())
-        finally:
-            rollout.close()
-        self.model.train()
-        return groups
-
-    def criticised(self, solutions: Sequence[Solution]) -> list[Pair]:
-        """Those for which the model wrote a critique in form that comes to the verdict due."""
-        groups = self.play(Critiques(solutions), range(len(solutions)), 1)
-        played = [group.trajectories[0] for group in groups]
-        return [
-            Pair(solution, t.episode.said().strip())
-            for solution, t in zip(solutions, played, strict=True)
-            if _scored(t).success
-        ]
+def criticised(solutions: Sequence[Solution], said: Sequence[Trajectory]) -> list[Pair]:
+    """Those whose critique is in form and comes to the verdict due."""
+    pairs = zip(solutions, said, strict=True)
+    return [Pair(s, t.episode.said().strip()) for s, t in pairs if _scored(t).success]
 
 
 def _scored(trajectory: Trajectory) -> Scored:

@@ -1,64 +1,20 @@
-"""The held-out score that stages take on the way: the last test tasks, played greedily.
+"""The held-out score of a stage that learns from rows, taken on the way; its best weights are kept.
 
-`held_out_score(ctx, env, policies, meet, ["agent"], tasks=200, max_tokens=32)` -> 0.31.
-`HeldOut(ctx, config, env, trainer).after(step)` takes it when it is due and keeps the best weights.
+`HeldOut(ctx, Watch(100, 200, 32, 3), env, trainer).after(step)` takes it when it is due.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from puna.core.stage import StageContext, StageError
-from puna.engine.policy import SamplingParams
-from puna.engine.rendezvous import Rendezvous
-from puna.evals.evaluate import evaluate, failures, local_policy
+from puna.core.stage import StageContext
+from puna.evals.evaluate import local_policy
+from puna.evals.playing import held_out_score
 from puna.gym.environment import Environment
-from puna.gym.loop import Agent
-from puna.gym.seat import Policy
 from puna.models.lora import learned, load_learned
 from puna.train.loop import StopTraining, Trainer
-
-
-def held_out_score(
-    ctx: StageContext,
-    env: Environment,
-    policies: Mapping[str, Policy],
-    meet: Rendezvous,
-    roles: Sequence[str],
-    *,
-    tasks: int,
-    max_tokens: int,
-    agents: Mapping[str, Agent] | None = None,
-    programs: int = 64,
-) -> float:
-    """The mean over `roles` of their mean scores on the last `tasks` test tasks.
-
-    With `agents` at most `programs` episodes are played at once.
-
-    Raises StageError where nothing that a role did was scored: that is no score of 0.
-    """
-    found = evaluate(
-        env,
-        policies,
-        n=tasks,
-        first=max(0, env.count("test") - tasks),
-        params=SamplingParams(max_tokens, 0.0),
-        agents=agents,
-        concurrency=programs,
-        meet=meet,
-        workers=ctx.machine.workers,
-    )
-    means = []
-    for role in roles:
-        value = found.scores[role].value
-        if value is None:
-            why = "; ".join(failures(found.outcomes[role])[:1])
-            raise StageError(f"{ctx.id}: no held-out task of {env.name} was scored: {why}")
-        means.append(value.mean)
-    return sum(means) / len(means)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from puna.core.runs import weights_hash
 from puna.core.stage import StageContext, StageError, Stopwatch
 from puna.models import lora
 from puna.models.decoder import Decoder
+from puna.text.packing import Packed
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import Checkpoints, load_model, model_directory, save_model
 from puna.train.fitting import Ladder
@@ -61,6 +62,17 @@ def epoch_span(
         mine = wanted // total == epoch
         out[mine] = order[wanted[mine] % total]
     return out
+
+
+def packed_inputs(
+    packed: Packed, rows: np.ndarray[Any, Any], model: Decoder
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, positions and documents of packed rows, where the model is."""
+    ids, positions, documents = (
+        torch.from_numpy(a[rows]).long().to(model.device)
+        for a in (packed.ids_NT, packed.positions_NT, packed.documents_NT)
+    )
+    return ids, positions, documents
 
 
 def micro_budget(wanted: int, model: Decoder) -> int:

@@ -1,6 +1,6 @@
 """Losses as pure functions. Legend: B rows, T positions, M chosen tokens, P pairs, V vocabulary.
 
-`cross_entropy(logits_MV, targets_M)`; `policy_loss(logp, sampled_logp, advantages, PolicyLoss())`.
+`token_logprobs(logits_MV, ids_M)`; `policy_loss(logp, sampled_logp, advantages, PolicyLoss())`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from torch import Tensor
 
 from puna.kernels.cross_entropy import head_cross_entropy, head_plain
 from puna.models.decoder import Decoder
-from puna.text.packing import IGNORE
 from puna.train.optim import require
 
 
-def cross_entropy(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
-    """Sum (not mean) of the negative log-likelihoods, in nats; positions marked -100 count 0."""
-    return F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORE, reduction="sum")
-
-
 def next_token_loss(model: Decoder, hidden_MD: Tensor, targets_M: Tensor) -> Tensor:
-    """`cross_entropy` of the model's head; on a GPU its logits are never there all at once."""
+    """Sum of the negative log-likelihoods, in nats; targets of -100 count 0.
+
+    On a GPU the logits are never there all at once.
+    """
     loss = head_cross_entropy if hidden_MD.is_cuda else head_plain
     return loss(hidden_MD, model.head_weight, targets_M)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from puna.core.errors import UserError
 from puna.core.stage import StageContext
+from puna.evals.bits import Bits, bits_of, bits_per_byte, compared, document, interval, told
 from puna.models.config import RopeScaling
 from puna.models.decoder import Decoder
 from puna.text.corpus import Corpus, TextFile, read_corpus
@@ -26,7 +27,7 @@ from puna.text.packing import Packed, pack_whole
 from puna.text.tokenizer import Tokenizer
 from puna.train.loop import Trainer, epoch_span
 from puna.train.optim import OptimConfig, require
-from puna.train.pretrain import Bits, TextConfig, TextLoop, bits_per_byte, document, interval
+from puna.train.pretrain import TextConfig, TextLoop
 from puna.train.start import source_of, starting_model
 
 _TEXT = ("data", "max_bytes", "held_out")
@@ -130,13 +131,13 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         trainer.state["before"] = [[list(pair) for pair in bits.by_file] for bits in found]
     del parent
     trainer.run(loop.backward, "loss", loop.after)
-    old = [_bits(by_file) for by_file in trainer.state["before"]]
+    old = [bits_of(by_file) for by_file in trainer.state["before"]]
     new = _measure(model, tokenizer, loop.held_out, contexts)
     rows = [compared(f"context {c}", *two) for c, *two in zip(contexts, old, new, strict=True)]
     both = " instead of ".join(map(str, reversed(contexts)))
     longer = [compared(f"context {both}", *new)] if len(new) == 2 else []
     for row in [*rows, *longer]:
-        ctx.progress.note(f"{ctx.id}: {_told(row)}")
+        ctx.progress.note(f"{ctx.id}: {told(row)}")
     seen = int((train.documents_NT >= 0).sum())
     lengths = [len(document(tokenizer, f.text)) for f in loop.held_out]
     return trainer.finish() | {
@@ -257,40 +258,3 @@ def _measure(
     model: Decoder, tokenizer: Tokenizer, files: Sequence[TextFile], contexts: Sequence[int]
 ) -> list[Bits]:
     return [bits_per_byte(model, tokenizer, files, context) for context in contexts]
-
-
-def _bits(by_file: Sequence[Sequence[float]]) -> Bits:
-    size = int(sum(n for _, n in by_file))
-    return Bits(sum(b for b, _ in by_file) / size, size, tuple((b, int(n)) for b, n in by_file))
-
-
-def compared(name: str, before: Bits, after: Bits) -> dict[str, Any]:
-    """Bits per byte twice on the same files, and the second minus the first paired by file.
-
-    The 95 % interval is that of a ratio over files; a single file has none.
-    """
-    pairs = zip(before.by_file, after.by_file, strict=True)
-    change = _bits([(b - a, size) for (a, size), (b, _) in pairs])
-    n = len(change.by_file)
-    low, high = interval(change) if n > 1 else (None, None)
-    return {
-        "name": name,
-        "before": _figure(before),
-        "after": _figure(after),
-        "difference": {"mean": change.total, "low": low, "high": high, "n": n},
-    }
-
-
-def _figure(bits: Bits) -> dict[str, float]:
-    return dict(zip(("mean", "low", "high"), (bits.total, *interval(bits)), strict=True))
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    change = row["difference"]
-    span = f"{row['before']['mean']:.3f} to {row['after']['mean']:.3f} bits per byte"
-    text = f"{row['name']}: {span}"
-    if change["low"] is None:
-        return f"{text}, one file is no sample"
-    verdict = "a gain" if change["high"] < 0 else "worse" if change["low"] > 0 else "no gain shown"
-    by = f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
-    return f"{text}, {by} over {change['n']} files: {verdict}"

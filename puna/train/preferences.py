@@ -1,12 +1,11 @@
 """Preference pairs: the user's rows, or a success and a failure among a model's own episodes.
 
 `read_preferences(Path("pairs.jsonl"))` gives messages; `tokenise(tokenizer, row)` and
-`play_pairs(env, model, tokenizer, 0, plan)` give tokens.
+`play_pairs(ctx, env, model, tokenizer, jobs, params)` give tokens.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -17,18 +16,17 @@ from typing import Any
 from puna.core.files import json_bytes, write_bytes
 from puna.core.messages import Message
 from puna.core.outcome import Scored
-from puna.core.stage import Stopwatch
+from puna.core.stage import StageContext, Stopwatch
 from puna.engine.policy import SamplingParams
-from puna.evals.evaluate import local_policy
+from puna.evals.playing import failed_share, figures, first_failure, play_tasks
 from puna.gym.environment import Environment
-from puna.gym.loop import Group, Job, Rollout
+from puna.gym.loop import Group, Job
 from puna.models.decoder import Decoder
 from puna.text.images import images_of
 from puna.text.template import Rendered, render
 from puna.text.tokenizer import MIN_VOCAB, Tokenizer
-from puna.train.data import read_rows, tools_of, train_tasks, turns_of
+from puna.train.data import read_rows, tools_of, turns_of
 from puna.train.pairs import Pair
-from puna.train.rl.collect import failed_share, figures, first_failure
 
 SCHEMA = 1
 _EXAMPLE = '{"prompt": [messages], "chosen": [messages], "rejected": [messages]}'
@@ -42,16 +40,6 @@ class Preference:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which episodes to play: `samples` of each of the first `prompts` train tasks."""
-
-    prompts: int
-    samples: int
-    params: SamplingParams
-    workers: int = 2
 
 
 @dataclass(frozen=True)
@@ -155,31 +143,20 @@ def _unmasked(ids: list[int]) -> tuple[list[int], list[bool]]:
 
 
 def play_pairs(
-    env: Environment, model: Decoder, tokenizer: Tokenizer, seed: int, plan: Plan
+    ctx: StageContext,
+    env: Environment,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    jobs: Sequence[Job],
+    params: SamplingParams,
 ) -> Played:
-    """Play train tasks with `model` in every role and pair what came out (see `pairs_of`).
-
-    A function of weights, seed and plan. Raises UserError where there is no train task.
-    """
-    watch, tasks = Stopwatch(), train_tasks(env, plan.prompts)
-    sampler, meet = local_policy(model.eval(), tokenizer, seed)
-    policies = dict.fromkeys(env.roles, sampler)
-    groups: list[Group] = []
-
-    async def play() -> None:
-        async for group in rollout.run([Job("train", i, plan.samples, ("dpo",)) for i in jobs]):
-            groups.append(group)
-
-    jobs = range(tasks)
-    rollout = Rollout(env, policies, plan.params, meet=meet, workers=plan.workers)
-    try:
-        asyncio.run(play())
-    finally:
-        rollout.close()
+    """Play `jobs` with `model` in every role and pair what came out (see `pairs_of`)."""
+    watch = Stopwatch()
+    groups = play_tasks(ctx, env, model, tokenizer, jobs, params, lambda group: group)
     found = [pairs_of(group) for group in groups]
     return Played(
         [pair for pairs in found for pair in pairs],
-        tasks,
+        len(jobs),
         sum(not pairs for pairs in found),
         failed_share(figures(groups, set(env.roles))),
         first_failure(groups),

@@ -17,22 +17,21 @@ import torch
 from puna.core.files import NewDirectory
 from puna.core.journal import Journal
 from puna.core.stage import StageContext
-from puna.core.stats import t_quantile
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
+from puna.evals.bits import baselines, bits_per_byte, document, interval
 from puna.gym.registry import load_environment
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
 from puna.models.presets import build, preset
-from puna.text.baselines import NGram, xz_bits_per_byte
 from puna.text.corpus import Corpus, TextFile, read_corpus
 from puna.text.packing import IGNORE, Packed, pack
 from puna.text.tiling import Tiling
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import load_model
 from puna.train.data import conversations, demonstrations, env_settings
-from puna.train.loop import Trainer, at_least_one, epoch_rows
-from puna.train.loss import cross_entropy, next_token_loss
+from puna.train.loop import Trainer, at_least_one, epoch_rows, packed_inputs
+from puna.train.loss import next_token_loss
 from puna.train.optim import OptimConfig, require
 
 
@@ -171,34 +170,8 @@ def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Dec
     return build(preset(name, **given), ctx.seed)
 
 
-def document(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The token ids of a text with those of its begin and end."""
-    return [*tokenizer.opening, *tokenizer.encode(text), tokenizer.special("end_of_text")]
-
-
 def _size(files: Sequence[TextFile]) -> int:
     return sum(f.bytes for f in files)
-
-
-def baselines(
-    train: Sequence[TextFile], held_out: Sequence[TextFile], tokenizer: Tokenizer
-) -> dict[str, float]:
-    """Bits per byte of the same held-out text by xz -9 and by 5-gram models of bytes and tokens."""
-    texts = ["".join(f.text for f in files) for files in (train, held_out)]
-    data = [t.encode() for t in texts]
-    xz = xz_bits_per_byte(*data)
-    of_bytes = [np.frombuffer(d, dtype=np.uint8) for d in data]
-    of_tokens = [
-        np.concatenate([document(tokenizer, f.text) for f in fs]) for fs in (train, held_out)
-    ]
-    found = {"xz": xz.alone, "xz_with_training_text": xz.given_train}
-    for name, (past, new), vocab in (
-        ("byte_5gram", of_bytes, 256),
-        ("token_5gram", of_tokens, tokenizer.vocab_size),
-    ):
-        order = 5 if vocab**5 < 2**63 else 4  # a key must fit one integer
-        found[name] = NGram.train(past, vocab, order).bits(new) / len(data[1])
-    return found
 
 
 class TextLoop:
@@ -237,7 +210,7 @@ class TextLoop:
         for start in range(0, len(chosen), per):
             part = chosen[start : start + per]
             routes = Routes() if routed else None
-            hidden = model(*_inputs(self.packed, part, model), routes=routes)
+            hidden = model(*packed_inputs(self.packed, part, model), routes=routes)
             want = targets[start : start + per].to(model.device)
             loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
             (loss / total).backward()  # type: ignore[no-untyped-call]
@@ -277,69 +250,3 @@ class TextLoop:
                 shown = (prompt + text).replace("\n", "\\n")[:90]
                 self.ctx.progress.note(f"{self.ctx.id} step {step} writes: {shown}")
         model.train()
-
-
-def _inputs(
-    packed: Packed, rows: np.ndarray[Any, Any], model: Decoder
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    ids, positions, documents = (
-        torch.from_numpy(a[rows]).long().to(model.device)
-        for a in (packed.ids_NT, packed.positions_NT, packed.documents_NT)
-    )
-    return ids, positions, documents
-
-
-@dataclass(frozen=True)
-class Bits:
-    """Bits per byte over all files, and per file with its bytes."""
-
-    total: float
-    bytes: int
-    by_file: tuple[tuple[float, int], ...]
-
-
-@torch.inference_mode()
-def bits_per_byte(
-    model: Decoder, tokenizer: Tokenizer, files: Sequence[Any], row_length: int
-) -> Bits:
-    """-log2 p(text) / bytes over whole files, each token given up to `row_length` before it.
-
-    Rows overlap by half, and only the later half of a row is counted (the first row counts whole),
-    so every token but those at a file's beginning has at least half a row of context.
-    """
-    was_training = model.training
-    model.eval()
-    found, half = [], row_length // 2
-    at_once = max(1, min(32, 8192 // row_length))  # long rows have large masks and many logits
-    for file in files:
-        ids = document(tokenizer, file.text)
-        nats = 0.0
-        starts = range(0, max(1, len(ids) - 1 - half), half)
-        rows = np.zeros((len(starts), row_length + 1), dtype=np.int64)
-        counted = np.zeros((len(starts), row_length), dtype=bool)
-        for i, start in enumerate(starts):
-            piece = ids[start : start + row_length + 1]
-            rows[i, : len(piece)] = piece
-            counted[i, (0 if i == 0 else row_length - half) : len(piece) - 1] = True
-        for i in range(0, len(rows), at_once):
-            block = torch.from_numpy(rows[i : i + at_once]).to(model.device)
-            logits = model.logits(model(block[:, :-1])).flatten(0, 1)
-            want = torch.where(
-                torch.from_numpy(counted[i : i + at_once]).to(model.device), block[:, 1:], IGNORE
-            )
-            nats += float(cross_entropy(logits, want.flatten()))
-        found.append((nats / math.log(2), len(file.text.encode())))
-    model.train(was_training)
-    total_bytes = sum(n for _, n in found)
-    return Bits(sum(b for b, _ in found) / total_bytes, total_bytes, tuple(found))
-
-
-def interval(bits: Bits) -> tuple[float, float]:
-    """95 % interval of the ratio by linearisation over files (ratio estimator)."""
-    n = len(bits.by_file)
-    if n < 2:
-        return bits.total, bits.total
-    mean_bytes = bits.bytes / n
-    residuals = np.array([(b - bits.total * size) / mean_bytes for b, size in bits.by_file])
-    half = t_quantile(0.975, n - 1) * float(residuals.std(ddof=1)) / math.sqrt(n)
-    return bits.total - half, bits.total + half

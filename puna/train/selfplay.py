@@ -31,6 +31,7 @@ from puna.gym.speaker import Speaker, Tries
 from puna.gym.task import Task
 from puna.gym.trajectory import Episode
 from puna.train.loop import at_least_one
+from puna.train.optim import require
 from puna.train.start import starting_model
 
 STATE = "pool.json"
@@ -57,8 +58,7 @@ class Pace:
         at_least_one(self, "samples", "max_tokens", "slots")
         if min(self.seeds, self.proposals, self.shots) < 0:
             raise ValueError("seeds, proposals and shots must be 0 or more")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}, must be above 0")
+        require(0 < self.temperature < float("inf"), self, "temperature", "above 0")
 
 
 @dataclass

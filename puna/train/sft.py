@@ -7,7 +7,7 @@ stopped rising, and keeps the best weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,9 +31,10 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.data import Chat, demonstrations, env_settings, practised, read_messages
 from puna.train.drawn import DrawConfig, draw_rows
 from puna.train.held_out import HeldOut, Watch
-from puna.train.loop import Trainer, at_least_one, epoch_rows
+from puna.train.loop import Trainer, at_least_one, epoch_rows, packed_inputs
 from puna.train.loss import next_token_loss
-from puna.train.optim import OptimConfig
+from puna.train.optim import OptimConfig, require
+from puna.train.prune import PruneConfig, prune
 from puna.train.start import source_of, starting_model
 
 
@@ -45,8 +46,11 @@ class Config:
     they do, not what is right. With "right" and "pairs" the model itself makes them of `demos`
     train tasks, as `draw` says: its right answers, or pairs for self-correction (docs/spoc.md).
 
-    A step sees `batch_tokens` tokens in packed rows of `row_length`. Every `eval_every` steps
-    `eval_tasks` held-out tasks of `env` are scored; `patience` scores without a new best end it.
+    `prune` leaves out most of what the oracle shows of tasks that the model solves already.
+
+    A step sees `batch_tokens` tokens in packed rows of `row_length`; `steps` 0 is once through all.
+    Every `eval_every` steps `eval_tasks` held-out tasks of `env` are scored; `patience` scores
+    without a new best end it.
     """
 
     data: Path | None = None
@@ -54,6 +58,7 @@ class Config:
     demos: int = 1000
     rows: Literal["oracle", "practice", "right", "pairs"] = "oracle"
     draw: DrawConfig = DrawConfig()
+    prune: PruneConfig | None = None
     init: Path | None = None
     lora: LoraConfig | None = None
     steps: int = 200
@@ -68,9 +73,12 @@ class Config:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a count below 1."""
-        at_least_one(self, "steps", "demos", "batch_tokens", "row_length")
+        """Raises ValueError for a count below 1, and for nothing to prune."""
+        at_least_one(self, "demos", "batch_tokens", "row_length")
         at_least_one(self, "eval_tasks", "max_tokens", "save_every")
+        require(self.steps >= 0, self, "steps", "0 or more")
+        if self.prune and (self.data or self.rows != "oracle"):
+            raise ValueError('prune needs rows = "oracle" and no data')
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
@@ -80,13 +88,18 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     if config.env is not None:
         env = load_environment(*env_settings(config.env), ctx.seed)
     model, tokenizer = starting_model(ctx, source, config.lora)
-    chats = _chats(ctx, config, env, model, tokenizer)
+    pruned, figures = frozenset[int](), dict[str, Any]()
+    if config.prune and env is not None:
+        pruned, figures = prune(ctx, config.prune, env, model, tokenizer, config.demos)
+    chats = _chats(ctx, config, env, model, tokenizer, pruned)
     packed, left_out = _pack(chats, tokenizer, config.row_length)
     data_hash = sha256_json([[*(m.to_json() for m in c.messages), *c.context] for c in chats])
     inputs = f"rows {data_hash[:16]}"
     if env is not None:
         inputs += f", environment {identity(env)['hash']}"
-    pace = (config.optim, config.steps, config.save_every)
+    per_step = max(1, config.batch_tokens // config.row_length)
+    steps = config.steps or -(-len(packed.ids_NT) // per_step)
+    pace = (config.optim, steps, config.save_every)
     trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source)
     loop = _Loop(ctx, config, env, trainer, packed)
     trainer.run(loop.backward, "loss", loop.after)
@@ -95,6 +108,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         "rows": len(chats),
         "rows_left_out": left_out,
         "data_hash": data_hash,
+        **figures,
         **scored,
     }
 
@@ -105,6 +119,7 @@ def _chats(
     env: Environment | None,
     model: Decoder,
     tokenizer: Tokenizer,
+    left_out: Set[int] = frozenset(),
 ) -> list[Chat]:
     if config.data is not None:
         return read_messages(config.data)
@@ -117,7 +132,7 @@ def _chats(
         if not path.exists():
             draw_rows(ctx, path, env, model, tokenizer, config.demos, config.draw, config.rows)
         return read_messages(path)
-    return demonstrations(env, config.demos)
+    return demonstrations(env, config.demos, left_out)
 
 
 def _pack(chats: list[Chat], tokenizer: Tokenizer, row_length: int) -> tuple[Packed, int]:
@@ -208,10 +223,7 @@ class _Loop(HeldOut):
         loss_sum = 0.0
         for start in range(0, len(chosen), per):
             part = chosen[start : start + per]
-            ids, positions, documents = (
-                torch.from_numpy(a[part]).long().to(model.device)
-                for a in (self.packed.ids_NT, self.packed.positions_NT, self.packed.documents_NT)
-            )
+            ids, positions, documents = packed_inputs(self.packed, part, model)
             want = targets[start : start + per].to(model.device)
             images = model.look(ids.shape, _shown(self.packed, part))
             hidden = model(ids, positions, documents, images=images)

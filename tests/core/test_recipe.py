@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,16 @@ from puna.core.recipe import (
 from puna.run import resolve
 
 HEAD = 'name = "t"\nseed = 7\n'
+
+
+CLAIM = """
+[[claim]]
+id = 'c'
+statement = 's'
+source = 'p'
+metric = '{}'
+against = '{}'
+"""
 
 
 def stage(name: str, kind: str = "sft", more: str = "") -> str:
@@ -97,6 +109,51 @@ def test_a_matrix_that_repeats_a_label_is_joined_on_it(write: Any) -> None:
     ]
 
 
+NAMED = (
+    stage("sft", "sft", "matrix.seed = [0, 1]\nmatrix.size.few.demos = 5\nmatrix.size.all = {}")
+    + stage("dpo", "dpo", 'from = ["sft"]')
+    + stage("rl", "rl", """pool = { size = 9 }
+matrix.order.after.from = ["sft"]
+matrix.order.before.from = ["dpo"]
+matrix.filter.none = { refills = 0, pool = { samples = 0 } }
+matrix.filter.some = { refills = 2 }
+matrix.mix.no.pool.cycles = 1
+matrix.mix.yes = {}""")
+    + stage("last", "dpo", 'from = ["rl"]\nmatrix.order.after = {}')
+    + stage("end", "eval", """matrix.order.after.from = ["last"]
+matrix.order.before.from = ["rl"]""")
+)  # fmt: skip
+
+
+def test_values_with_names_stand_for_settings_and_parents(write: Any) -> None:
+    made = by_id(write(HEAD + NAMED))
+    assert len(made) == 4 + 4 + 32 + 16 + 32
+    assert made["sft@seed=1,size=few"].settings == {"demos": 5}
+    assert made["sft@seed=1,size=all"].settings == {}
+    rl = made["rl@seed=1,size=few,order=before,filter=none,mix=no"]
+    assert rl.parents == ("dpo@seed=1,size=few",)
+    assert rl.settings == {"refills": 0, "pool": {"size": 9, "samples": 0, "cycles": 1}}
+    other = made["rl@seed=1,size=few,order=after,filter=some,mix=yes"]
+    assert other.parents == ("sft@seed=1,size=few",)
+    assert other.settings == {"refills": 2, "pool": {"size": 9}}
+    ends = {i: made[i].parents[0].split("@")[0] for i in made if i.startswith("end")}
+    assert set(ends.values()) == {"rl", "last"}
+    assert all((parent == "last") == ("order=after" in name) for name, parent in ends.items())
+    assert {made[i].labels["order"] for i in made if i.startswith("last")} == {"after"}
+
+
+def test_a_fraction_keeps_each_pair_of_values_and_runs_what_is_shared_once(write: Any) -> None:
+    made = by_id(write("fraction = 2\n" + HEAD + NAMED))
+    kinds = Counter(s.base for s in made.values())
+    assert kinds == {"sft": 4, "dpo": 4, "rl": 16, "last": 8, "end": 16}
+    ends = [s.labels for s in made.values() if s.base == "end"]
+    axes = ("seed", "size", "order", "filter", "mix")
+    for a, b in combinations(axes, 2):
+        assert set(Counter((x[a], x[b]) for x in ends).values()) == {4}
+    for end in (s for s in made.values() if s.base == "end"):
+        assert all(parent in made for parent in end.parents)
+
+
 def test_rounds_chain_and_the_next_stage_takes_the_last(write: Any) -> None:
     text = HEAD + stage("a") + stage("x")
     text += stage("rl", "rl", 'from = ["a", "x"]\nrounds = 3') + stage("e", "eval", 'from = "rl"')
@@ -147,6 +204,18 @@ def test_set_reaches_stages_tables_and_the_top(write: Any) -> None:
         (stage("a", "sft", "rounds = true"), (), "rounds is True"),
         (stage("a", "sft", "matrix.seed = 3"), (), "must map keys to lists"),
         (stage("a", "sft", 'matrix.seed = ["x"]'), (), "give whole numbers"),
+        (stage("a", "sft", "matrix.seed.x = {}"), (), "give whole numbers"),
+        (stage("a", "sft", "matrix.x.y = 3"), (), "a.matrix.x.y is 3; give a table of settings"),
+        (stage("a", "sft", 'matrix.x.y.kind = "rl"'), (), "a.matrix.x.y sets 'kind'"),
+        (stage("a", "sft", 'matrix.x.y.from = ["b"]'), (), "no earlier stage 'b'"),
+        ("fraction = 0\n" + stage("a"), (), "fraction is 0; give a whole number"),
+        ("fraction = true\n" + stage("a"), (), "fraction is True"),
+        ("fraction = 2\n" + stage("a", "sft", "matrix.x=[1, 2]\nmatrix.y=[1, 2]"), (),
+         r"would confuse main effects of x \(2\), y \(2\); at most 1 keeps them apart"),
+        (stage("a", "sft", "matrix.x=[1, 2]\nmatrix.y=[1, 2]"), ("fraction=2",), "would confuse"),
+        (stage("a") + "[[claim]]\nid = 'c'", (), "claim c: 'statement' is missing"),
+        (stage("a") + CLAIM.format("b / m / x=1", "a / m / x=2"), (), "'b', which is no stage"),
+        (stage("a") + CLAIM.format("a / m / x=1", "a / m"), (), "write 'stage / measure"),
         (stage("a", "sft", "matrix.seed = []"), (), "has no variant"),
         (stage("a", "sft", "matrix.x = [1, 1]"), (), "two stages would be called 'a@x=1'"),
         (stage("a", "sft", "matrix.x=[1]") + stage("b", "sft", 'from="a"\nmatrix.x=[2]'), (),
@@ -165,6 +234,16 @@ def test_mistakes_are_one_line(write: Any, text: str, sets: tuple[str, ...], exp
     with pytest.raises(UserError, match=expected) as caught:
         plan(write(text, *sets))
     assert "\n" not in str(caught.value)
+
+
+def test_claims_are_read_with_the_command_that_judges_them(write: Any) -> None:
+    (claim,) = write(HEAD + stage("a") + CLAIM.format("a / m / x=1", "a / m / x=2")).claims
+    assert (claim.metric, claim.against, claim.command) == (
+        "a / m / x=1",
+        "a / m / x=2",
+        "puna run t",
+    )
+    assert claim.least == 5
 
 
 def test_an_unknown_kind_and_a_wrong_setting_are_one_line(write: Any) -> None:

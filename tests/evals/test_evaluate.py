@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,29 @@ def test_workers_and_interruptions_decide_nothing_with_a_local_model(tmp_path: P
     with pytest.raises(Stopped):
         local("cut", progress=stop_after(4))
     assert local("cut") == one
+
+
+def test_surprisal_is_the_entropy_of_what_is_drawn(tmp_path: Path) -> None:
+    """Of a model that finds all tokens alike it is the logarithm of their number."""
+    model, tokenizer = small()
+
+    def surprisal(temperature: float = 1.0, **more: Any) -> float | None:
+        sampler, meet = local_policy(model, tokenizer, 3)
+        params = SamplingParams(6, temperature)
+        found = evaluate(ENV, {"agent": sampler}, n=8, k=4, params=params, meet=meet, **more)
+        assert found.extras().get("surprisal") == found.surprisal
+        return found.surprisal
+
+    certain, usual = surprisal(0.5), surprisal(1.0)
+    assert certain is not None
+    assert usual is not None
+    assert certain < usual - 0.1  # sharper, and as likely as it was drawn
+    with pytest.raises(Stopped):
+        surprisal(journal=tmp_path / "cut", progress=stop_after(3))
+    assert surprisal(journal=tmp_path / "cut") == pytest.approx(usual, rel=1e-6)
+    torch.nn.init.zeros_(model.embed)
+    assert surprisal(1.0) == pytest.approx(math.log(model.config.vocab_size), rel=1e-5)
+    assert evaluate(ENV, {"agent": Pupil()}, n=4).surprisal is None
 
 
 def test_a_seed_decides_the_samples(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from test_rooms import imports
 from tiny_run import REPOSITORY, environment
 
+from puna.core.claims import NOT_SHOWN, NOT_TESTABLE, SHOWN, Claim, judge, read_claims
 from puna.core.errors import UserError
-from puna.papers.claims import NOT_SHOWN, NOT_TESTABLE, SHOWN, Claim, judge, read_claims
 from puna.papers.paper import TEMPLATE, known_papers, load_paper
 from puna.papers.room import read_run, run_paper
 
@@ -183,7 +183,7 @@ def test_differences_that_are_equal_in_all_seeds(value, against, direction, marg
     ("text", "says"),
     [
         ("", "has no claim"),
-        ("claim = 3", "has no claim"),
+        ("claim = 3", "claim 1 is no table"),
         ("claim = [3]", "claim 1 is no table"),
         ("[[claims]]", "unknown key 'claims'"),
         ("[[claim]]\nid = 'a'\nmetrics = 'm'", "claim a: unknown key 'metrics'; did you mean"),

@@ -14,8 +14,8 @@ pytest.importorskip("torch_geometric", reason="torch-geometric is not installed"
 import torch
 import torch.nn.functional as F
 
+from puna.core.claims import judge, read_claims
 from puna.core.errors import UserError
-from puna.papers.claims import judge, read_claims
 from puna.papers.uniprompt import experiment
 from puna.papers.uniprompt.experiment import ROWS, Config, measure
 from puna.papers.uniprompt.method import Training, UniPrompt, adjacency, fit, knn_edges, tau_for

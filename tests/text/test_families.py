@@ -21,13 +21,13 @@ from benchmarks.parity.formats import ADD, SITES, peer_ids
 from puna.core.errors import UserError
 from puna.core.messages import Message, Reasoning, Text, ToolCall, ToolResult
 from puna.engine.policy import SamplingParams
+from puna.evals.bits import document
 from puna.gym.seat import SamplerSeat
 from puna.text.chatml import CHATML, QWEN, QWEN2_5, QWEN3
 from puna.text.jinja import chat_template
 from puna.text.mistral import MISTRAL, NEMO, nine
 from puna.text.template import parse_assistant, render, stop_ids
 from puna.text.tokenizer import Tokenizer
-from puna.train.pretrain import document
 
 ROOT = Path(__file__).parents[2]
 QWENS = {"qwen2.5": "qwen2_5", "qwen3": "qwen3", "chatml": "qwen3_instruct_2507"}

@@ -224,11 +224,12 @@ def test_rows_are_drawn_once_from_the_model(ctx, new_model, tokenizer, monkeypat
         )  # fmt: skip
     assert not (ctx.dir / "rows.jsonl").exists()
 
-    def play(self, env, tasks, samples):
-        assert tasks == range(499_998, 500_001)  # the first are RL's, the last the oracle's
-        return [group(WRONG, RIGHT, f"so\n{RIGHT}") for _ in tasks]
+    def play(ctx, env, model, tokenizer, jobs, *settings):
+        # the first are RL's, the last the oracle's
+        assert [job.index for job in jobs] == [499_998, 499_999, 500_000]
+        return [group(WRONG, RIGHT, f"so\n{RIGHT}") for _ in jobs]
 
-    monkeypatch.setattr(drawn._Player, "play", play)
+    monkeypatch.setattr(drawn, "play_tasks", play)
     config = sft.Config(env="math", rows="pairs", demos=3)
     model = new_model()
     chats = sft._chats(ctx, config, ENV, model, tokenizer)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puna.train.loss import PolicyLoss, cross_entropy, policy_loss, token_logprobs
+from puna.train.loss import PolicyLoss, policy_loss, token_logprobs
 
 OPEN = PolicyLoss(importance_cap=0.0)
 
@@ -19,12 +19,6 @@ def vector(*values: float, grad: bool = False) -> Tensor:
 
 def logs(*ratios: float, grad: bool = False) -> Tensor:
     return vector(*map(math.log, ratios), grad=grad)
-
-
-def test_cross_entropy_is_a_sum_over_marked_positions():
-    logits = vector(0, math.log(3)).repeat(3, 1)
-    loss = cross_entropy(logits, torch.tensor([1, 0, -100]))
-    assert float(loss) == pytest.approx(-math.log(0.75) - math.log(0.25))
 
 
 def test_token_logprobs_at_a_temperature():

@@ -13,14 +13,14 @@ from tiny_run import digests, finish, killed, run, write_recipe
 
 from puna.core.errors import UserError
 from puna.core.stage import StageContext
+from puna.evals.bits import bits_per_byte
 from puna.models import load
 from puna.models.config import RopeScaling
 from puna.text.corpus import Corpus
 from puna.text.packing import IGNORE
-from puna.train import midtrain, pretrain
+from puna.train import midtrain
 from puna.train.checkpoint import load_model, save_model
 from puna.train.loop import Trainer
-from puna.train.pretrain import Bits
 
 
 def test_the_weights_stay_and_the_room_grows(new_model, tmp_path, tokenizer):
@@ -106,31 +106,6 @@ def test_documents_that_fit_stay_whole_and_long_ones_lose_no_target():
     learned = packed.targets_NT[packed.targets_NT != IGNORE].tolist()
     assert sorted(learned) == sorted(t for d in documents for t in d[1:])
     assert int(packed.positions_NT.max()) == 7
-
-
-def test_the_difference_is_paired_by_file():
-    before = Bits(2.0, 300, ((100.0, 100), (200.0, 100), (300.0, 100)))
-    after = Bits(1.9, 300, ((90.0, 100), (190.0, 100), (290.0, 100)))
-    row = midtrain.compared("context 512", before, after)
-    assert row["name"] == "context 512"
-    assert row["difference"] == {
-        "mean": pytest.approx(-0.1),
-        "low": pytest.approx(-0.1),
-        "high": pytest.approx(-0.1),
-        "n": 3,
-    }
-    # unpaired, files that differ by a whole bit would hide it
-    assert row["before"]["low"] < row["after"]["mean"] < row["before"]["high"]
-    mixed = Bits(1.9, 300, ((100.0, 100), (170.0, 100), (300.0, 100)))
-    found = midtrain.compared("", before, mixed)["difference"]
-    half = 4.302653 * 0.1732051 / 3**0.5  # t(2); changes of 0, -0.3 and 0 a byte
-    assert (found["low"], found["high"]) == pytest.approx((-0.1 - half, -0.1 + half), rel=1e-5)
-    one = midtrain.compared("", Bits(2.0, 9, ((18.0, 9),)), Bits(1.0, 9, ((9.0, 9),)))
-    assert one["difference"] == {"mean": -1.0, "low": None, "high": None, "n": 1}
-    assert "one file is no sample" in midtrain._told(one)
-    assert midtrain._told(row).endswith("over 3 files: a gain")
-    assert midtrain._told(midtrain.compared("", before, mixed)).endswith("no gain shown")
-    assert midtrain._told(midtrain.compared("", after, before)).endswith("worse")
 
 
 @pytest.mark.parametrize(
@@ -271,9 +246,9 @@ def test_the_measured_before_is_the_parents(grown, tmp_path):
     other = midtrain.extended(model, 2048, 1e6)
     for row in found["contexts"]:
         context = int(row["name"].split()[1])
-        bits = pretrain.bits_per_byte(model, tokenizer, files, context)
+        bits = bits_per_byte(model, tokenizer, files, context)
         assert bits.total == pytest.approx(row["before"]["mean"], rel=1e-6)
-        turned = pretrain.bits_per_byte(other, tokenizer, files, context)
+        turned = bits_per_byte(other, tokenizer, files, context)
         assert turned.total != pytest.approx(row["before"]["mean"], rel=1e-6)
 
 

@@ -10,15 +10,16 @@ import pytest
 from puna.core.errors import UserError
 from puna.core.messages import Message
 from puna.core.outcome import Infra, Invalid, Scored
+from puna.core.stage import Machine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler
+from puna.evals import playing
 from puna.gym.environment import Problem, SingleTurn
 from puna.gym.loop import Group, Job
+from puna.gym.registry import load_environment
 from puna.gym.trajectory import Branch, Episode, Trajectory
 from puna.text.template import render
-from puna.train import preferences
 from puna.train.preferences import (
-    Plan,
     Played,
     load_played,
     pairs_of,
@@ -210,6 +211,18 @@ def test_episodes_that_say_the_same_are_no_pair():
     assert pairs_of(found) == []
 
 
+@pytest.mark.parametrize("form", ["The answer is {}", "{0} {0}", "{} 1", "{}."])
+def test_a_right_answer_in_form_against_the_same_one_out_of_form(form):
+    """The last stage of a post-training: what is verified and well-formed is preferred."""
+    env = load_environment("skills", {"skill": "sorting", "level": 1})
+    task = env.task("train", 0)
+    right = task.hidden["problem"].answer
+    said = [form.format(right), right]
+    episodes = [Episode(task.id, (("agent", Message.assistant(t)),), {}, "done") for t in said]
+    found = group(*(v["agent"] for v in env.judge(episodes, task.hidden, None)))
+    assert sampled(pairs_of(found)) == [(1, 0)]
+
+
 class Even(SingleTurn):
     """Pays where the answer's bytes add up to an even number; task 2 is beyond its verifier."""
 
@@ -237,18 +250,19 @@ class Ending(LocalSampler):
 
 
 @pytest.fixture
-def play(new_model, tokenizer, monkeypatch):
-    real = preferences.local_policy
+def play(ctx, new_model, tokenizer, monkeypatch):
+    real = playing.local_policy
 
     def ending(*args):
         sampler, meet = real(*args)
         return Ending(sampler.engine, meet), meet
 
-    monkeypatch.setattr(preferences, "local_policy", ending)
+    monkeypatch.setattr(playing, "local_policy", ending)
 
     def run(workers=2, seed=0):
-        plan = Plan(4, 6, SamplingParams(3, 1.0), workers)
-        return play_pairs(Even(), new_model(), tokenizer, seed, plan)
+        jobs = [Job("train", i, 6, ("dpo",)) for i in range(4)]
+        mine = replace(ctx, seed=seed, machine=Machine(workers=workers))
+        return play_pairs(mine, Even(), new_model(), tokenizer, jobs, SamplingParams(3, 1.0))
 
     return run
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from puna.evals.bits import document
 from puna.text.corpus import Corpus, TextFile
 from puna.text.packing import pack
 from puna.train import pretrain
@@ -22,7 +22,7 @@ CONFIG = pretrain.Config(batch_tokens=256, row_length=32)
 @pytest.fixture
 def make(ctx, new_model, tokenizer):
     def loop(config=CONFIG):
-        packed = pack([pretrain.document(tokenizer, f.text) for f in FILES], config.row_length)
+        packed = pack([document(tokenizer, f.text) for f in FILES], config.row_length)
         trainer = Trainer(ctx, new_model(num_experts=4), tokenizer, config.optim, 9, 9)
         return pretrain.TextLoop(ctx, config, Corpus(FILES, FILES[:2], "", {}), trainer, packed)
 
@@ -55,37 +55,3 @@ def test_whole_epochs_each_in_its_own_order(make):
     assert (np.bincount(seen) == 3).all()
     assert seen[:rows].tolist() != seen[rows : 2 * rows].tolist()
     assert loop.batch(2).tolist() == make(loop.config).batch(2).tolist()
-
-
-def test_bits_per_byte_of_a_uniform_model(new_model, tokenizer):
-    """Every token costs log2(vocabulary), however the file is cut into rows."""
-    model = new_model()
-    torch.nn.init.zeros_(model.embed)
-    files = [SimpleNamespace(text="so it goes " * 40), SimpleNamespace(text="one")]
-    tokens = [len(tokenizer.encode(f.text)) + 1 for f in files]
-    sizes = [len(f.text) for f in files]
-    for row_length in (16, 33, 512):
-        bits = pretrain.bits_per_byte(model, tokenizer, files, row_length)
-        wanted = sum(tokens) * math.log2(tokenizer.vocab_size) / sum(sizes)
-        assert bits.total == pytest.approx(wanted, rel=1e-5)
-        assert bits.bytes == sum(sizes)
-
-
-def test_bits_per_byte_of_a_file_in_one_row(new_model, tokenizer):
-    model = new_model().eval()
-    ids = torch.tensor([pretrain.document(tokenizer, FILES[0].text)])
-    with torch.no_grad():
-        logp = torch.log_softmax(model.logits(model(ids[:, :-1])).float(), -1)
-    bits = -logp.gather(2, ids[:, 1:, None]).sum().item() / math.log(2)
-    found = pretrain.bits_per_byte(model, tokenizer, FILES[:1], 256)
-    assert found.total == pytest.approx(bits / FILES[0].bytes, rel=1e-5)
-    assert found.by_file[0][1] == FILES[0].bytes
-
-
-def test_the_interval_is_over_files():
-    same = pretrain.Bits(2.0, 300, ((200.0, 100), (400.0, 200)))
-    assert pretrain.interval(same) == pytest.approx((2.0, 2.0))
-    mixed = pretrain.Bits(2.0, 300, ((100.0, 100), (200.0, 100), (300.0, 100)))
-    half = 4.302653 * 1 / 3**0.5  # t with 2 degrees of freedom; the files lie 1 apart
-    assert pretrain.interval(mixed) == pytest.approx((2 - half, 2 + half), rel=1e-5)
-    assert pretrain.interval(pretrain.Bits(2.0, 9, ((18.0, 9),))) == (2.0, 2.0)

@@ -1,21 +1,21 @@
 """Collecting: rollouts of a step, groups without signal dropped and replaced, in a fixed order.
 
-Step t always asks for the same tasks in the same order, so nothing of it needs to be stored.
+Which tasks step t asks for is a function of t, or where a pool chooses them of its state too, which
+is handed on with what was collected.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from puna.core.outcome import Infra, Invalid, Scored
-from puna.evals.turns import turn_of
+from puna.core.stage import StageError
+from puna.evals.playing import figures, first_failure
 from puna.gym.loop import Group, Job, Rollout
+from puna.train.rl.pool import InOrder, Pool
 from puna.train.rl.rows import Row, rows_of, useful
 
 
@@ -30,15 +30,29 @@ class Collected:
     """All of the step's groups, in order."""
     failure: str = ""
     """Why the first outcome that is not Scored is not."""
+    pool: dict[str, Any] = field(default_factory=dict)
+    """The state of the pool after the step."""
+    ended: str = ""
+    """Why there was nothing to play any more."""
 
 
 class Collector:
-    """Plays `prompts` tasks x `samples` episodes a step, replacing in up to `refills` rounds."""
+    """Plays `prompts` tasks x `samples` episodes a step, replacing in up to `refills` rounds.
+
+    Tasks come in their order, or from a `pool`.
+    """
 
     def __init__(
-        self, rollout: Rollout, prompts: int, samples: int, refills: int, roles: Sequence[str]
+        self,
+        rollout: Rollout,
+        prompts: int,
+        samples: int,
+        refills: int,
+        roles: Sequence[str],
+        pool: Pool | None = None,
     ) -> None:
-        self.rollout, self.prompts, self.samples, self.refills = rollout, prompts, samples, refills
+        self.rollout, self.samples, self.refills, self.pool = rollout, samples, refills, pool
+        self.tasks = pool or InOrder(rollout.env.count("train"), prompts, refills)
         self.roles = set(roles)  # those in training: a frozen policy's tokens teach nothing
         samplers = {r: p for r, p in rollout.policies.items() if hasattr(p, "tokenizer")}
         self.tokenizers = {role: sampler.tokenizer for role, sampler in samplers.items()}
@@ -71,21 +85,21 @@ class Collector:
         used: dict[int, list[Row]] = {}
         unsettled = 0
         asked: Counter[int] = Counter()
-        size = self.rollout.env.count("train")
-        first = step * self.prompts * (1 + self.refills)
+        if self.pool is not None and await self._test(self.pool, step, out):
+            return
         for refill in range(1 + self.refills):
-            missing = self.prompts - len(used)
-            if missing <= 0:
-                break
-            begin = first + refill * self.prompts
             jobs = []
-            for i in range(begin, begin + missing):
-                again = asked[i % size]  # few tasks: the same one anew, with draws of its own
+            for i in self.tasks.more(step, refill, [seen[n].job.index for n in used]):
+                again = asked[i]  # few tasks: the same one anew, with draws of its own
                 key = ("rl", step, again) if again else ("rl", step)
-                jobs.append(Job("train", i % size, self.samples, key))
-                asked[i % size] += 1
+                jobs.append(Job("train", i, self.samples, key))
+                asked[i] += 1
+            if not jobs:
+                break
             async for group in self.rollout.run(jobs):
                 seen.append(group)
+                if self.pool is not None:
+                    self.pool.hear(group, step)
                 name = "/".join(map(str, (*group.job.key, group.task.id)))
                 rows.append(rows_of(group, name, self.tokenizers))
             used, unsettled = useful(rows, self.roles)  # all: an outcome may wait for any group
@@ -98,76 +112,25 @@ class Collector:
             "groups_used": len(out.groups),
             "zero_signal": 1 - len(out.groups) / len(seen),
         }
+        if self.pool is not None:
+            self.pool.close([seen[n].job.index for n in used])
+            out.figures |= self.pool.figures()
+            out.pool = self.pool.state_dict()
+
+    async def _test(self, pool: Pool, step: int, out: Collected) -> bool:
+        """Play what the pool wants tested before `step`; whether the stage is at its end."""
+        samples, due = pool.config.samples, pool.due(step)
+        jobs = [Job("train", i, samples, ("pool", step)) for i in due]
+        failures = []
+        async for group in self.rollout.run(jobs):
+            pool.hear(group, step - 1)  # before what is played in the step
+            failures += [first_failure([group])] if not pool.tried[group.job.index] else []
+        if due and len(failures) == len(due):
+            raise StageError(f"no answer to a task of the pool was scored: {failures[0]}")
+        out.ended, out.pool, out.figures = pool.ended(), pool.state_dict(), pool.figures()
+        return bool(out.ended)
 
     def close(self) -> None:
         """End the event loop and the workers."""
         self.runner.close()
         self.rollout.close()
-
-
-def figures(groups: list[Group], roles: Set[str]) -> dict[str, float]:
-    """Reward and success of `roles`, lengths and failures, over all groups seen, useful or not.
-
-    Where a stricter verifier was asked, `shadow` is its mean over what is Scored by both. Of
-    answers that hold verdicts, `first` is the accuracy of first solutions, `true_yes` and `true_no`
-    are the shares of right and of wrong solutions that were found so: where one is near 1 and the
-    other near 0, nobody verifies.
-    """
-    counts = {"scored": 0, "invalid": 0, "infra": 0}
-    values: dict[str, list[float]] = {}
-    successes: list[float] = []
-    stricter: list[float] = []
-    passes: list[Scored] = []
-    lengths: list[int] = []
-    for trajectory in (t for g in groups for t in g.trajectories):
-        branches = [b for found in trajectory.branches.values() for b in found]
-        lengths += [sum(b.mask) for b in branches if any(b.mask)]
-        for role, outcome in trajectory.outcomes.items():
-            match outcome:
-                case Scored():
-                    counts["scored"] += 1
-                    values.setdefault(role, []).append(outcome.value)
-                    if "solution 1" in outcome.parts:
-                        passes.append(outcome)
-                    if role in roles:
-                        successes.append(float(outcome.success))
-                        match trajectory.shadow.get(role):
-                            case Scored(value=value):
-                                stricter.append(value)
-                case Invalid():
-                    counts["invalid"] += 1
-                case Infra():
-                    counts["infra"] += 1
-    out = {f"reward_{role}": float(np.mean(v)) for role, v in values.items() if len(values) > 1}
-    pooled = [x for role, v in values.items() if role in roles for x in v]
-    out["reward"] = float(np.mean(pooled)) if pooled else 0.0
-    out["success"] = float(np.mean(successes)) if successes else 0.0
-    if stricter:
-        out["shadow"] = float(np.mean(stricter))
-    if passes:
-        told = turn_of(passes)
-        out["first"] = float(np.mean([o.parts["solution 1"] for o in passes]))
-        rates = {"true_yes": told.true_yes, "true_no": told.true_no}
-        out |= {name: rate for name, rate in rates.items() if rate is not None}
-    if lengths:
-        out["length_p50"], out["length_p99"] = map(float, np.percentile(lengths, [50, 99]))
-        out["sampled_tokens"] = float(sum(lengths))
-    return out | {k: float(v) for k, v in counts.items()}
-
-
-def first_failure(groups: Sequence[Group]) -> str:
-    """The first reason why an outcome is not Scored; "" where all are."""
-    for trajectory in (t for g in groups for t in g.trajectories):
-        for outcome in trajectory.outcomes.values():
-            match outcome:
-                case Infra(error=reason) | Invalid(reason=reason):
-                    return reason
-                case _:
-                    pass
-    return ""
-
-
-def failed_share(figures: Mapping[str, float]) -> float:
-    """The share of outcomes that are not Scored."""
-    total = figures["scored"] + figures["invalid"] + figures["infra"]
-    return 1 - figures["scored"] / total if total else 1.0

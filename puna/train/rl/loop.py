@@ -27,6 +27,7 @@ from puna.core.stage import StageContext, StageError
 from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler, Rendezvous
+from puna.evals.playing import failed_share, held_out_score
 from puna.gym.audit import Audit
 from puna.gym.audit.records import require
 from puna.gym.environment import Environment
@@ -41,13 +42,13 @@ from puna.models.decoder import Decoder
 from puna.models.lora import LoraConfig, learned, without
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import env_settings, train_tasks
-from puna.train.held_out import held_out_score
 from puna.train.loop import StopTraining, Trainer, at_least_one
 from puna.train.loss import PolicyLoss, policy_loss
 from puna.train.optim import OptimConfig, learning_rate, update
 from puna.train.rl.advantages import ALGORITHMS, REJECTING
 from puna.train.rl.batch import MicroBatch, micro_batches
-from puna.train.rl.collect import Collected, Collector, failed_share
+from puna.train.rl.collect import Collected, Collector
+from puna.train.rl.pool import Pool, PoolConfig
 from puna.train.rl.rows import Row, sampled_tokens, weigh
 from puna.train.start import source_of, starting_model
 
@@ -57,7 +58,8 @@ class Config:
     """Group-relative RL. A step plays `prompts` tasks `samples` times and updates `updates` times.
 
     `env` is an environment's name, or a table with `id` and its settings. Groups whose rewards are
-    all equal are replaced, in up to `refills` rounds. `frozen` maps other roles to model
+    all equal are replaced, in up to `refills` rounds. Tasks come in their order, or from a `pool`
+    that keeps those which are solved now and then. `frozen` maps other roles to model
     directories. `max_failed` is the share of Infra and Invalid outcomes that stops the stage.
     The reward is audited before the first training on it; `unaudited` goes on in spite of holes.
     `alarm` says what follows where the reward is being gamed (docs/alarm.md). `agent` is the
@@ -72,6 +74,7 @@ class Config:
     prompts: int = 16
     samples: int = 8
     refills: int = 2
+    pool: PoolConfig | None = None
     algorithm: Literal["grpo", "rloo", "raft"] = "grpo"
     updates: int = 1
     max_tokens: int = 32
@@ -100,7 +103,7 @@ class Config:
         at_least_one(self, "eval_tasks", "save_every", "programs")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, must be above 0")
-        if self.staleness < 0 or self.refills < 0:
+        if min(self.staleness, self.refills) < 0:
             raise ValueError("staleness and refills must be 0 or more")
         for role, weight in self.roles.items():
             if not 0 <= weight < math.inf:
@@ -133,8 +136,12 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         loop.close()
     found: dict[str, Any] = {"env": env.name, "env_version": env.version}
     found |= {"audit": audited.id, "audit_passed": audited.passed}
+    used, seen = trainer.state.get("groups", (0, 0))
+    found |= {"useful_groups": round(used / seen, 4) if seen else None}
     if alarms := trainer.state.get("alarms"):
         found["alarms"] = alarms
+    if config.pool is not None:
+        found |= {"episodes": trainer.state["pool"]["played"], "ended": loop.ended}
     if loop.stopped is not None:
         trusted = max(0, loop.stopped.since - config.staleness)
         found["stopped_by_alarm"] = {
@@ -173,6 +180,7 @@ class _Loop:
         self.quarantine = Journal(ctx.dir / "quarantine.jsonl", "quarantine")
         self.watch: Watch | None = None
         self.stopped: Finding | None = None
+        self.ended = ""
         if config.alarm != "off":
             self.watch = Watch(_trained(config, env), has_shadow(env), env.tolerance)
             self.watch.load_state_dict(trainer.state.get("watch", {}))
@@ -200,7 +208,13 @@ class _Loop:
     def backward(self, step: int) -> dict[str, float]:
         """Collect step `step`, run backward for its first update (and make the further ones)."""
         got = self.source.get(step)
-        figures = dict(got.figures)
+        figures, state = dict(got.figures), self.trainer.state
+        state["pool"], self.ended = got.pool, got.ended
+        if got.ended:
+            self.ctx.progress.note(f"{self.ctx.id}: ended after {step} steps: {got.ended}")
+            raise StopTraining(figures)
+        used, seen = state.get("groups", (0, 0))
+        state["groups"] = [used + len(got.groups), seen + len(got.seen)]
         if failed_share(figures) > self.config.max_failed:
             raise StageError(
                 f"{self.ctx.id}: {failed_share(figures):.0%} of outcomes at step {step + 1} were "
@@ -368,10 +382,10 @@ def _collector(
     config: Config,
     env: Environment,
     model: Decoder,
-    tokenizer: Tokenizer,
+    trainer: Trainer,
     agents: Mapping[str, Agent],
 ) -> tuple[Collector, Engine]:
-    policies, meet = _policies(ctx, config, env, model, tokenizer, 0)
+    policies, meet = _policies(ctx, config, env, model, trainer.tokenizer, 0)
     trained = _trained(config, env)
     params = SamplingParams(config.max_tokens, config.temperature)
     wave = config.programs if agents else max(config.slots, config.prompts * config.samples)
@@ -387,7 +401,11 @@ def _collector(
     )
     sampler = policies[trained[0]]
     assert isinstance(sampler, LocalSampler)
-    collector = Collector(rollout, config.prompts, config.samples, config.refills, trained)
+    pool = None
+    if config.pool is not None:
+        pool = Pool(config.pool, env, trained[0], config.prompts, config.steps)
+        pool.load_state_dict(trainer.state.get("pool", {}))
+    collector = Collector(rollout, config.prompts, config.samples, config.refills, trained, pool)
     return collector, sampler.engine
 
 
@@ -402,9 +420,7 @@ class _InStep:
         trainer: Trainer,
         agents: Mapping[str, Agent],
     ) -> None:
-        self.collector, self.engine = _collector(
-            ctx, config, env, trainer.model, trainer.tokenizer, agents
-        )
+        self.collector, self.engine = _collector(ctx, config, env, trainer.model, trainer, agents)
         self.engine.version = trainer.step
 
     def get(self, step: int) -> Collected:
@@ -438,7 +454,7 @@ class _Ahead:
         self.kept: dict[int, dict[str, Tensor]] = {}
         self.closing = False
         model = copy.deepcopy(trainer.model).eval()
-        self.collector, self.engine = _collector(ctx, config, env, model, trainer.tokenizer, agents)
+        self.collector, self.engine = _collector(ctx, config, env, model, trainer, agents)
         for name, tensor in trainer.extra.items():
             number, key = name.split("/", 1)
             self.kept.setdefault(int(number), {})[key] = tensor

@@ -10,10 +10,11 @@ from puna.core.outcome import Infra, Scored
 from puna.engine.local import Engine
 from puna.engine.policy import SamplingParams
 from puna.engine.rendezvous import LocalSampler, Rendezvous
+from puna.evals.playing import failed_share
 from puna.gym.environment import Environment, Problem, SingleTurn, Turn
 from puna.gym.loop import Rollout
 from puna.gym.task import Task
-from puna.train.rl.collect import Collector, failed_share
+from puna.train.rl.collect import Collector
 
 
 class Halves(SingleTurn):

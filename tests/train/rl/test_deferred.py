@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from puna.core.outcome import Scored
+from puna.evals.playing import figures
 from puna.gym.trajectory import Branch
 from puna.train.rl.advantages import ALGORITHMS, REJECTING
 from puna.train.rl.batch import micro_batches
-from puna.train.rl.collect import figures
 from puna.train.rl.rows import (
     Deferred,
     Row,

@@ -11,6 +11,7 @@ from test_rl_loop import gradient, make  # noqa: F401
 from puna.core.messages import Message
 from puna.core.outcome import Scored
 from puna.envs.math.answers import final_answer
+from puna.evals.playing import figures
 from puna.gym.loop import Group, Job
 from puna.gym.passes import QUESTION, judge_pass
 from puna.gym.task import Task
@@ -18,7 +19,6 @@ from puna.gym.trajectory import Branch, Episode, Trajectory
 from puna.text.template import parse_assistant
 from puna.text.tokenizer import Tokenizer
 from puna.train.rl.advantages import ALGORITHMS
-from puna.train.rl.collect import figures
 from puna.train.rl.rows import Row, rows_of, useful, weigh
 
 YES, NO = f"{QUESTION} Yes", f"{QUESTION} No"

@@ -1,4 +1,4 @@
-"""The claims of a paper, and what the numbers of several seeds say of each.
+"""The claims of a paper or a study, and what the numbers of several seeds say of each.
 
 `judge(read_claims(folder / "claims.toml"), {0: {"auc": 0.8, "trivial": 0.6}, ...})` -> verdicts.
 """
@@ -23,10 +23,11 @@ Rows = Mapping[int, Mapping[str, float]]  # seed -> number by name
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, as a comparison of two numbers that `measure` gives.
+    """What a paper says, as a comparison of two numbers that were measured.
 
     `metric - against` must be above `margin`, below `-margin`, or within -margin..margin; a
-    negative margin is a tolerance. `against` is another number's name or a constant.
+    negative margin is a tolerance. `against` is another number's name or a constant. A verdict
+    takes `least` seeds.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Claim:
     against: str | float = ""
     direction: Literal["above", "below", "within"] = "above"
     margin: float = 0.0
+    least: int = LEAST_SEEDS
     testable: bool = True
     why: str = ""
 
@@ -52,6 +54,8 @@ class Claim:
             raise ValueError("`within` needs a margin above 0")
         if not math.isfinite(self.margin):
             raise ValueError("margin is not a finite number")
+        if self.least < 2:
+            raise ValueError(f"least is {self.least}, and an interval takes 2 seeds")
 
     @property
     def unit(self) -> float:
@@ -86,7 +90,7 @@ class Verdict:
             asked = f"within {claim.margin:g} of {other}{self.against:.4g}"
         elif claim.margin:
             asked += f" by {claim.margin:g}"
-        few = f"; a verdict takes {LEAST_SEEDS}" if found.n < LEAST_SEEDS else ""
+        few = f"; a verdict takes {claim.least}" if found.n < claim.least else ""
         return (
             f"{claim.metric} {self.metric:.4g} {asked}: difference {found.mean:+.3g} "
             f"[{found.low:+.3g}, {found.high:+.3g}], {found.n} seeds{few}"
@@ -111,25 +115,30 @@ def read_claims(path: Path) -> tuple[Claim, ...]:
     for key in data:
         if key != "claim":
             raise UserError(f"{path}: unknown key '{key}'", "each claim is a [[claim]]")
-    tables = data.get("claim", [])
-    if not isinstance(tables, list) or not tables:
+    found = claims_of(data.get("claim", []), str(path))
+    if not found:
         raise UserError(f"{path} has no claim", "add a [[claim]]")
+    return found
+
+
+def claims_of(tables: Any, where: str) -> tuple[Claim, ...]:
+    """The claims in the tables of a file. Raises UserError naming `where` and the claim."""
     found: dict[str, Claim] = {}
-    for number, table in enumerate(tables, 1):
+    for number, table in enumerate(tables if isinstance(tables, list) else [tables], 1):
         name = str(table.get("id", f"number {number}")) if isinstance(table, dict) else ""
         if not name:
-            raise UserError(f"{path}: claim {number} is no table", "each claim is a [[claim]]")
+            raise UserError(f"{where}: claim {number} is no table", "each claim is a [[claim]]")
         if name in found:
-            raise UserError(f"{path}: two claims are called '{name}'", "rename one")
-        found[name] = build(Claim, table, f"{path} claim {name}")
+            raise UserError(f"{where}: two claims are called '{name}'", "rename one")
+        found[name] = build(Claim, table, f"{where} claim {name}")
     return tuple(found.values())
 
 
 def judge(claims: Sequence[Claim], rows: Rows) -> list[Verdict]:
     """A verdict for each claim from the numbers of each seed.
 
-    Shown: the 95 % t interval of the paired difference over at least 5 seeds lies wholly on the
-    claim's side of its margin. Differences that are equal in all seeds have the interval of
+    Shown: the 95 % t interval of the paired difference over `least` seeds or more lies wholly on
+    the claim's side of its margin. Differences that are equal in all seeds have the interval of
     `paired_difference`, in the claim's `unit`. Raises UserError for a number that is not there.
     """
     return [_judge(claim, rows) for claim in claims]
@@ -148,7 +157,7 @@ def _judge(claim: Claim, rows: Rows) -> Verdict:
         "below": found.high < -claim.margin,
         "within": -claim.margin < found.low and found.high < claim.margin,
     }
-    shown = found.n >= LEAST_SEEDS and sides[claim.direction]
+    shown = found.n >= claim.least and sides[claim.direction]
     means = fmean(metric.values()), fmean(against.values())
     return Verdict(claim, SHOWN if shown else NOT_SHOWN, *means, found)
 
@@ -164,7 +173,7 @@ def _number(claim: Claim, name: str | float, row: Mapping[str, float]) -> float:
     if not isinstance(name, str):
         return name
     if name not in row:
-        what = f"claim '{claim.id}' compares '{name}', which measure() does not give"
+        what = f"claim '{claim.id}' compares '{name}', which was not measured"
         raise UserError(what, nearest(name, row))
     return row[name]
 
