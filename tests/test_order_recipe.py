@@ -95,10 +95,10 @@ def small() -> list[str]:
         "pretrain.vocab": 400, "pretrain.vocab_envs": [TWO], "pretrain.model": shape,
         "base.demos": 3000, "base.steps": 300, "base.batch_tokens": 2048, "base.row_length": 64,
         "base.optim": {"lr": 4e-3, "warmup": 20},
-        "sft.matrix": {"seed": [1], "sft": prunings}, "sft.demos": 40, "sft.batch_tokens": 256,
+        "sft.matrix": {"seed": [1], "sft": prunings}, "sft.demos": 120, "sft.batch_tokens": 256,
         "sft.prune": {"above": 0.2, "samples": 4, "max_tokens": 16}, "sft.row_length": 64,
         "rl.matrix": rl, "rl.pool": POOL, "kept.pool": POOL | {"easy": 0.3},
-        "right.demos": 30, "right.draw": {"samples": 4, "max_tokens": 16},
+        "right.demos": 90, "right.draw": {"samples": 4, "max_tokens": 16},
         "right.batch_tokens": 256, "right.row_length": 64,
         "start.n": 20, "start.k": 4,
     }  # fmt: skip
@@ -107,7 +107,7 @@ def small() -> list[str]:
     for stage in ("rl", "kept"):
         sets |= {f"{stage}.prompts": 4, f"{stage}.samples": 4, f"{stage}.steps": 20}
     for stage in ("first", "last"):
-        sets |= {f"{stage}.prompts": 16, f"{stage}.samples": 6, f"{stage}.row_length": 64}
+        sets |= {f"{stage}.prompts": 32, f"{stage}.samples": 6, f"{stage}.row_length": 64}
     for stage in ("base", "sft", "first", "rl", "last", "kept", "right"):
         sets[f"{stage}.env"] = TWO
     for stage in ("first", "start", "rl", "last", "kept", "final", "easy", "control"):
@@ -136,8 +136,8 @@ def test_light_sft_learns_the_same_rows_without_most_easy_ones(run: Path) -> Non
     found = results(run, "sft")
     every, few = found["sft@seed=1,sft=all"], found["sft@seed=1,sft=few"]
     assert every["easy_tasks"] == few["easy_tasks"] >= 10
-    assert (every["pruned_tasks"], every["rows"]) == (0, 40)
-    assert few["rows"] == 40 - few["pruned_tasks"] <= 40 - 0.7 * few["easy_tasks"]
+    assert (every["pruned_tasks"], every["rows"]) == (0, 120)
+    assert few["rows"] == 120 - few["pruned_tasks"] <= 120 - 0.7 * few["easy_tasks"]
     assert few["steps"] < every["steps"]  # both once through all
 
 
