@@ -32,19 +32,19 @@ LONGEST = 64  # parts of attention at most
 
 
 def suits(model: Decoder, page: int) -> bool:
-    """Whether the kernels compute this model: bf16 on a GPU, sizes that fill their blocks.
-
-    Raises UserError where its weights shall be quantised, which only they compute, and they do not.
-    """
+    """Whether the kernels compute this model: bf16 on a GPU, sizes that fill their blocks."""
     right = model.device.type == "cuda" and model.dtype == torch.bfloat16
-    right = right and fills(model.config, page)
+    return right and fills(model.config, page)
+
+
+def check_weights(model: Decoder, graphs: bool) -> None:
+    """Raises UserError where weights shall be quantised and nothing here reads such ones."""
     kind = model.decode_weights
-    if kind == "fp8" and right and torch.cuda.get_device_capability(model.device) < (8, 9):
-        raise UserError("weights is 'fp8', which this GPU does not know", "use int4 or auto")
-    if kind != "auto" and not right:
+    if kind != "auto" and not graphs:
         what = f"weights is '{kind}': only bf16 models whose sizes are multiples of 64, on a GPU"
         raise UserError(what, "use auto")
-    return right
+    if kind == "fp8" and torch.cuda.get_device_capability(model.device) < (8, 9):
+        raise UserError("weights is 'fp8', which this GPU does not know", "use int4 or auto")
 
 
 def fills(config: ModelConfig, page: int) -> bool:
