@@ -56,7 +56,7 @@ class Blocks:
     """Rows, columns and inner numbers of one program; its warps and stages in flight.
 
     `shared` are the rows that it takes at a time of the shared expert's, which are all there are.
-    Groups of int4 are taken one at a time, whatever `inner` says.
+    Of fp8 many rows take twice `inner`, of int4 one group at a time.
     """
 
     rows: int
@@ -134,7 +134,7 @@ class Launch:
         columns = _inner(wide, b.columns)
         products.project[(wide // columns, _many(self.rows, b.rows))](
             a, *_held(weight), out, self.rows, INNER=inner, WIDTH=wide, **_kind(weight, inner),
-            BM=b.rows, BN=columns, BK=_inner(inner, b.inner), num_warps=b.warps,
+            BM=b.rows, BN=columns, BK=_deep(b, weight, inner), num_warps=b.warps,
             num_stages=b.stages,
         )  # fmt: skip
 
@@ -228,12 +228,12 @@ class Launch:
         s, routed = self.shape, self.shape.experts if experts is not None else 0
         b = self.blocks["gate_up" if routed else "dense"]
         inner = shared.shape[0] // 2
-        columns, across = _inner(inner, b.columns), _inner(s.width, b.inner)
+        columns = _inner(inner, b.columns)
         products.gate_up[(inner // columns, 1 + routed, self._turns(b, routed))](
             normed_BD, choice_B, score_B, *_held(experts), *_held(shared), act, self.rows,
             WIDTH=s.width, INNER=inner, EXPERTS=routed, **_kind(shared, s.width), BM=b.rows,
-            BS=b.shared if routed else b.rows, BN=columns, BK=across, BLOCK=self.find,
-            num_warps=b.warps, num_stages=b.stages,
+            BS=b.shared if routed else b.rows, BN=columns, BK=_deep(b, shared, s.width),
+            BLOCK=self.find, num_warps=b.warps, num_stages=b.stages,
         )  # fmt: skip
 
     def down(
@@ -246,18 +246,18 @@ class Launch:
             self._project(act, shared, own_BD, "dense")
             return (own_BD,)
         b = self.blocks["down"]
-        columns, across = _inner(s.width, b.columns), _inner(inner, b.inner)
+        columns = _inner(s.width, b.columns)
         if self.lone:
             lone.add_down[(s.width // columns, self.rows)](
                 act, choice_B, *_held(experts), *_held(shared), x_BD, WIDTH=s.width, INNER=inner,
                 EXPERTS=0 if experts is None else s.experts, **_kind(shared, inner), BN=columns,
-                BK=across, num_warps=b.warps, **self.more,
+                BK=_inner(inner, b.inner), num_warps=b.warps, **self.more,
             )  # fmt: skip
             return ()
         products.down[(s.width // columns, 1 + s.experts, self._turns(b, s.experts))](
             act, choice_B, *_held(experts), *_held(shared), own_BD, common_BD, self.rows,
             WIDTH=s.width, INNER=inner, **_kind(shared, inner), BM=b.rows, BS=b.shared, BN=columns,
-            BK=across, BLOCK=self.find, num_warps=b.warps, num_stages=b.stages,
+            BK=_deep(b, shared, inner), BLOCK=self.find, num_warps=b.warps, num_stages=b.stages,
         )  # fmt: skip
         return own_BD, common_BD
 
@@ -294,6 +294,12 @@ def _kind(weight: Matrix, inner: int) -> dict[str, Any]:
     if isinstance(weight, Quantised):
         return {"KIND": weight.kind, "GROUP": weight.group}
     return {"KIND": "plain", "GROUP": inner}
+
+
+def _deep(b: Blocks, weight: Matrix, inner: int) -> int:
+    """Inner numbers of a program of many rows: of fp8 twice as many are as many bytes."""
+    fp8 = isinstance(weight, Quantised) and weight.kind == "fp8"
+    return _inner(inner, 2 * b.inner if fp8 else b.inner)
 
 
 def power_of_two(count: int) -> int:
