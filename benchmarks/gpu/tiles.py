@@ -1,15 +1,17 @@
-"""Which blocks are fast for the experts' products: the candidates for `launch.blocks_for`.
+"""Which blocks are fast for experts and attention: candidates for `puna.kernels.launch`.
 
-Sixteen layers of weights, one after the other, so that none is found in the GPU's cache.
+Sixteen layers, one after the other, so that nothing is found in the GPU's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import get_args
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu.models import MEMORY, ROUTED
 from puna.core.stage import Weights
@@ -18,37 +20,81 @@ from puna.kernels.quantised import Quantised
 
 LAYERS, TURNS = 16, 20
 ROWS = (64, 256)
-Held = torch.Tensor | Quantised
+PAGE, HELD = 256, 400  # tokens of a page, and of a row
+Held = Tensor | Quantised
 
 
 def tiles() -> None:
     """Prints the microseconds of each candidate, the one in use first."""
     c = ROUTED
     shape = Shape(
-        c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, 256, c.num_experts, c.vocab_size, 1,
-        True, c.norm_eps, 0, 8192.0, 0.1,
+        c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, PAGE, c.num_experts, c.vocab_size,
+        1, True, c.norm_eps, 0, 8192.0, 0.1,
     )  # fmt: skip
+    for rows in ROWS:
+        attention(shape, rows)
     for weights in get_args(Weights):
         layers = [_layer(weights) for _ in range(LAYERS)]
         for rows in ROWS:
-            x = torch.randn(rows, c.hidden_size, device="cuda", dtype=torch.bfloat16)
-            act = torch.randn(rows, 2 * c.expert_size, device="cuda", dtype=torch.bfloat16)
-            own, common = torch.empty_like(x), torch.empty_like(x)
-            choice = torch.randint(0, c.num_experts, (rows,), device="cuda", dtype=torch.int32)
-            score = torch.rand(rows, device="cuda")
-            for which in ("gate_up", "down"):
-                launch = Launch(shape, rows, 1, overlap=False)
-                for blocks in candidates(launch.blocks[which], weights):
-                    launch.blocks[which] = blocks
+            experts(shape, rows, weights, layers)
 
-                    def run(launch: Launch = launch, which: str = which) -> None:
-                        for up, down, shared_up, shared_down in layers:  # noqa: B023
-                            if which == "gate_up":
-                                launch.experts_up(x, choice, score, up, shared_up, act)  # noqa: B023
-                            else:
-                                launch.down(act, choice, down, shared_down, x, own, common)  # noqa: B023
 
-                    report(f"{weights}, {rows} rows, {which}", blocks, weights, run)
+def experts(
+    shape: Shape, rows: int, weights: Weights, layers: list[tuple[Held, Held, Held, Held]]
+) -> None:
+    """Both products of the experts."""
+    c, launch = ROUTED, Launch(shape, rows, 1, overlap=False)
+    x, own, common = (_bf16(rows, c.hidden_size) for _ in range(3))
+    act = _bf16(rows, 2 * c.expert_size)
+    choice = torch.randint(0, c.num_experts, (rows,), device="cuda", dtype=torch.int32)
+    score = torch.rand(rows, device="cuda")
+
+    def gate_up() -> None:
+        for up, _, shared, _ in layers:
+            launch.experts_up(x, choice, score, up, shared, act)
+
+    def down() -> None:
+        for _, down, _, shared in layers:
+            launch.down(act, choice, down, shared, x, own, common)
+
+    each = {"auto": 2.0, "fp8": 1 + 4 / c.hidden_size, "int4": 0.5 + 4 / 128}[weights]
+    read = (c.num_experts + 1) * c.hidden_size * c.expert_size * each
+    for run, times in ((gate_up, 2), (down, 1)):
+        for blocks in candidates(launch.blocks[run.__name__], weights):
+            launch.blocks[run.__name__] = blocks
+            report(f"{weights}, {rows} rows, {run.__name__}", str(blocks), times * read, run)
+
+
+def attention(shape: Shape, rows: int) -> None:
+    """Attention over HELD tokens of every row."""
+    c, each = ROUTED, -(-HELD // PAGE)
+    pools = [
+        tuple(_bf16(rows * each, c.num_kv_heads, PAGE, c.head_dim) for _ in range(2))
+        for _ in range(LAYERS)
+    ]
+    table = torch.randperm(rows * each, device="cuda").view(rows, each).to(torch.int32)
+    positions = torch.full((rows,), HELD - 1, device="cuda", dtype=torch.int32)
+    live, angles = torch.ones_like(positions), torch.rand(c.head_dim // 2, device="cuda")
+    heads = _bf16(rows, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim)
+    out = _bf16(rows, c.num_heads * c.head_dim)
+    partial = torch.empty(rows * c.num_heads * 4 * c.head_dim, device="cuda")
+    weights = torch.empty(rows * c.num_heads * 4, device="cuda")
+    read = 2 * rows * HELD * c.num_kv_heads * c.head_dim * 2
+    now = 2 if rows == 64 else 1
+    ways = [(now, *Launch(shape, rows, now, overlap=False).seeing)]
+    ways += [w for w in product((1, 2, 4), (32, 64, 128), (2, 4), (2, 3, 4)) if w not in ways]
+    for splits, *seeing in ways:
+        launch = Launch(shape, rows, splits, overlap=False)
+        launch.seeing = tuple(seeing)
+
+        def run(launch: Launch = launch) -> None:
+            for keys, values in pools:
+                launch.attend(
+                    heads, keys, values, table, positions, live, angles, out, partial, weights,
+                    False, False, False,
+                )  # fmt: skip
+
+        report(f"{rows} rows, attention", f"splits {splits}, {seeing}", read, run)
 
 
 def candidates(now: Blocks, weights: Weights) -> list[Blocks]:
@@ -61,18 +107,14 @@ def candidates(now: Blocks, weights: Weights) -> list[Blocks]:
     return [*found, replace(now, shared=32), replace(now, shared=128)]
 
 
-def report(name: str, blocks: Blocks, weights: Weights, run: Callable[[], None]) -> None:
-    """Prints the microseconds of a layer beside those its bytes take."""
-    c = ROUTED
-    each = {"auto": 2.0, "fp8": 1 + 4 / c.hidden_size, "int4": 0.5 + 4 / 128}[weights]
-    down = (c.num_experts + 1) * c.hidden_size * c.expert_size * each
-    least = (2 if name.endswith("gate_up") else 1) * down / MEMORY * 1e6
+def report(name: str, blocks: str, read: float, run: Callable[[], None]) -> None:
+    """Prints the microseconds of a layer beside those of the bytes that it has to read."""
     try:
         taken = timed(run) / LAYERS
     except Exception as error:  # more shared memory than there is
         print(f"{name}: {blocks}: {type(error).__name__}", flush=True)
         return
-    print(f"{name}: {taken:.1f} us, its bytes {least:.1f}: {blocks}", flush=True)
+    print(f"{name}: {taken:.1f} us, its bytes {read / MEMORY * 1e6:.1f}: {blocks}", flush=True)
 
 
 def timed(run: Callable[[], None]) -> float:
@@ -92,13 +134,17 @@ def timed(run: Callable[[], None]) -> float:
     return begin.elapsed_time(end) * 1e3 / TURNS
 
 
+def _bf16(*shape: int) -> Tensor:
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
 def _layer(weights: Weights) -> tuple[Held, Held, Held, Held]:
     c = ROUTED
     width, inner, experts = c.hidden_size, c.expert_size, c.num_experts
 
     def held(*shape: int) -> Held:
         """[..., out, in] as decoding holds it; experts that are not quantised lie turned."""
-        found = torch.randn(*shape, device="cuda", dtype=torch.bfloat16) * 0.02
+        found = _bf16(*shape) * 0.02
         if weights == "auto":
             return found if len(shape) == 2 else found.mT.contiguous()
         made = Quantised(shape, weights, found.device)

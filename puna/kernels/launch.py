@@ -99,7 +99,8 @@ class Launch:
         self.more: dict[str, Any] = {"OVERLAP": early} | ({"launch_pdl": True} if early else {})
         self.blocks = blocks_for(rows, shape)
         many = rows * shape.keys * splits > CROWD
-        self.seen, self.warps = min(64 if many else 128, shape.size & -shape.size), 2 if many else 4
+        # Keys that attention takes at a time, its warps and stages in flight.
+        self.seeing = (64, 2, 3) if many else (128, 4, 3)
         self.find = max(16, min(256, power_of_two(rows)))
         self.joined = self.lone and splits <= JOINED
         self.routed_alike = shape.experts * shape.width <= ROUTER
@@ -148,14 +149,14 @@ class Launch:
         Where `out` joins them, it is left in parts: `partial` and `weights`.
         """
         s = self.shape
-        group = s.heads // s.keys
+        group, (seen, warps, stages) = s.heads // s.keys, self.seeing
         decoding.attend[(self.rows, s.keys, self.splits)](
             heads_BHW, keys, values, table_Bn, positions_B, live_B, frequencies, out_BHW, partial,
             weights, table_Bn.shape[1], s.head**-0.5, s.eps, s.floor_scale, s.attn_scale,
             CHUNK=s.chunk if local else 0, KEYS=s.keys, GROUP=group,
             PAD=max(16, power_of_two(group)), HEAD=s.head, SIZE=s.size, SPLITS=self.splits,
-            BS=self.seen, ROTATE=0 if nope else s.rotate, NORM=s.norm_queries, TEMPER=temper,
-            num_warps=self.warps, num_stages=3, **self.more,
+            BS=_inner(s.size, seen), ROTATE=0 if nope else s.rotate, NORM=s.norm_queries,
+            TEMPER=temper, num_warps=warps, num_stages=stages, **self.more,
         )  # fmt: skip
         if self.splits > 1 and not self.joined:
             grid = (self.rows * s.heads,)
