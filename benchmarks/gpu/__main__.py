@@ -1,5 +1,5 @@
-"""`python -m benchmarks.gpu decoding generating tiles long_contexts training placing layer
-reinforcement` on one GPU.
+"""`python -m benchmarks.gpu decoding generating expert_tiles attention_tiles long_contexts training
+placing layer reinforcement` on one GPU.
 
 Each part prints a line for each measurement; `generating` is `decoding` in transformers. The share
 of the peak counts 6 operations a token for every active parameter without the embedding, attention
@@ -18,12 +18,13 @@ import torch
 from benchmarks.gpu.decoding import decoding, generating, long_contexts
 from benchmarks.gpu.learning import layer, placing, training
 from benchmarks.gpu.reinforcing import reinforcement
-from benchmarks.gpu.tiles import tiles
+from benchmarks.gpu.tiles import attention_tiles, expert_tiles
 
 PARTS = {
     f.__name__: f
     for f in (
-        decoding, generating, tiles, long_contexts, training, placing, layer, reinforcement,
+        decoding, generating, expert_tiles, attention_tiles, long_contexts, training, placing,
+        layer, reinforcement,
     )
 }  # fmt: skip
 

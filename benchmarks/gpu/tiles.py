@@ -24,26 +24,29 @@ PAGE, HELD = 256, 400  # tokens of a page, and of a row
 Held = Tensor | Quantised
 
 
-def tiles() -> None:
-    """Prints the microseconds of each candidate, the one in use first."""
-    c = ROUTED
-    shape = Shape(
-        c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, PAGE, c.num_experts, c.vocab_size,
-        1, True, c.norm_eps, 0, 8192.0, 0.1,
-    )  # fmt: skip
-    for rows in ROWS:
-        attention(shape, rows)
+SHAPE = Shape(
+    ROUTED.hidden_size, ROUTED.num_heads, ROUTED.num_kv_heads, ROUTED.head_dim, PAGE,
+    ROUTED.num_experts, ROUTED.vocab_size, 1, True, ROUTED.norm_eps, 0, 8192.0, 0.1,
+)  # fmt: skip
+
+
+def expert_tiles() -> None:
+    """Prints the microseconds of each candidate for the experts, the one in use first."""
     for weights in get_args(Weights):
         layers = [_layer(weights) for _ in range(LAYERS)]
         for rows in ROWS:
-            experts(shape, rows, weights, layers)
+            experts(rows, weights, layers)
 
 
-def experts(
-    shape: Shape, rows: int, weights: Weights, layers: list[tuple[Held, Held, Held, Held]]
-) -> None:
+def attention_tiles() -> None:
+    """The same for attention."""
+    for rows in ROWS:
+        attention(rows)
+
+
+def experts(rows: int, weights: Weights, layers: list[tuple[Held, Held, Held, Held]]) -> None:
     """Both products of the experts."""
-    c, launch = ROUTED, Launch(shape, rows, 1, overlap=False)
+    c, launch = ROUTED, Launch(SHAPE, rows, 1, overlap=False)
     x, own, common = (_bf16(rows, c.hidden_size) for _ in range(3))
     act = _bf16(rows, 2 * c.expert_size)
     choice = torch.randint(0, c.num_experts, (rows,), device="cuda", dtype=torch.int32)
@@ -65,7 +68,7 @@ def experts(
             report(f"{weights}, {rows} rows, {run.__name__}", str(blocks), times * read, run)
 
 
-def attention(shape: Shape, rows: int) -> None:
+def attention(rows: int) -> None:
     """Attention over HELD tokens of every row."""
     c, each = ROUTED, -(-HELD // PAGE)
     pools = [
@@ -81,10 +84,11 @@ def attention(shape: Shape, rows: int) -> None:
     weights = torch.empty(rows * c.num_heads * 4, device="cuda")
     read = 2 * rows * HELD * c.num_kv_heads * c.head_dim * 2
     now = 2 if rows == 64 else 1
-    ways = [(now, *Launch(shape, rows, now, overlap=False).seeing)]
-    ways += [w for w in product((1, 2, 4), (32, 64, 128), (2, 4), (2, 3, 4)) if w not in ways]
+    ways = [(now, *Launch(SHAPE, rows, now, overlap=False).seeing)]
+    many = product((1, 2, 4) if rows == 64 else (1, 2), (32, 64, 128), (2, 4), (2, 3))
+    ways += [way for way in many if way not in ways]
     for splits, *seeing in ways:
-        launch = Launch(shape, rows, splits, overlap=False)
+        launch = Launch(SHAPE, rows, splits, overlap=False)
         launch.seeing = tuple(seeing)
 
         def run(launch: Launch = launch) -> None:
