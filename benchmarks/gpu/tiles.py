@@ -108,7 +108,7 @@ def candidates(now: Blocks, weights: Weights) -> list[Blocks]:
         for inner, stages in ((64, 4), (128, 3)) if weights != "int4" else ((64, 3), (64, 5)):
             other = replace(now, columns=columns, inner=inner, warps=warps, stages=stages)
             found += [other] if other != now else []
-    return [*found, replace(now, shared=32), replace(now, shared=128)]
+    return [*found, replace(now, shared=16), replace(now, shared=64)]
 
 
 def report(name: str, blocks: str, read: float, run: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ F inner width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,7 @@ Added = tuple[Tensor, ...]
 VOCAB = 2048  # tokens of one block in a draw
 CROWD = 600  # programs of attention, above which smaller ones are faster
 LONE = 4  # up to so many rows each has programs of its own
+TURNS = 2  # programs that share an expert's rows: enough where choices are near even
 ROUTER = 1 << 16  # numbers of a router, above which not every program reads all of it
 JOINED = 8  # splits of attention, above which not every program reads all of them
 
@@ -56,7 +57,6 @@ class Blocks:
     """Rows, columns and inner numbers of one program; its warps and stages in flight.
 
     `shared` are the rows that it takes at a time of the shared expert's, which are all there are.
-    Of fp8 many rows take twice `inner`, of int4 one group at a time.
     """
 
     rows: int
@@ -80,7 +80,8 @@ def blocks_for(rows: int, shape: Shape) -> dict[str, Blocks]:
         return {"heads": small, "out": small, "gate_up": wide, "down": wide, "dense": small}
     share = -(-rows * 3 // (2 * shape.experts)) if shape.experts else rows
     grouped = max(16, min(64, power_of_two(share)))
-    routed, down = Blocks(grouped, 128, 64, 8, 3, 64), Blocks(grouped, 128, 64, 4, 4, 64)
+    # With 64 rows of the shared expert a program would have a GPU's multiprocessor to itself.
+    routed, down = Blocks(grouped, 128, 64, 8, 3, 32), Blocks(grouped, 128, 64, 4, 4, 32)
     if rows <= 64:
         tall, heads = Blocks(64, 16, 128, 4, 4), Blocks(64, 32, 128)
     else:
@@ -131,11 +132,11 @@ class Launch:
 
     def _project(self, a: Tensor, weight: Matrix, out: Tensor, which: str) -> None:
         """out [B, rows of the weight] = a times a weight [out, in]."""
-        b, (wide, inner) = self.blocks[which], weight.shape
+        b, (wide, inner) = _fitted(self.blocks[which], weight), weight.shape
         columns = _inner(wide, b.columns)
         products.project[(wide // columns, _many(self.rows, b.rows))](
             a, *_held(weight), out, self.rows, INNER=inner, WIDTH=wide, **_kind(weight, inner),
-            BM=b.rows, BN=columns, BK=_deep(b, weight, inner), num_warps=b.warps,
+            BM=b.rows, BN=columns, BK=_inner(inner, b.inner), num_warps=b.warps,
             num_stages=b.stages,
         )  # fmt: skip
 
@@ -227,14 +228,16 @@ class Launch:
     ) -> None:  # fmt: skip
         """`gate_up` of many rows behind the norm."""
         s, routed = self.shape, self.shape.experts if experts is not None else 0
-        b = self.blocks["gate_up" if routed else "dense"]
+        b = _fitted(self.blocks["gate_up" if routed else "dense"], shared)
         inner = shared.shape[0] // 2
-        columns = _inner(inner, b.columns)
-        products.gate_up[(inner // columns, 1 + routed, self._turns(b, routed))](
+        columns, every = _inner(inner, b.columns), b.shared if routed else b.rows
+        turns = min(TURNS, _many(self.rows, b.rows))
+        parts = _many(self.rows, every) + turns * routed
+        products.gate_up[(inner // columns, parts)](
             normed_BD, choice_B, score_B, *_held(experts), *_held(shared), act, self.rows,
             WIDTH=s.width, INNER=inner, EXPERTS=routed, **_kind(shared, s.width), BM=b.rows,
-            BS=b.shared if routed else b.rows, BN=columns, BK=_deep(b, shared, s.width),
-            BLOCK=self.find, num_warps=b.warps, num_stages=b.stages,
+            BS=every, BN=columns, BK=_inner(s.width, b.inner), BLOCK=self.find, TURNS=turns,
+            num_warps=b.warps, num_stages=b.stages,
         )  # fmt: skip
 
     def down(
@@ -246,7 +249,7 @@ class Launch:
         if experts is None and not self.lone:
             self._project(act, shared, own_BD, "dense")
             return (own_BD,)
-        b = self.blocks["down"]
+        b = self.blocks["down"] if self.lone else _fitted(self.blocks["down"], shared)
         columns = _inner(s.width, b.columns)
         if self.lone:
             lone.add_down[(s.width // columns, self.rows)](
@@ -255,17 +258,15 @@ class Launch:
                 BK=_inner(inner, b.inner), num_warps=b.warps, **self.more,
             )  # fmt: skip
             return ()
-        products.down[(s.width // columns, 1 + s.experts, self._turns(b, s.experts))](
+        turns = min(TURNS, _many(self.rows, b.rows))
+        parts = _many(self.rows, b.shared) + turns * s.experts
+        products.down[(s.width // columns, parts)](
             act, choice_B, *_held(experts), *_held(shared), own_BD, common_BD, self.rows,
-            WIDTH=s.width, INNER=inner, **_kind(shared, inner), BM=b.rows, BS=b.shared, BN=columns,
-            BK=_deep(b, shared, inner), BLOCK=self.find, num_warps=b.warps, num_stages=b.stages,
+            WIDTH=s.width, INNER=inner, EXPERTS=s.experts, **_kind(shared, inner), BM=b.rows,
+            BS=b.shared, BN=columns, BK=_inner(inner, b.inner), BLOCK=self.find, TURNS=turns,
+            num_warps=b.warps, num_stages=b.stages,
         )  # fmt: skip
         return own_BD, common_BD
-
-    def _turns(self, b: Blocks, routed: int) -> int:
-        """Programs that share an expert's rows: two are enough where choices are near even."""
-        most = _many(self.rows, b.rows)
-        return min(most, max(2, _many(self.rows, b.shared))) if routed else most
 
     def draw(self, scratch: Any, to: Any) -> None:
         """A token of every row: logits of `scratch`, state and result in `to`.
@@ -297,10 +298,14 @@ def _kind(weight: Matrix, inner: int) -> dict[str, Any]:
     return {"KIND": "plain", "GROUP": inner}
 
 
-def _deep(b: Blocks, weight: Matrix, inner: int) -> int:
-    """Inner numbers of a program of many rows: of fp8 twice as many are as many bytes."""
-    fp8 = isinstance(weight, Quantised) and weight.kind == "fp8"
-    return _inner(inner, 2 * b.inner if fp8 else b.inner)
+def _fitted(b: Blocks, weight: Matrix) -> Blocks:
+    """Blocks of many rows for a matrix: quantised numbers take registers on their way.
+
+    Half as many columns then, and of fp8 twice as many inner numbers, which are as many bytes.
+    """
+    if not isinstance(weight, Quantised):
+        return b
+    return replace(b, columns=max(16, b.columns // 2), inner=2 * b.inner)
 
 
 def power_of_two(count: int) -> int:

@@ -35,23 +35,26 @@ def spread(
     KIND: tl.constexpr, GROUP: tl.constexpr, NORM: tl.constexpr,
     BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A row times columns of a matrix, not summed yet: [some, BN] in fp32.
+    """A row times columns of a matrix, not summed yet (see `summed`), in fp32.
 
     Threads meet where numbers are summed, and no load passes such a place: so all loads of a kernel
-    come before its first sum. Strides as in `products.multiply`.
+    come before its first sum. Strides as in `products.multiply`. [BK, BN], or of int4
+    [BK / GROUP, GROUP / 2, BN].
     """
     if KIND == "int4":
         half: tl.constexpr = GROUP // 2
-        h = tl.arange(0, half)
-        total = tl.zeros((half, BN), tl.float32)
-        for group in tl.static_range(0, INNER // GROUP):
-            at = group * GROUP + h
+        g, h = tl.arange(0, BK // GROUP), tl.arange(0, half)
+        total = tl.zeros((BK // GROUP, half, BN), tl.float32)
+        for start in tl.static_range(0, INNER, BK):
+            at = start + g[:, None] * GROUP + h[None, :]
             low = numbers_of(left + at, gain + at, inverse, NORM)
             high = numbers_of(left + at + half, gain + at + half, inverse, NORM)
-            both = tl.load(weight + column[None, :] * (INNER // 2) + group * half + h[:, None])
-            part = low[:, None] * low_half(both, tl.float32)
-            part += high[:, None] * high_half(both, tl.float32)
-            total += part * tl.load(scales + group * WIDTH + column)[None, :]
+            byte = start // 2 + g[:, None] * half + h[None, :]
+            both = tl.load(weight + byte[:, :, None] + column[None, None, :] * (INNER // 2))
+            part = low[:, :, None] * low_half(both, tl.float32)
+            part += high[:, :, None] * high_half(both, tl.float32)
+            scale = scales + (start // GROUP + g)[:, None] * WIDTH + column[None, :]
+            total += part * tl.load(scale)[:, None, :]
     else:
         along: tl.constexpr = ALONG if KIND == "plain" else 1
         across: tl.constexpr = ACROSS if KIND == "plain" else INNER
@@ -65,6 +68,14 @@ def spread(
         if KIND == "fp8":
             total *= tl.load(scales + column)[None, :]
     return total
+
+
+@triton.jit
+def summed(total):
+    """What `spread` has spread, [BN]."""
+    if len(total.shape) == 3:
+        total = tl.sum(total, 0)
+    return tl.sum(total, 0)
 
 
 @triton.jit
@@ -162,7 +173,7 @@ def gate_up(
             left, gain, inverse, shared, shared_scales, column + INNER,
             WIDTH, 2 * INNER, 1, WIDTH, KIND, GROUP, NORM, BN, BK,
         )  # fmt: skip
-        gate, up = tl.sum(gates, 0), tl.sum(ups, 0)
+        gate, up = summed(gates), summed(ups)
         target += wide - INNER
     elif EXPERTS > 0:
         if NORM:
@@ -187,7 +198,7 @@ def gate_up(
             left, gain, inverse, matrix, its_scales, column + INNER,
             WIDTH, 2 * INNER, 2 * INNER, 1, KIND, GROUP, NORM, BN, BK,
         )  # fmt: skip
-        gate, up = tl.sum(gates, 0), tl.sum(ups, 0)
+        gate, up = summed(gates), summed(ups)
     near_end(OVERLAP)
     gated = (gate * heat).to(dtype).to(tl.float32)
     act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32)
@@ -221,9 +232,9 @@ def add_down(
             left, left, 1.0, experts + expert.to(tl.int64) * size, its_scales, column,
             INNER, WIDTH, WIDTH, 1, KIND, GROUP, False, BN, BK,
         )  # fmt: skip
-        more = tl.sum(common, 0).to(dtype).to(tl.float32)
-        more = (more + tl.sum(own, 0).to(dtype).to(tl.float32)).to(dtype).to(tl.float32)
+        more = summed(common).to(dtype).to(tl.float32)
+        more = (more + summed(own).to(dtype).to(tl.float32)).to(dtype).to(tl.float32)
     else:
-        more = tl.sum(common, 0).to(dtype).to(tl.float32)
+        more = summed(common).to(dtype).to(tl.float32)
     near_end(OVERLAP)
     tl.store(target, (tl.load(target).to(tl.float32) + more).to(dtype))

@@ -128,40 +128,39 @@ def gate_up(
     normed, choice, score, experts, expert_scales, shared, shared_scales, out, rows,
     WIDTH: tl.constexpr, INNER: tl.constexpr, EXPERTS: tl.constexpr, KIND: tl.constexpr,
     GROUP: tl.constexpr, BM: tl.constexpr, BS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """silu(gate) * up: of the routed expert [B, F] first, then of the shared one [B, F].
 
-    Program (columns, expert, turn): the programs of an expert take its rows in turns, BM at a time,
-    so that few of them stand by for the case that many rows choose one. The last expert is the
-    shared one, whose weights lie [out, in] and whose rows, all of them, are taken BS at a time.
-    Without EXPERTS `out` has only the shared one's. The score, which scales what the routed expert
-    reads, is multiplied in behind the product.
+    Program (columns, part): the first parts are the shared expert's rows, BS at a time, whose
+    weights lie [out, in]; then comes every expert, TURNS times. The programs of an expert take its
+    rows in turns, BM at a time: few stand by for the case that many rows choose one. Without
+    EXPERTS `out` has only the shared one's. The score, which scales what the routed expert reads,
+    is multiplied in behind the product.
     """
-    which, turn, turns = tl.program_id(1), tl.program_id(2), tl.num_programs(2)
+    part, tiles = tl.program_id(1), tl.cdiv(rows, BS)
     dtype = normed.dtype.element_ty
     column = tl.program_id(0) * BN + tl.arange(0, BN)
     wide: tl.constexpr = INNER * 2 if EXPERTS > 0 else INNER
-    if which == tl.num_programs(1) - 1:
-        for first in range(turn * BS, rows, turns * BS):
-            row = first + tl.arange(0, BS)
-            inside = (row < rows)[:, None]
-            gate, up = multiply(
-                normed + row[:, None] * WIDTH, inside, shared, shared_scales, column,
-                WIDTH, 2 * INNER, INNER, 1, WIDTH, KIND, GROUP, BS, BN, BK,
-            )  # fmt: skip
-            gated = gate.to(dtype).to(tl.float32)
-            act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32)
-            act = act * up.to(dtype).to(tl.float32)
-            target = out + row[:, None] * wide + (wide - INNER) + column[None, :]
-            tl.store(target, act.to(dtype), mask=inside)
+    if part < tiles:
+        every = part * BS + tl.arange(0, BS)
+        within = (every < rows)[:, None]
+        gates, ups = multiply(
+            normed + every[:, None] * WIDTH, within, shared, shared_scales, column,
+            WIDTH, 2 * INNER, INNER, 1, WIDTH, KIND, GROUP, BS, BN, BK,
+        )  # fmt: skip
+        gates = gates.to(dtype).to(tl.float32)
+        acts = (gates * tl.sigmoid(gates)).to(dtype).to(tl.float32) * ups.to(dtype).to(tl.float32)
+        there = out + every[:, None] * wide + (wide - INNER) + column[None, :]
+        tl.store(there, acts.to(dtype), mask=within)
     elif EXPERTS > 0:
+        which, turn = (part - tiles) % EXPERTS, (part - tiles) // EXPERTS
         own: tl.constexpr = WIDTH * INNER if KIND == "int4" else WIDTH * 2 * INNER
         matrix = experts + which.to(tl.int64) * own
         its_scales = expert_scales
         if KIND != "plain":
             its_scales = expert_scales + which * (WIDTH // GROUP * 2 * INNER)
-        for first in range(turn * BM, count_of(choice, which, rows, BLOCK), turns * BM):
+        for first in range(turn * BM, count_of(choice, which, rows, BLOCK), TURNS * BM):
             row = rows_of(choice, which, first, rows, BM, BLOCK)
             inside = (row >= 0)[:, None]
             gate, up = multiply(
@@ -179,31 +178,32 @@ def gate_up(
 @triton.jit
 def down(
     act, choice, experts, expert_scales, shared, shared_scales, own, common, rows,
-    WIDTH: tl.constexpr, INNER: tl.constexpr, KIND: tl.constexpr, GROUP: tl.constexpr,
-    BM: tl.constexpr, BS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr, INNER: tl.constexpr, EXPERTS: tl.constexpr, KIND: tl.constexpr,
+    GROUP: tl.constexpr, BM: tl.constexpr, BS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    BLOCK: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
     """Down-projections of what `gate_up` made: `own` [B, D] of the routed expert, `common` of the
-    shared one. Program (columns, expert, turn) as there.
+    shared one. Program (columns, part) as there.
     """
-    which, turn, turns = tl.program_id(1), tl.program_id(2), tl.num_programs(2)
+    part, tiles = tl.program_id(1), tl.cdiv(rows, BS)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
     dtype = act.dtype.element_ty
-    if which == tl.num_programs(1) - 1:
-        for first in range(turn * BS, rows, turns * BS):
-            row = first + tl.arange(0, BS)
-            inside = (row < rows)[:, None]
-            total, _ = multiply(
-                act + row[:, None] * (2 * INNER) + INNER, inside, shared, shared_scales, column,
-                INNER, WIDTH, 0, 1, INNER, KIND, GROUP, BS, BN, BK,
-            )  # fmt: skip
-            tl.store(common + row[:, None] * WIDTH + column[None, :], total.to(dtype), mask=inside)
+    if part < tiles:
+        every = part * BS + tl.arange(0, BS)
+        within = (every < rows)[:, None]
+        whole, _ = multiply(
+            act + every[:, None] * (2 * INNER) + INNER, within, shared, shared_scales, column,
+            INNER, WIDTH, 0, 1, INNER, KIND, GROUP, BS, BN, BK,
+        )  # fmt: skip
+        tl.store(common + every[:, None] * WIDTH + column[None, :], whole.to(dtype), mask=within)
     else:
+        which, turn = (part - tiles) % EXPERTS, (part - tiles) // EXPERTS
         size: tl.constexpr = WIDTH * INNER // 2 if KIND == "int4" else WIDTH * INNER
         matrix = experts + which.to(tl.int64) * size
         its_scales = expert_scales
         if KIND != "plain":
             its_scales = expert_scales + which * (INNER // GROUP * WIDTH)
-        for first in range(turn * BM, count_of(choice, which, rows, BLOCK), turns * BM):
+        for first in range(turn * BM, count_of(choice, which, rows, BLOCK), TURNS * BM):
             row = rows_of(choice, which, first, rows, BM, BLOCK)
             inside = (row >= 0)[:, None]
             total, _ = multiply(
