@@ -195,7 +195,7 @@ CASES = st.tuples(
 
 
 @given(CASES, st.sampled_from([None, *KINDS]), st.sampled_from([None, 0, 1]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_layer_equals_its_sums_in_fp64(
     case: tuple[int, int, int, int, int], kind: Kind | None, favoured: int | None
 ) -> None:
