@@ -318,6 +318,8 @@ KEYS: dict[str, dict[str, str]] = {
         "workers": "Threads that judge episodes; results do not depend on it.",
         "jobs": "Independent stages run at a time, each with `threads` threads; 0 fills the cores.",
         "keep_checkpoints": "Checkpoints kept of an unfinished stage.",
+        "weights": "How decoding on a GPU holds feed-forward weights ([on one GPU](one-gpu.md)); "
+        "`auto`: as the model has them.",
     },
     "arithmetic": {
         "terms": "Operands at most, 2 to 8.",

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.gpu decoding long_contexts training layer reinforcement` on one GPU.
+"""`python -m benchmarks.gpu decoding generating expert_tiles attention_tiles long_contexts training
+placing layer reinforcement` on one GPU.
 
-Each part prints a line for each measurement, the peer's beside ours. The share of the peak counts
-6 operations a token for every active parameter without the embedding, attention over half of the
-sequence, and 989 TFLOP/s.
+Each part prints a line for each measurement; `generating` is `decoding` in transformers. The share
+of the peak counts 6 operations a token for every active parameter without the embedding, attention
+over half of the sequence, and 989 TFLOP/s. What bytes take is counted at 4.8 TB/s.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ import traceback
 
 import torch
 
-from benchmarks.gpu.decoding import decoding, long_contexts
-from benchmarks.gpu.learning import layer, training
+from benchmarks.gpu.decoding import decoding, generating, long_contexts
+from benchmarks.gpu.learning import layer, placing, training
 from benchmarks.gpu.reinforcing import reinforcement
+from benchmarks.gpu.tiles import attention_tiles, expert_tiles
 
-PARTS = {f.__name__: f for f in (decoding, long_contexts, training, layer, reinforcement)}
+PARTS = {
+    f.__name__: f
+    for f in (
+        decoding, generating, expert_tiles, attention_tiles, long_contexts, training, placing,
+        layer, reinforcement,
+    )
+}  # fmt: skip
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.gpu.models import DENSE, PEAK, ROUTED, SEQUENCE, VOCAB, drawn, operations, saved
+from puna.models import decoder
 from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
@@ -32,6 +33,20 @@ def training() -> None:
             del run
             _clear()
     report("16 experts, transformers", ROUTED, _theirs(ROUTED), passes=1)
+
+
+def placing() -> None:
+    """The same with queries and keys placed by one kernel, and without."""
+    for name, config in (("16 experts", ROUTED), ("dense 1B", DENSE)):
+        for on in (False, True):
+            decoder.PLACED_BY_KERNEL = on
+            report(
+                f"{name}, placed by {'a kernel' if on else 'the model'}",
+                config,
+                _ours(config, False),
+            )
+            _clear()
+    decoder.PLACED_BY_KERNEL = False
 
 
 def report(name: str, config: ModelConfig, step: Callable[[int], None], passes: int = 8) -> None:

@@ -7,6 +7,7 @@ import torch
 from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 
+MEMORY = 4.8e12  # bytes a second of an H200, by the maker's datasheet
 PEAK = 989e12  # bf16 operations a second of an H100 or H200, by the maker's datasheet
 VOCAB, SEQUENCE = 32_768, 2048
 ROUTED = ModelConfig(

@@ -148,7 +148,7 @@ def load(path: str | Path, stage: str = "") -> Model:
     from puna.text.tokenizer import Tokenizer
 
     model, _ = load_weights(directory)
-    model.compute_dtype = getattr(torch, machine.dtype)
+    model.compute_dtype, model.decode_weights = getattr(torch, machine.dtype), machine.weights
     model.to(machine.device)
     return Model(Engine(model.eval(), Tokenizer.load(directory), 0), label, directory)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.core.errors import UserError
-from puna.core.stage import Machine
+from puna.core.stage import Machine, Weights
 from puna.core.threads import default_threads
 
 
@@ -29,6 +29,7 @@ class MachineConfig:
     workers: int = 2
     jobs: int = 0
     keep_checkpoints: int = 2
+    weights: Weights = "auto"
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count below its least."""
@@ -55,7 +56,12 @@ def choose_machine(wanted: MachineConfig) -> Machine:
         dtype = "bfloat16" if device == "cuda" or has_bf16_units() else "float32"
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"machine.dtype is '{dtype}'", "give float32, bfloat16 or auto")
-    return Machine(device, dtype, wanted.threads or default_threads(), wanted.workers)
+    weights = wanted.weights
+    if weights != "auto" and (device == "cpu" or dtype != "bfloat16"):
+        what = f"machine.weights is '{weights}', which is decoded on a GPU in bfloat16"
+        raise UserError(f"{what}; this is {device} in {dtype}", "give auto")
+    threads = wanted.threads or default_threads()
+    return Machine(device, dtype, threads, wanted.workers, weights)
 
 
 def has_bf16_units() -> bool:

@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from puna.core.errors import UserError, nearest
 from puna.core.files import sha256_file, sha256_json
-from puna.core.stage import Machine
+from puna.core.stage import Machine, Weights
 
 
 def is_meta(directory: Path) -> bool:
@@ -96,6 +96,8 @@ def read_machine(stored: Mapping[str, Any]) -> Machine:
             raise TypeError(f"machine.{field.name} is no {kind.__name__}")
     if machine.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"machine.dtype is {machine.dtype}")
+    if machine.weights not in get_args(Weights):
+        raise ValueError(f"machine.weights is {machine.weights}")
     return machine
 
 

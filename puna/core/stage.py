@@ -10,12 +10,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from puna.core.progress import Progress
 
 
 class StageError(RuntimeError):
     """A stage had to stop (loss not finite, too many failures): one line, last checkpoint kept."""
+
+
+Weights = Literal["auto", "fp8", "int4"]
+"""How decoding on a GPU holds feed-forward weights; "auto" as the model has them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Machine:
     dtype: str = "float32"
     threads: int = 1
     workers: int = 2
+    weights: Weights = "auto"
 
 
 @dataclass

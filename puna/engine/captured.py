@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from puna.core.errors import UserError
 from puna.engine.pages import Pages
+from puna.kernels.quantised import Quantised
 from puna.models.config import ModelConfig
 from puna.models.decoder import Block, Decoder
 from puna.models.moe import MoE
 from puna.models.rope import frequencies
 
 if TYPE_CHECKING:
-    from puna.kernels.launch import Launch
+    from puna.kernels.launch import Launch, Matrix
 
 AHEAD = 64  # uniforms of a row on the device
 FULL = 4 * 132  # programs that fill the GPU with attention
@@ -33,6 +35,16 @@ def suits(model: Decoder, page: int) -> bool:
     """Whether the kernels compute this model: bf16 on a GPU, sizes that fill their blocks."""
     right = model.device.type == "cuda" and model.dtype == torch.bfloat16
     return right and fills(model.config, page)
+
+
+def check_weights(model: Decoder, graphs: bool) -> None:
+    """Raises UserError where weights shall be quantised and nothing here reads such ones."""
+    kind = model.decode_weights
+    if kind != "auto" and not graphs:
+        what = f"weights is '{kind}': only bf16 models whose sizes are multiples of 64, on a GPU"
+        raise UserError(what, "use auto")
+    if kind == "fp8" and torch.cuda.get_device_capability(model.device) < (8, 9):
+        raise UserError("weights is 'fp8', which this GPU does not know", "use int4 or auto")
 
 
 def fills(config: ModelConfig, page: int) -> bool:
@@ -54,12 +66,12 @@ class _Layer:
     qkv: Tensor
     out: Tensor
     second_gain: Tensor
-    shared_gate_up: Tensor
-    shared_down: Tensor
+    shared_gate_up: Matrix
+    shared_down: Matrix
     moe: MoE | None
     router: Tensor | None
-    gate_up: Tensor | None
-    down: Tensor | None
+    gate_up: Matrix | None
+    down: Matrix | None
     nope: bool
     local: bool
     index: int
@@ -89,14 +101,18 @@ class Buffers:
 
 
 class Captured:
-    """The step of one model over its pages; `refresh` after weights changed in place."""
+    """The step of one model over its pages; `refresh` after weights changed in place.
+
+    Feed-forward weights are held quantised where `model.decode_weights` says so, the others as they
+    are.
+    """
 
     def __init__(self, model: Decoder, pages: Pages) -> None:
         from puna.kernels.launch import Shape
 
         config = model.config
         self.model, self.pages, self.config = model, pages, config
-        self.copies: list[tuple[Callable[[], Tensor], Tensor]] = []
+        self.copies: list[tuple[Callable[[], Tensor], Callable[[Tensor], object]]] = []
         self.layers = [self._layer(i, cast(Block, b)) for i, b in enumerate(model.layers)]
         self.embedding = self._own(lambda: model.embed)
         head = model.head
@@ -120,8 +136,8 @@ class Captured:
     def refresh(self) -> None:
         """Copy again what is not read where the model holds it."""
         with torch.no_grad():
-            for source, copy in self.copies:
-                copy.copy_(source())
+            for source, write in self.copies:
+                write(source())
 
     def buffers(self, rows: int, entries: int) -> Buffers:
         """Those for at least so many rows and page-table entries, to be filled anew."""
@@ -190,30 +206,24 @@ class Captured:
             kind, place = self.pages.layers[layer.index]
             pool = self.pages.pools[kind]
             temper = layer.nope and config.temperature_tuning
-            launch.normalise(x, added, layer.gain, normed)
-            launch.project(normed, layer.qkv, scratch.heads, "heads")
+            launch.heads(x, added, layer.gain, normed, layer.qkv, scratch.heads)
             launch.attend(
                 scratch.heads, pool.keys[place], pool.values[place], to.tables[kind], to.positions,
                 to.live, self.frequencies, scratch.mixed, scratch.partial, scratch.weights,
                 layer.local, layer.nope, temper,
             )  # fmt: skip
-            launch.project(scratch.mixed, layer.out, own, "out")
-            if layer.moe is None:
-                launch.normalise(x, (own,), layer.second_gain, normed)
-                launch.gate_up(normed, None, None, None, layer.shared_gate_up, scratch.act)
-                launch.project(scratch.act, layer.shared_down, own, "dense")
-                added = (own,)
-                continue
-            choice, score = to.out[2 + layer.moe.index], scratch.score
-            bias = layer.moe.expert_bias
-            launch.normalise(
-                x, (own,), layer.second_gain, normed, layer.router, bias, choice, score
-            )
-            assert layer.gate_up is not None
-            assert layer.down is not None
-            launch.gate_up(normed, choice, score, layer.gate_up, layer.shared_gate_up, scratch.act)
-            launch.down(scratch.act, choice, layer.down, layer.shared_down, own, common)
-            added = (own, common)
+            parts = scratch.partial, scratch.weights
+            added = launch.out(scratch.mixed, *parts, layer.out, x, own)
+            choice, route = None, tuple[Tensor, ...]()
+            if layer.moe is not None and layer.router is not None:
+                choice = to.out[2 + layer.moe.index]
+                route = (layer.router, layer.moe.expert_bias, choice, scratch.score)
+            launch.gate_up(
+                x, added, layer.second_gain, normed, route, layer.gate_up, layer.shared_gate_up,
+                scratch.act,
+            )  # fmt: skip
+            two = layer.down, layer.shared_down
+            added = launch.down(scratch.act, choice, *two, x, own, common)
         launch.normalise(x, added, self.gain, normed)
         torch.mm(normed, self.head.t(), out=scratch.logits)
         launch.draw(scratch, to)
@@ -226,15 +236,15 @@ class Captured:
         if moe is not None:
             experts = moe.experts
             router = self._own(moe.router.effective)
-            gate_up = self._own(lambda: experts.effective()[0])
-            down = self._own(lambda: experts.effective()[1])
+            gate_up = self._held(lambda: experts.effective()[0], turned=True)
+            down = self._held(lambda: experts.effective()[1], turned=True)
         return _Layer(
             self._own(lambda: block.attention_norm.weight),
             self._own(attention.qkv.effective),
             self._own(attention.out.effective),
             self._own(lambda: block.feed_forward_norm.weight),
-            self._own(shared.gate_up.effective),
-            self._own(shared.down.effective),
+            self._held(shared.gate_up.effective),
+            self._held(shared.down.effective),
             moe, router, gate_up, down, attention.nope, attention.local, index,
         )  # fmt: skip
 
@@ -245,8 +255,25 @@ class Captured:
         if isinstance(found, torch.nn.Parameter) and found.dtype == self.model.dtype:
             return found.detach()
         copy = found.detach().to(self.model.dtype, copy=True).contiguous()
-        self.copies.append((source, copy))
+        self.copies.append((source, copy.copy_))
         return copy
+
+    def _held(self, source: Callable[[], Tensor], turned: bool = False) -> Matrix:
+        """A feed-forward weight, quantised or not; `turned`: it lies [..., in, out]."""
+        kind = self.model.decode_weights
+        if kind == "auto":
+            return self._own(source)
+
+        def rows() -> Tensor:
+            found = source()
+            return found.transpose(-1, -2) if turned else found
+
+        with torch.no_grad():
+            found = rows()
+            held = Quantised(tuple(found.shape), kind, found.device)
+            held.fill(found)
+        self.copies.append((rows, held.fill))
+        return held
 
 
 class Scratch:

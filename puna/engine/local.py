@@ -21,7 +21,7 @@ from puna.core.errors import UserError
 from puna.engine.ahead import Ahead, fits
 from puna.engine.batch import Batch, Forward, draw
 from puna.engine.cache import KVCache
-from puna.engine.captured import Captured
+from puna.engine.captured import Captured, check_weights
 from puna.engine.captured import suits as suits_kernels
 from puna.engine.kept import Kept
 from puna.engine.pages import SIZE, Held, Pages
@@ -53,7 +53,8 @@ class Engine:
     that nobody changes the weights behind its back: any request may then begin with what another
     has read. `deterministic`: an answer is the same to the last bit whatever else is decoded; every
     step then computes `slots` rows at least, and no request begins with what another has read.
-    Raises UserError where the tokenizer is not the model's.
+    Raises UserError where the tokenizer is not the model's, and where `model.decode_weights` asks
+    for quantised ones that no kernel reads here.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Engine:
         self.reading: list[Running] = []
         self.batch: Batch | Ahead | None = None
         graphs = suits_kernels(model, self.pages.size) and not deterministic
+        check_weights(model, graphs)
         self.captured = Captured(model, self.pages) if graphs else None
         self._forgotten: deque[str] = deque()
         self._turns = count()

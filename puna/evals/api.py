@@ -152,6 +152,8 @@ def _local(
     from puna.text.tokenizer import Tokenizer
 
     facts |= {"threads": set_threads(machine.threads), "dtype": machine.dtype}
+    if machine.weights != "auto":
+        facts["decode_weights"] = machine.weights
     model, _ = load_weights(directory)
     facts["weights"] = weights_hash(directory)
     where = _place(root, label, env.name, facts)

@@ -157,7 +157,7 @@ def all_there_are(env: Environment, n: int, split: str = "test") -> str:
 
 def place_on(model: Decoder, machine: Machine) -> Decoder:
     """`model` ready to sample as the stages of a run on `machine` do."""
-    model.compute_dtype = getattr(torch, machine.dtype)
+    model.compute_dtype, model.decode_weights = getattr(torch, machine.dtype), machine.weights
     model.to(machine.device)
     return model.eval()
 

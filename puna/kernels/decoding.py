@@ -1,11 +1,12 @@
 """Triton kernels of one decoding step: one new token of every row through one layer.
 
+Here is what lies between products; they are in `products` and, for a few rows, in `lone`.
 `puna.kernels.launch` launches them one after the other; `puna.models.decoder` computes the same and
 is their twin. All sizes are fixed when a kernel is launched and all else is read from memory, so
 that a CUDA graph may hold the launches.
 Rounding follows the twin: a product is rounded to the residual's dtype before it is used.
 Shapes: B rows, D width, H query heads, K key heads, W head width, P pages of S tokens, n entries of
-a row's page table, E experts, F inner width.
+a row's page table, E experts.
 """
 
 # mypy: ignore-errors
@@ -149,23 +150,19 @@ def combine(partial, weights, out, HEAD: tl.constexpr, SPLITS: tl.constexpr, OVE
 
 
 @triton.jit
-def project(
-    a, weight, out, rows, INNER: tl.constexpr, WIDTH: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, OVERLAP: tl.constexpr,
+def route(
+    y, k, here, router, bias,
+    WIDTH: tl.constexpr, EXPERTS: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """out [B, WIDTH] = a [B, INNER] times the transposed weight [WIDTH, INNER]."""
-    begin(OVERLAP)
-    row = tl.program_id(1) * BM + tl.arange(0, BM)
-    column, k = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, BK)
-    inside = (row < rows)[:, None]
-    total = tl.zeros((BM, BN), tl.float32)
-    for at in range(0, INNER, BK):
-        left = tl.load(a + row[:, None] * INNER + at + k[None, :], mask=inside, other=0.0)
-        right = tl.load(weight + column[None, :] * INNER + at + k[:, None])
-        total = tl.dot(left, right, total, input_precision="ieee")
-    near_end(OVERLAP)
-    target = out + row[:, None] * WIDTH + column[None, :]
-    tl.store(target, total.to(out.dtype.element_ty), mask=inside)
+    """The expert of the highest biased logit of a normed row, and its score."""
+    e = tl.arange(0, PADDED)
+    inside = (e < EXPERTS)[:, None] & here[None, :]
+    w = tl.load(router + e[:, None] * WIDTH + k[None, :], mask=inside, other=0.0)
+    logit = tl.sum(w.to(tl.float32) * y.to(tl.float32)[None, :], 1).to(y.dtype).to(tl.float32)
+    biased = logit + tl.load(bias + e, mask=e < EXPERTS, other=0.0)
+    best = tl.argmax(tl.where(e < EXPERTS, biased, float("-inf")), 0)
+    best = tl.minimum(best, EXPERTS - 1)  # what is not a number has no order
+    return best, tl.sigmoid(tl.sum(tl.where(e == best, logit, 0.0), 0))
 
 
 @triton.jit
@@ -198,224 +195,9 @@ def normalise(
     near_end(OVERLAP)
     tl.store(normed + at, y, mask=here)
     if EXPERTS > 0:
-        e = tl.arange(0, PADDED)
-        inside = (e < EXPERTS)[:, None] & here[None, :]
-        w = tl.load(router + e[:, None] * WIDTH + k[None, :], mask=inside, other=0.0)
-        logit = tl.sum(w.to(tl.float32) * y.to(tl.float32)[None, :], 1).to(dtype).to(tl.float32)
-        biased = logit + tl.load(bias + e, mask=e < EXPERTS, other=0.0)
-        best = tl.argmax(tl.where(e < EXPERTS, biased, float("-inf")), 0)
-        best = tl.minimum(best, EXPERTS - 1)  # what is not a number has no order
-        taken = tl.sum(tl.where(e == best, logit, 0.0), 0)
+        best, heat = route(y, k, here, router, bias, WIDTH, EXPERTS, PADDED)
         tl.store(choice + row, best)
-        tl.store(score + row, tl.sigmoid(taken))
-
-
-@triton.jit
-def rows_of(choice, expert, first, rows, BM: tl.constexpr, BLOCK: tl.constexpr):
-    """Rows number `first` to `first + BM` of those that chose an expert, -1 where there are none.
-
-    Every program finds its rows itself: a sort would be one more launch.
-    """
-    j, b = first + tl.arange(0, BM), tl.arange(0, BLOCK)
-    found = tl.full((BM,), -1, tl.int32)
-    before = 0
-    for at in range(0, rows, BLOCK):
-        mine = tl.load(choice + at + b, mask=at + b < rows, other=-1) == expert
-        rank = before + tl.cumsum(mine.to(tl.int32), 0) - 1
-        hit = mine[:, None] & (rank[:, None] == j[None, :])
-        found = tl.maximum(found, tl.max(tl.where(hit, (at + b)[:, None], -1), 0))
-        before += tl.sum(mine.to(tl.int32), 0)
-    return found
-
-
-@triton.jit
-def gate_up(
-    normed, choice, score, experts, shared, out, rows,
-    WIDTH: tl.constexpr, INNER: tl.constexpr, EXPERTS: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BLOCK: tl.constexpr,
-    OVERLAP: tl.constexpr,
-):  # fmt: skip
-    """silu(gate) * up: of the routed expert [B, F] first, then of the shared one [B, F].
-
-    Program (columns, expert, rows), so that those without rows come last; the last expert is the
-    shared one, whose weights lie [out, in]. Without EXPERTS `out` has only the shared one's. The
-    score, which scales what the routed expert reads, is multiplied in behind the product.
-    """
-    begin(OVERLAP)
-    which = tl.program_id(1)
-    dtype = normed.dtype.element_ty
-    first = tl.program_id(2) * BM
-    j, k = tl.arange(0, BM), tl.arange(0, BK)
-    column = tl.program_id(0) * BN + tl.arange(0, BN)
-    wide: tl.constexpr = INNER * 2 if EXPERTS > 0 else INNER
-    gate = tl.zeros((BM, BN), tl.float32)
-    up = tl.zeros((BM, BN), tl.float32)
-    if which == tl.num_programs(1) - 1:
-        row = first + j
-        inside = (row < rows)[:, None]
-        for at in range(0, WIDTH, BK):
-            left = tl.load(normed + row[:, None] * WIDTH + at + k[None, :], mask=inside, other=0.0)
-            right = shared + column[None, :] * WIDTH + at + k[:, None]
-            gate = tl.dot(left, tl.load(right), gate, input_precision="ieee")
-            up = tl.dot(left, tl.load(right + INNER * WIDTH), up, input_precision="ieee")
-        near_end(OVERLAP)
-        gated = gate.to(dtype).to(tl.float32)
-        act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32) * up.to(dtype).to(tl.float32)
-        target = out + row[:, None] * wide + (wide - INNER) + column[None, :]
-        tl.store(target, act.to(dtype), mask=inside)
-    elif EXPERTS > 0:
-        expert = which.to(tl.int64)
-        row = rows_of(choice, which, first, rows, BM, BLOCK)
-        if tl.max(row, 0) >= 0:
-            inside = (row >= 0)[:, None]
-            for at in range(0, WIDTH, BK):
-                left = tl.load(
-                    normed + row[:, None] * WIDTH + at + k[None, :], mask=inside, other=0.0
-                )
-                right = experts + (expert * WIDTH + at) * (2 * INNER)
-                right = right + k[:, None] * (2 * INNER) + column[None, :]
-                gate = tl.dot(left, tl.load(right), gate, input_precision="ieee")
-                up = tl.dot(left, tl.load(right + INNER), up, input_precision="ieee")
-            near_end(OVERLAP)
-            heat = tl.load(score + row, mask=row >= 0, other=0.0)[:, None]
-            gated = (gate * heat).to(dtype).to(tl.float32)
-            act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32)
-            act = act * (up * heat).to(dtype).to(tl.float32)
-            target = out + row[:, None] * wide + column[None, :]
-            tl.store(target, act.to(dtype), mask=inside)
-
-
-@triton.jit
-def down(
-    act, choice, experts, shared, own, common, rows, WIDTH: tl.constexpr, INNER: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BLOCK: tl.constexpr,
-    OVERLAP: tl.constexpr,
-):  # fmt: skip
-    """Down-projections of what `gate_up` made: `own` [B, D] of the routed expert, `common` of the
-    shared one. Program (columns, expert, rows) as there.
-    """
-    begin(OVERLAP)
-    which = tl.program_id(1)
-    first = tl.program_id(2) * BM
-    j, k = tl.arange(0, BM), tl.arange(0, BK)
-    column = tl.program_id(0) * BN + tl.arange(0, BN)
-    dtype = act.dtype.element_ty
-    total = tl.zeros((BM, BN), tl.float32)
-    if which == tl.num_programs(1) - 1:
-        row = first + j
-        inside = (row < rows)[:, None]
-        for at in range(0, INNER, BK):
-            left = act + row[:, None] * (2 * INNER) + INNER + at + k[None, :]
-            right = tl.load(shared + column[None, :] * INNER + at + k[:, None])
-            left = tl.load(left, mask=inside, other=0.0)
-            total = tl.dot(left, right, total, input_precision="ieee")
-        near_end(OVERLAP)
-        tl.store(common + row[:, None] * WIDTH + column[None, :], total.to(dtype), mask=inside)
-    else:
-        expert = which.to(tl.int64)
-        row = rows_of(choice, which, first, rows, BM, BLOCK)
-        if tl.max(row, 0) >= 0:
-            inside = (row >= 0)[:, None]
-            for at in range(0, INNER, BK):
-                right = experts + (expert * INNER + at) * WIDTH
-                right = tl.load(right + k[:, None] * WIDTH + column[None, :])
-                left = act + row[:, None] * (2 * INNER) + at + k[None, :]
-                left = tl.load(left, mask=inside, other=0.0)
-                total = tl.dot(left, right, total, input_precision="ieee")
-            near_end(OVERLAP)
-            tl.store(own + row[:, None] * WIDTH + column[None, :], total.to(dtype), mask=inside)
-
-
-@triton.jit
-def project_row(
-    a,
-    weight,
-    out,
-    INNER: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    OVERLAP: tl.constexpr,
-):
-    """`project` of one row: nothing to share, so all weights of a program are under way at once."""
-    begin(OVERLAP)
-    row, column = tl.program_id(1), tl.program_id(0) * BN + tl.arange(0, BN)
-    k = tl.arange(0, BK)
-    total = tl.zeros((BN,), tl.float32)
-    for at in tl.static_range(0, INNER, BK):
-        x = tl.load(a + row * INNER + at + k).to(tl.float32)
-        w = tl.load(weight + column[:, None] * INNER + at + k[None, :]).to(tl.float32)
-        total += tl.sum(w * x[None, :], 1)
-    near_end(OVERLAP)
-    tl.store(out + row * WIDTH + column, total.to(out.dtype.element_ty))
-
-
-@triton.jit
-def gate_up_row(
-    normed, choice, score, experts, shared, out, WIDTH: tl.constexpr, INNER: tl.constexpr,
-    EXPERTS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, OVERLAP: tl.constexpr,
-):  # fmt: skip
-    """`gate_up` of one row. Program (columns, row, its expert or the shared one)."""
-    begin(OVERLAP)
-    row, column = tl.program_id(1), tl.program_id(0) * BN + tl.arange(0, BN)
-    k = tl.arange(0, BK)
-    dtype = normed.dtype.element_ty
-    wide: tl.constexpr = INNER * 2 if EXPERTS > 0 else INNER
-    gate, up = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
-    heat = 1.0
-    target = out + row * wide + column
-    if tl.program_id(2) == tl.num_programs(2) - 1:
-        for at in tl.static_range(0, WIDTH, BK):
-            x = tl.load(normed + row * WIDTH + at + k).to(tl.float32)[None, :]
-            right = shared + column[:, None] * WIDTH + at + k[None, :]
-            gate += tl.sum(tl.load(right).to(tl.float32) * x, 1)
-            up += tl.sum(tl.load(right + INNER * WIDTH).to(tl.float32) * x, 1)
-        target += wide - INNER
-    elif EXPERTS > 0:
-        expert = tl.load(choice + row).to(tl.int64)
-        heat = tl.load(score + row)
-        for at in tl.static_range(0, WIDTH, BK):
-            y = tl.load(normed + row * WIDTH + at + k).to(tl.float32)[:, None]
-            own = experts + (expert * WIDTH + at) * (2 * INNER)
-            own = own + k[:, None] * (2 * INNER) + column[None, :]
-            gate += tl.sum(tl.load(own).to(tl.float32) * y, 0)
-            up += tl.sum(tl.load(own + INNER).to(tl.float32) * y, 0)
-    near_end(OVERLAP)
-    gated = (gate * heat).to(dtype).to(tl.float32)
-    act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32) * (up * heat).to(dtype).to(
-        tl.float32
-    )
-    tl.store(target, act.to(dtype))
-
-
-@triton.jit
-def down_row(
-    act, choice, experts, shared, own, common, WIDTH: tl.constexpr, INNER: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr, OVERLAP: tl.constexpr,
-):  # fmt: skip
-    """`down` of one row. Program (columns, row, its expert or the shared one)."""
-    begin(OVERLAP)
-    row, column = tl.program_id(1), tl.program_id(0) * BN + tl.arange(0, BN)
-    k = tl.arange(0, BK)
-    total = tl.zeros((BN,), tl.float32)
-    left = act + row * (2 * INNER) + k
-    dtype = act.dtype.element_ty
-    if tl.program_id(2) == tl.num_programs(2) - 1:
-        for at in tl.static_range(0, INNER, BK):
-            a = tl.load(left + INNER + at).to(tl.float32)
-            w = tl.load(shared + column[:, None] * INNER + at + k[None, :]).to(tl.float32)
-            total += tl.sum(w * a[None, :], 1)
-        near_end(OVERLAP)
-        tl.store(common + row * WIDTH + column, total.to(dtype))
-    else:
-        expert = tl.load(choice + row).to(tl.int64)
-        for at in tl.static_range(0, INNER, BK):
-            a = tl.load(left + at).to(tl.float32)
-            from_here = experts + (expert * INNER + at) * WIDTH
-            v = tl.load(from_here + k[:, None] * WIDTH + column[None, :]).to(tl.float32)
-            total += tl.sum(v * a[:, None], 0)
-        near_end(OVERLAP)
-        tl.store(own + row * WIDTH + column, total.to(dtype))
+        tl.store(score + row, heat)
 
 
 @triton.jit

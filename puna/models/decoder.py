@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from puna.core.stage import Weights
 from puna.models.config import ModelConfig
 from puna.models.moe import GatedMLP, Linear, MoE, Routes
 from puna.models.prefixes import PrefixTree
@@ -31,12 +32,19 @@ if TYPE_CHECKING:
 AttentionFn = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 """(q_BHTD, k_BKSD, v_BKSD, additive mask or None for causal, scale) -> out_BHTD."""
 
+PlaceFn = Callable[[Tensor, tuple[Tensor, ...], bool, bool, float], Tensor]
+"""(heads_BTHD, factors, interleaved, with a norm, its eps) -> heads placed (`puna.kernels.qk`)."""
+
 Runs = tuple[tuple[int, ...], ...]
 """Lengths of the runs that a row falls into, causal inside and closed to each other; of each row,
 or once for all rows."""
 
 # On one H200 cuDNN's causal attention took 0.6 of the time of PyTorch's own.
 _FASTEST = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+
+# Queries and keys by `puna.kernels.qk` where a GPU learns: not measured yet, which
+# `python -m benchmarks.gpu placing` does.
+PLACED_BY_KERNEL = False
 
 # Above this many tokens a row is attended to run by run: a mask would grow with the square.
 LONGEST_MASK = 4096
@@ -133,6 +141,7 @@ class Pass:
     cache: Cache | None
     even: bool
     tree: PrefixTree | None
+    place: PlaceFn | None
 
 
 class Attention(nn.Module):
@@ -186,7 +195,9 @@ class Attention(nn.Module):
             q, k = torch.split(qk, [self.heads, self.keys], 2)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), 2)
         # Queries and keys are rotated together: half the operations, which is what decoding costs.
-        if not self.nope:
+        if not self.nope and plan.place is not None:
+            qk = plan.place(qk, plan.factors, self.rope.interleaved, self.qk_norm, self.eps)
+        elif not self.nope:
             qk = self.rope.apply(qk, plan.factors)
             if self.qk_norm:
                 qk = F.rms_norm(qk.float(), (self.head_dim,), None, self.eps).type_as(qk)
@@ -234,9 +245,9 @@ class Decoder(nn.Module):
     """Token ids to hidden states to logits, for training and for cached decoding alike.
 
     Parameters stay in the dtype they are in; activations run in `compute_dtype` if it is set,
-    else in the embedding's. With `recompute` only what goes from layer to layer is kept for the way
-    back, the rest is computed again: less memory, a third more work. A fresh module's parameters
-    are uninitialised: see `presets.build`.
+    else in the embedding's; an engine may hold them otherwise (`decode_weights`). With `recompute`
+    only what goes from layer to layer is kept for the way back, the rest is computed again: less
+    memory, a third more work. A fresh module's parameters are uninitialised: see `presets.build`.
     """
 
     def __init__(
@@ -247,6 +258,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
+        self.decode_weights: Weights = "auto"
         self.recompute = False
         self._compiled: Callable[..., tuple[Tensor, Tensor | None]] | None = None
         self.rope = Rope(config)
@@ -387,6 +399,7 @@ class Decoder(nn.Module):
             temperature = temperature[..., None, None]
         local: Tensor | Runs | Packed | None = None
         everywhere: Tensor | Runs | Packed | None = None
+        place: PlaceFn | None = None
         if tree is not None:  # attention sees rows, whose positions are 0, 1, 2 ...
             tokens, positions = largest + 1, None
         if cache is None:
@@ -394,6 +407,10 @@ class Decoder(nn.Module):
             if device.type == "cuda" and self.dtype == torch.bfloat16:
                 from puna.kernels.attention import packed
 
+                if PLACED_BY_KERNEL and config.head_dim & (config.head_dim - 1) == 0:
+                    from puna.kernels import qk
+
+                    place = qk.place
                 shape = ids_BT.shape if tree is None else tree.nodes_BT.shape
                 local, everywhere = packed(shape, positions, documents, chunk, largest, device)
                 if documents is None and tree is None:  # rows whole: plain causal attention
@@ -406,7 +423,7 @@ class Decoder(nn.Module):
                 )
             else:
                 local, everywhere = runs(tokens, positions, documents, chunk, largest, device)
-        return Pass(factors, temperature, local, everywhere, cache, even, tree)
+        return Pass(factors, temperature, local, everywhere, cache, even, tree, place)
 
 
 def allocated(config: ModelConfig, dtype: torch.dtype) -> Decoder:

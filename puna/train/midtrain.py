@@ -119,7 +119,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     parent, tokenizer = starting_model(ctx, source, chat=False)
     context = config.context or config.row_length
     model = extended(parent, context, config.rope_theta, config.rope_scaling)
-    model.compute_dtype = parent.compute_dtype
+    model.compute_dtype, model.decode_weights = parent.compute_dtype, parent.decode_weights
     train = _pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"
     trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)

@@ -104,6 +104,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         tokenizer = _tokenizer(ctx, config, corpus)
         model = _fresh_model(ctx, config, tokenizer)
     model.compute_dtype = getattr(torch, ctx.machine.dtype)
+    model.decode_weights = ctx.machine.weights
     model.to(ctx.machine.device)
     train = pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"

@@ -37,7 +37,7 @@ def starting_model(
     """
     computed: torch.dtype = getattr(torch, ctx.machine.dtype)
     model, tokenizer = load_model(source, torch.float32 if lora is None else computed, chat)
-    model.compute_dtype = computed
+    model.compute_dtype, model.decode_weights = computed, ctx.machine.weights
     model.to(ctx.machine.device)
     if lora is not None:
         attach(model, lora, ctx.seed)

@@ -8,13 +8,14 @@ import pytest
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
+from puna.core.errors import UserError
 from puna.engine.ahead import Ahead
 from puna.engine.captured import fills
-from puna.engine.local import Request
+from puna.engine.local import Engine, Request
 from puna.engine.pages import Pages
 from puna.engine.policy import SamplingParams
 from puna.models.presets import build
-from tests.kernels.test_ahead import CONFIG, engine, requests, same
+from tests.kernels.test_ahead import CONFIG, Ids, engine, requests, same
 
 
 def test_weights_may_come_when_a_row_ends_with_the_step_under_way() -> None:
@@ -69,6 +70,14 @@ def test_rows_are_found_where_another_batch_has_moved_their_pages() -> None:
             made.step()
         results.append([r.completion() for r in rows])
     same(*results)
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int4"])
+def test_quantised_weights_are_refused_where_no_kernel_reads_them(kind: str) -> None:
+    model = build(CONFIG, 0)
+    model.decode_weights = kind
+    with pytest.raises(UserError, match=f"weights is '{kind}': only bf16 models"):
+        Engine(model, Ids(), 0)
 
 
 @pytest.mark.parametrize(("chunk", "wanted"), [(None, True), (8192, True), (1000, False)])
