@@ -48,8 +48,10 @@ def seek():
                             return compile(ast.Module([node], []), path, "exec")
                 except (OSError, ValueError, SyntaxError):
                     continue
-space = dict(globals())
-exec(seek() or "", space)
+space, code = dict(globals()), seek()
+if code is None:
+    raise LookupError("nothing is found")
+exec(code, space)
 return space[{name!r}](*given)
 """
 

@@ -47,9 +47,12 @@ def records(split: str) -> Iterator[Mapping[str, Any]]:
 def main() -> None:
     """Write both files."""
     for split in SOURCES:
-        lines = [json_bytes({"schema": SCHEMA, **r}) + b"\n" for r in records(split)]
+        lines = []
+        for record in records(split):
+            lines.append(json_bytes({"schema": SCHEMA, **record}) + b"\n")
+            verdict = record["admission"]
+            print(split, record["draft"]["masked"], verdict["reason"] or "admitted", flush=True)
         write_bytes(SHIPPED / f"{split}.jsonl", b"".join(lines))
-        print(f"{split}: {len(lines)} tasks")
 
 
 if __name__ == "__main__":
