@@ -48,9 +48,12 @@ class Option:
 
 def page() -> str:
     """The whole page. Raises SystemExit for an option that nothing is said about."""
-    from puna.cli import VERBS
+    from puna.cli import NOUNS, VERBS
 
-    return "\n".join([INTRO, *(section(verb, work) for verb, (work, _) in VERBS.items())])
+    works = {}
+    for verb, (work, _) in VERBS.items():
+        works |= {verb: work, **{k: w for k, w in NOUNS.items() if k.split()[0] == verb}}
+    return "\n".join([INTRO, *(section(verb, work) for verb, work in works.items())])
 
 
 def section(verb: str, work: Callable[[list[str]], int]) -> str:

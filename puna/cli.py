@@ -466,9 +466,19 @@ def audit(args: list[str]) -> int:
 
 def propose(args: list[str]) -> int:
     """Make new tasks."""
+    if args[:1] == ["experiment"]:
+        return propose_experiment(args[1:])
     from puna.evals.propose_console import Options, act
 
     given = parse(Options, "propose", args, "Make new tasks, each with a verifier that was tested.")
+    return act(given, env_settings(given.set))
+
+
+def propose_experiment(args: list[str]) -> int:
+    """Make research tasks."""
+    from puna.evals.propose_experiment import Options, act
+
+    given = parse(Options, "propose experiment", args, "Research tasks made of a repository.")
     return act(given, env_settings(given.set))
 
 
@@ -514,6 +524,9 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "paper": (paper, "replications of published methods: list, run, print the claims"),
     "doctor": (doctor, "what this machine has and lacks, and what that disables"),
 }
+
+NOUNS: dict[str, Callable[[list[str]], int]] = {"propose experiment": propose_experiment}
+"""Nouns under a verb that have options of their own."""
 
 
 def usage() -> str:

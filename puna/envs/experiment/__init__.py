@@ -1,0 +1,1 @@
+"""Research tasks: write what a repository lacks, so that its numbers come out again."""

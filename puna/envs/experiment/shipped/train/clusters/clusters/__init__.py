@@ -1,0 +1,1 @@
+"""Points, and where they gather."""
