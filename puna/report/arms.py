@@ -185,21 +185,21 @@ def _bound(soce: Stage | None) -> tuple[float, float] | None:
     if soce is None:
         return None
     search, soup = _search(soce), _numbers(mapping(soce.result.get("soup")))
-    table_, names = mapping(search.get("scores")), mapping(search.get("correlations"))
-    models = [str(m) for m in sequence(table_.get("models"))]
-    dev = [[number(v) for v in sequence(r)] for r in sequence(table_.get("values"))]
+    names = list(map(str, sequence(mapping(search.get("correlations")).get("categories"))))
+    scores = mapping(search.get("scores"))
+    models = list(map(str, sequence(scores.get("models"))))
+    dev = [[number(v) or 0.0 for v in sequence(r)] for r in sequence(scores.get("values"))]
+    if not models or len(dev) != len(models) or {len(r) for r in dev} != {len(names)}:
+        return None
     test = {
         str(m.get("stage")): _numbers(mapping(m.get("score")))
         for m in map(mapping, sequence(soce.result.get("members")))
     }
-    found = []
-    for i, category in enumerate(map(str, sequence(names.get("categories")))):
-        column = [r[i] if i < len(r) and r[i] is not None else -math.inf for r in dev]
-        if len(column) != len(models) or not models or category not in soup:
+    routed, mine = [], []
+    for i, category in enumerate(names):
+        _, expert = max(zip((r[i] for r in dev), models, strict=True), key=lambda pair: pair[0])
+        if category not in soup or category not in test.get(expert, {}):
             return None
-        best = models[max(range(len(models)), key=lambda m: column[m])]
-        found.append((test.get(best, {}).get(category), soup[category]))
-    if not found or any(router is None for router, _ in found):
-        return None
-    routed = sum(router or 0.0 for router, _ in found) / len(found)
-    return routed, sum(mine for _, mine in found) / len(found)
+        routed.append(test[expert][category])
+        mine.append(soup[category])
+    return (sum(routed) / len(routed), sum(mine) / len(mine)) if names else None

@@ -22,6 +22,7 @@ from puna.report.tables import shown
 MOST = 40  # categories that a map has room for
 WRITTEN = 12  # ... and whose numbers it has room for
 PAIRS = 10
+THRESHOLDS = (0.2, 0.3, 0.4)
 _LEGEND = (
     "Pearson's correlation between categories over the models of the pool: blue is positive, red "
     "negative. A frame: outside of what 95 % of permutations give, so that it is told from none."
@@ -115,7 +116,22 @@ def _correlations(name: str, search: Mapping[str, Any], same: str) -> list[Html]
     found = mapping(search.get("correlations"))
     if same:
         return [tag("p", f"Correlations and experts: as of {same}.")]
-    return [_map(name, found), _pairs(found), _experts(mapping(search.get("experts")))]
+    experts = _experts(mapping(search.get("experts")))
+    return [_map(name, found), _pairs(found), _thresholds(search, found), experts]
+
+
+def _thresholds(search: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
+    """How many categories would be weakly correlated at other thresholds."""
+    names = sequence(found.get("categories"))
+    tau, rho = number(search.get("tau")), _square(found.get("rho"), len(names))
+    if not names or tau is None:
+        return Html("")
+    told = []
+    for limit in THRESHOLDS:
+        rows = [[abs(v) < limit for j, v in enumerate(r) if j != i] for i, r in enumerate(rho)]
+        told.append(f"{sum(map(any, rows))} at {limit:g}")
+    text = f"Taken as weakly correlated at {tau:g}; of {len(names)} categories it would be "
+    return tag("p", f"{text}{', '.join(told)}.")
 
 
 def _drawn(names: Sequence[Any]) -> Html:
