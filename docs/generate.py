@@ -162,6 +162,7 @@ KEYS: dict[str, dict[str, str]] = {
         "vocab_envs": "Environments whose demonstrations the vocabulary is trained on too.",
         "digits": "Digits of one token, 1 to 3: 1 for sums, 3 for numbers that are looked up.",
         "model": "A preset's name, or a table with `preset` and what to change in it.",
+        "initial": "Which of the seed's first weights a new model has: another number, others.",
         "with_baselines": "Measures `xz -9` and 5-gram models on the same text at the end.",
     },
     "midtrain": {
@@ -240,17 +241,21 @@ KEYS: dict[str, dict[str, str]] = {
         "unaudited": "Train on the reward even where its audit finds holes.",
     },
     "soup": {
-        "method": "`uniform`, `weighted`, `greedy` or `soce`; weighted where there are weights, "
-        "else uniform.",
+        "method": "`uniform`, `weighted`, `best`, `greedy`, `soce`, or the latter's controls "
+        "`experts` and `random` ([mixing](soup.md)); weighted where there are weights, else "
+        "uniform.",
         "weights": "A share for each stage of `from`; none: equal ones.",
-        "scores": "Of soce: a CSV file of scores, a line a model, a column a category; measured on "
-        "the dev half if not given.",
-        "tau": "Of soce: categories that correlate by less, either way, are weakly correlated.",
-        "by": "The tag of a task that names its category; the first one if not given.",
+        "scores": "Of soce and its controls: a CSV file of scores, a line a model, a column a "
+        "category; measured on the dev half if not given.",
+        "tau": "Of soce and its controls: categories that correlate by less, either way, are "
+        "weakly correlated.",
+        "by": "The tag of a task that names its category, or several with + between "
+        "(`skill+level`); the first one if not given.",
+        "revert": "Whether a soup that is worse than its best member gives way to it.",
         "env": "The environment that decides: the best member stays where the 95 % interval of "
         "soup minus it lies below zero. None: the soup is kept, unmeasured.",
-        "eval_tasks": "Test tasks that decide it (the last ones); greedy and soce choose on every "
-        "second of them.",
+        "eval_tasks": "Test tasks that decide it (the last ones); methods that search choose on "
+        "every second of them.",
     },
     "eval": {
         "envs": "Environments: names, `./file.py`, or tables with `id` and settings.",
@@ -365,6 +370,7 @@ KEYS: dict[str, dict[str, str]] = {
     "skills": {
         "skill": "`all`, a skill, or several with + between: `addition+sorting+sorting`.",
         "level": "1 to 8, or 0 for all of them.",
+        "levels": "The highest of them.",
     },
 }
 KEYS["hackable"] = KEYS["arithmetic"]

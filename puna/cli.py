@@ -303,19 +303,20 @@ def soup(args: list[str]) -> int:
         out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
         """Where the soup goes: a new directory."""
         method: str = ""
-        """uniform, weighted, greedy, or soce: experts of weakly correlated categories."""
+        """uniform, weighted, best, greedy, soce (experts of weakly correlated categories), or its
+        controls: experts (equal shares), random (as many random members)."""
         weights: str = ""
         """A share for each, e.g. --weights 1,2,1; equal shares if not given."""
         scores: Path | None = None
-        """With --method soce: a CSV of scores, a line a model, a column a category."""
+        """With soce and its controls: a CSV of scores, a line a model, a column a category."""
         tau: float = 0.3
-        """With --method soce: categories that correlate by less than this are weakly correlated."""
+        """With soce and its controls: categories that correlate by less are weakly correlated."""
         env: str = ""
         """An environment's name, or ./file.py: a soup worse than its best member is not kept."""
         by: str = ""
-        """The tag of its tasks that makes categories; their first one if not given."""
+        """The tag of its tasks that makes categories, or several: skill+level; else the first."""
         n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 200
-        """How many test tasks (the last ones) decide that; greedy and soce choose on half."""
+        """How many test tasks (the last ones) decide that; methods that search choose on half."""
         max_tokens: int = 32
         """Tokens of one answer at most."""
         set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

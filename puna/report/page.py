@@ -10,6 +10,7 @@ from pathlib import Path
 from puna.core.files import write_text
 from puna.core.recipe import shipped_recipes
 from puna.report.alarms import alarms
+from puna.report.arms import arms
 from puna.report.curves import curves
 from puna.report.effects import claims, effects
 from puna.report.episodes import flips, sample_episodes, text_samples
@@ -45,6 +46,7 @@ def render(run: Run) -> str:
             lineage(run),
             curves(run),
             alarms(run),
+            arms(run),
             soups(run),
             bits_charts(run),
             score_tables(run),

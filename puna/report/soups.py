@@ -22,6 +22,7 @@ from puna.report.tables import shown
 MOST = 40  # categories that a map has room for
 WRITTEN = 12  # ... and whose numbers it has room for
 PAIRS = 10
+THRESHOLDS = (0.2, 0.3, 0.4)
 _LEGEND = (
     "Pearson's correlation between categories over the models of the pool: blue is positive, red "
     "negative. A frame: outside of what 95 % of permutations give, so that it is told from none."
@@ -38,11 +39,21 @@ def write_soup(record: Mapping[str, Any], path: Path) -> Path:
 
 
 def soups(run: Run) -> Html:
-    """A part for each soup of the run whose members were searched for."""
+    """A part for each soup of the run whose members were searched for.
+
+    Correlations that several soups have in common are drawn once.
+    """
     parts: list[object] = []
+    seen: list[tuple[Mapping[str, Any], str]] = []
     for stage in run.stages:
-        if stage.kind == "soup" and mapping(stage.result.get("search")):
-            parts += [tag("h3", stage.id), *_parts(f"soup-{stage.id}", stage.result)]
+        search = mapping(stage.result.get("search"))
+        if stage.kind != "soup" or not search:
+            continue
+        found = mapping(search.get("correlations"))
+        same = next((name for known, name in seen if known == found), "")
+        if found and not same:
+            seen.append((found, stage.id))
+        parts += [tag("h3", stage.id), *_parts(f"soup-{stage.id}", stage.result, same)]
     return section("How soups were chosen", *parts)
 
 
@@ -56,16 +67,16 @@ def _verdict(record: Mapping[str, Any]) -> Html:
     return tag("p", text, class_="lead")
 
 
-def _parts(name: str, record: Mapping[str, Any]) -> list[Html]:
+def _parts(name: str, record: Mapping[str, Any], same: str = "") -> list[Html]:
+    """`same` is the soup that these correlations have been drawn for."""
     search = mapping(record.get("search"))
     notes = [tag("p", str(note), class_="note") for note in sequence(record.get("notes"))]
     return [
         _members(record, search),
         _luck(search),
         *notes,
-        _map(name, mapping(search.get("correlations"))),
-        _pairs(mapping(search.get("correlations"))),
-        _experts(mapping(search.get("experts"))),
+        *_correlations(name, search, same),
+        _drawn(sequence(search.get("drawn"))),
         _steps(sequence(search.get("steps"))),
         _barriers(sequence(search.get("barriers"))),
     ]
@@ -98,6 +109,35 @@ def _luck(search: Mapping[str, Any]) -> Html:
         f"{_figure(search.get('members_optimism'), '+')}."
     )
     return tag("p", text)
+
+
+def _correlations(name: str, search: Mapping[str, Any], same: str) -> list[Html]:
+    """How categories correlate over the pool, and which members are experts."""
+    found = mapping(search.get("correlations"))
+    if same:
+        return [tag("p", f"Correlations and experts: as of {same}.")]
+    experts = _experts(mapping(search.get("experts")))
+    return [_map(name, found), _pairs(found), _thresholds(search, found), experts]
+
+
+def _thresholds(search: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
+    """How many categories would be weakly correlated at other thresholds."""
+    names = sequence(found.get("categories"))
+    tau, rho = number(search.get("tau")), _square(found.get("rho"), len(names))
+    if not names or tau is None:
+        return Html("")
+    told = []
+    for limit in THRESHOLDS:
+        rows = [[abs(v) < limit for j, v in enumerate(r) if j != i] for i, r in enumerate(rho)]
+        told.append(f"{sum(map(any, rows))} at {limit:g}")
+    text = f"Taken as weakly correlated at {tau:g}; of {len(names)} categories it would be "
+    return tag("p", f"{text}{', '.join(told)}.")
+
+
+def _drawn(names: Sequence[Any]) -> Html:
+    if not names:
+        return Html("")
+    return tag("p", f"Drawn at random instead of the experts: {', '.join(map(str, names))}.")
 
 
 def _map(name: str, found: Mapping[str, Any]) -> Html:

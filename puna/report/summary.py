@@ -178,11 +178,11 @@ def _score_row(run: Run, base: Row, exam: Exam, parent: str) -> Row:
     if before is None:
         return replace(out, verdict=NOT_COMPARED)
     out = replace(out, before=interval(before.score.get("value")))
-    difference, n = _difference(run, before, exam)
+    difference, n = difference_between(run, before, exam)
     return replace(out, difference=difference, n=n, verdict=verdict_of(difference))
 
 
-def _difference(run: Run, before: Exam, after: Exam) -> tuple[Interval | None, int]:
+def difference_between(run: Run, before: Exam, after: Exam) -> tuple[Interval | None, int]:
     """`after` minus `before` as the eval stage found it, and over how many tasks."""
     for c in run.compared:
         found = interval(c.found)

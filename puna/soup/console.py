@@ -120,6 +120,8 @@ def _searched(search: Mapping[str, Any]) -> list[str]:
         over = f"{len(found['categories'])} categories over {len(found['pool'])} models"
         lines.append(f"{over}: {len(search['weak'])} correlate weakly (below {search['tau']:g})")
         lines += [f"  expert of {c}: {model}" for c, model in search["experts"].items()]
+    if "drawn" in search:
+        lines.append(f"  drawn at random instead of them: {', '.join(search['drawn'])}")
     if tried := search.get("tried", ()):
         best = max(tried, key=lambda t: t["score"])  # the first of equals, as it was chosen
         lines.append(f"best of {len(tried)} weightings on the dev half: {told(best['weights'])}")

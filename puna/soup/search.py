@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from puna.core.progress import Progress
+from puna.core.rng import stream
 from puna.soup.experts import correlate, experts, grid, selected, weak
 from puna.soup.merge import merge
 from puna.soup.scores import Scores
@@ -92,6 +93,12 @@ def alike(names: Sequence[str]) -> dict[str, float]:
     return dict.fromkeys(names, 1.0)
 
 
+def best_alone(tried: Trials) -> Choice:
+    """The member with the highest mean over categories, alone; the first of equals."""
+    scores = {name: found.average for name, found in tried.alone().items()}
+    return Choice({max(scores, key=lambda name: scores[name]): 1.0})
+
+
 def greedy(tried: Trials) -> Choice:
     """Members from the best on, each kept where the equal soup is no worse with it.
 
@@ -110,14 +117,20 @@ def greedy(tried: Trials) -> Choice:
 
 
 def soce(
-    pool: Scores, mine: Scores, tau: float, score: Callable[[Weights], float] | None, seed: int = 0
+    pool: Scores,
+    mine: Scores,
+    tau: float,
+    score: Callable[[Weights], float] | None,
+    seed: int = 0,
+    method: str = "soce",
 ) -> Choice:
     """Experts of weakly correlated categories, with the weights that score best (arXiv 2511.13254).
 
     Correlations are over the models of `pool`, experts are of `mine`, the members. `score` is asked
-    for equal weights and for every
-    weighting of the grid, the first of equals is taken; without it weights are equal.
-    Where no two categories are weakly correlated it is the best member alone.
+    for equal weights and for every weighting of the grid, the first of equals is taken; without it
+    weights are equal. Where no two categories are weakly correlated it is the best member alone.
+    Two methods are its controls, each without a step: "experts" without the search, with equal
+    weights; "random" without the selection, with as many members drawn at random.
     Raises UserError for a pool of fewer than four models.
     """
     found = correlate(pool, seed)
@@ -128,8 +141,6 @@ def soce(
     if not names:
         names = [mine.models[int(np.argmax(mine.values.mean(1)))]]
         notes.append(f"no two categories correlate by less than {tau:g}: the best member alone")
-    uneven = [w for w in grid(len(names)) if len(set(w)) > 1]
-    candidates = [alike(names), *(dict(zip(names, w, strict=True)) for w in uneven)]
     record: dict[str, Any] = {
         "tau": tau,
         "correlations": found.to_json(),
@@ -137,7 +148,12 @@ def soce(
         "experts": chosen,
         "scores": {"models": list(mine.models), "values": mine.values.tolist()},
     }
-    if score is None:
+    if method == "random":
+        drawn = stream(seed, "soup", "random").permutation(len(mine.models))[: len(names)]
+        names = record["drawn"] = [mine.models[i] for i in sorted(drawn.tolist())]
+    uneven = [w for w in grid(len(names)) if len(set(w)) > 1]
+    candidates = [alike(names), *(dict(zip(names, w, strict=True)) for w in uneven)]
+    if score is None or method == "experts":
         return Choice(candidates[0], record, tuple(notes))
     scored = [score(weights) for weights in candidates]
     tried = [{"weights": w, "score": s} for w, s in zip(candidates, scored, strict=True)]

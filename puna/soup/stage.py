@@ -21,26 +21,29 @@ from puna.core.stats import Difference, paired_difference
 from puna.soup.experts import FEWEST
 from puna.soup.merge import Merged, merge, require_free
 from puna.soup.scores import Scores, read_scores
-from puna.soup.search import Choice, Trials, Weights, barriers, greedy, measured, soce
+from puna.soup.search import Choice, Trials, Weights, barriers, best_alone, greedy, measured, soce
 
 if TYPE_CHECKING:
     from puna.soup.taste import Part, Taste, Tasted
 
-METHODS = ("uniform", "weighted", "greedy", "soce")
+BY_CATEGORY = ("soce", "experts", "random")  # see `puna.soup.search.soce`
+METHODS = ("uniform", "weighted", "best", "greedy", *BY_CATEGORY)
 TAU = 0.3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How members are chosen and weighted; `tau` and `scores` are of soce alone.
+    """How members are chosen and weighted; `tau` and `scores` are of soce and its controls alone.
 
-    `method` "" is weighted where there are weights, else uniform.
+    `method` "" is weighted where there are weights, else uniform. With `revert` a soup that is
+    worse than its best member gives way to it.
     """
 
     method: str = ""
     weights: tuple[float, ...] = ()
     tau: float = TAU
     scores: Scores | None = None
+    revert: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError where the settings do not go together."""
@@ -52,15 +55,14 @@ class Plan:
             raise ValueError("method weighted needs weights")
         if self.weights and not math.fsum(self.weights):
             raise ValueError(f"weights {list(self.weights)} sum to 0")
-        if self.scores is not None and self.method != "soce":
-            raise ValueError("scores are read by method soce alone")
+        _refuse_scores(self.scores, self.method)
         if not 0 < self.tau <= 1:
             raise ValueError(f"tau is {self.tau}, must be above 0 and at most 1")
 
     @property
     def searches(self) -> bool:
         """Whether shares are found, not given."""
-        return self.method in ("greedy", "soce")
+        return self.method in ("best", "greedy", *BY_CATEGORY)
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,12 @@ class Config:
     over those tasks, lies wholly below zero, the stage's model is the best member. In every other
     case it is the soup. The best member is the one with the highest mean (the first of equals),
     chosen on the same tasks, so its own score is flattered and the rule leans towards reverting; an
-    eval stage scores both on others. Without `env` the soup is kept and nothing is measured.
+    eval stage scores both on others. Without `env` the soup is kept and nothing is measured; with
+    `revert = false` it is measured and kept whatever comes out, as a study of soups needs it.
 
-    The methods greedy and soce choose members and weights, and the best member, on every second one
-    of these tasks, and the rule looks at the others. Scores of categories (a task's tag `by`, or
-    its first one) are measured there too, or read from the CSV file `scores`.
+    The methods that search choose members and weights, and the best member, on every second one of
+    these tasks, and the rule looks at the others. Scores of categories (a task's tag `by`, several
+    with + between, or its first one) are measured there too, or read from the CSV file `scores`.
     """
 
     method: str = ""
@@ -84,6 +87,7 @@ class Config:
     scores: Path | None = None
     tau: float = TAU
     by: str = ""
+    revert: bool = True
     env: str | Mapping[str, Any] | None = None
     eval_tasks: int = 200
     max_tokens: int = 32
@@ -95,14 +99,18 @@ class Config:
 
         at_least_one(self, "eval_tasks", "max_tokens", "slots")
         Plan(self.method, self.weights, self.tau)
-        if self.scores is not None and self.method != "soce":
-            raise ValueError("scores are read by method soce alone")
+        _refuse_scores(self.scores, self.method)
+
+
+def _refuse_scores(scores: object, method: str) -> None:
+    if scores is not None and method not in BY_CATEGORY:
+        raise ValueError(f"scores are read by the methods {', '.join(BY_CATEGORY)} alone")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Average the parents' models. Raises UserError for fewer than two, or two that do not fit."""
     table = read_scores(config.scores) if config.scores else None
-    plan = Plan(config.method, config.weights, config.tau, table)
+    plan = Plan(config.method, config.weights, config.tau, table, config.revert)
     taste = None
     if config.env is not None:
         from puna.gym.registry import load_environment
@@ -186,14 +194,17 @@ def _require_tasks(taste: Taste, plan: Plan, progress: Progress, label: str) -> 
         what = f"{label}: method {plan.method} divides the tasks in two halves, and there is one"
         raise UserError(what, "play 2 or more")
     tags = taste.env.task("test", taste.span.start).tags
-    if taste.by and taste.by not in tags:
-        raise UserError(f"{taste.env.name} has no tag '{taste.by}'", nearest(taste.by, tags))
-    if plan.method == "soce" and plan.scores is None and not tags:
+    for tag in taste.by.split("+") if taste.by else ():
+        if tag not in tags:
+            raise UserError(f"{taste.env.name} has no tag '{tag}'", nearest(tag, tags))
+    if plan.method in BY_CATEGORY and plan.scores is None and not tags:
         what = f"{taste.env.name} has no tags, so its tasks have no categories"
         raise UserError(what, "give scores, or take method greedy")
 
 
 def _choose(plan: Plan, tried: Trials) -> Choice:
+    if plan.method == "best":
+        return best_alone(tried)
     if plan.method == "greedy":
         return greedy(tried)
     names, pool = list(tried.members), plan.scores
@@ -202,7 +213,8 @@ def _choose(plan: Plan, tried: Trials) -> Choice:
     if pool is None:
         what = f"{tried.label}: correlations over {len(names)} models say nothing"
         raise UserError(what, f"take {FEWEST} members, or scores of more models, or method greedy")
-    return soce(pool, pool.of(names), plan.tau, lambda weights: tried(weights).average)
+    mine, seed = pool.of(names), tried.taste.seed
+    return soce(pool, mine, plan.tau, lambda w: tried(w).average, seed, plan.method)
 
 
 def _unmeasured(
@@ -210,10 +222,11 @@ def _unmeasured(
 ) -> dict[str, Any]:
     choice = Choice(dict(zip(members, _given(members, plan), strict=True)))
     if plan.searches:
-        if plan.method == "greedy" or plan.scores is None:
+        if plan.scores is None:
             what = f"{label}: method {plan.method} chooses by what models score"
             raise UserError(what, "name an environment (env), or for soce a file of scores")
-        choice = soce(plan.scores, plan.scores.of(list(members)), plan.tau, None)
+        mine = plan.scores.of(list(members))
+        choice = soce(plan.scores, mine, plan.tau, None, method=plan.method)
     merged = _merge(members, choice.weights, out)
     progress.note(f"{label}: {len(merged.members)} models averaged, not measured: no env")
     notes = [*merged.notes, *choice.notes]
@@ -247,7 +260,7 @@ def _measure(
         ranks = ranks or {name: found.score.mean for name, found in scores.items()}
         best = max(scores, key=lambda name: ranks[name])
         difference = paired_difference(soup.values, scores[best].values)
-        kept = not reverts(difference)
+        kept = not (plan.revert and reverts(difference))
         _serve(trial, members[best], out, kept)
     finally:
         shutil.rmtree(trial, ignore_errors=True)

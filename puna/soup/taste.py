@@ -53,8 +53,8 @@ class Tasted:
 class Taste:
     """Plays the last `tasks` test tasks of `env`, greedily, or every other one of them.
 
-    `part`: dev the first and every second one after it, test the rest, all both. A task's category
-    is its tag `by`, or else its first one.
+    `part`: dev the first and every second one after it, test the rest, all both. See `category` for
+    what `by` says.
     """
 
     env: Environment
@@ -136,8 +136,13 @@ class Taste:
 
 
 def category(tags: Mapping[str, str], by: str = "") -> str:
-    """What a task counts for: its tag `by`, or its first one; "all" where it has none."""
-    return tags.get(by, "none") if by else next(iter(tags.values()), "all")
+    """What a task counts for: its tag `by`, or several of them with + between ("skill+level").
+
+    Without `by` its first tag, "all" where it has none.
+    """
+    if not by:
+        return next(iter(tags.values()), "all")
+    return " ".join(tags.get(name, "none") for name in by.split("+"))
 
 
 def _values(found: EvalResult) -> dict[str, float]:

@@ -16,6 +16,7 @@ import torch
 
 from puna.core.files import NewDirectory
 from puna.core.journal import Journal
+from puna.core.rng import derive
 from puna.core.stage import StageContext
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
@@ -67,6 +68,7 @@ class Config(TextConfig):
     demonstrations the vocabulary (not the model) learns from too, so that a later stage's turns
     and tool calls take few tokens. `digits` is the most digits of one token, 1 to 3. `balance` is
     the rate at which router biases move towards an even load of experts (0: not at all).
+    `initial` is which of the seed's first weights a new model has.
     """
 
     data: Path | None = None
@@ -76,6 +78,7 @@ class Config(TextConfig):
     vocab_envs: Sequence[str | Mapping[str, Any]] = ()
     digits: int = 1
     model: str | Mapping[str, Any] = "nano"
+    initial: int = 0
     with_baselines: bool = True
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ class Config(TextConfig):
         super().__post_init__()
         require(0 < self.held_out <= 50, self, "held_out", "above 0, at most 50 per cent")
         require(self.digits in (1, 2, 3), self, "digits", "1, 2 or 3")
+        require(self.initial >= 0, self, "initial", "0 or more")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
@@ -168,7 +172,8 @@ def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Dec
         "eos_ids": (tokenizer.special("end_of_text"), tokenizer.special("eot")),
         "pad_id": tokenizer.special("pad"),
     }
-    return build(preset(name, **given), ctx.seed)
+    first = derive(ctx.seed, "initial", config.initial) if config.initial else ctx.seed
+    return build(preset(name, **given), first)
 
 
 def _size(files: Sequence[TextFile]) -> int:

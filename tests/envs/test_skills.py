@@ -149,12 +149,17 @@ def test_a_mixture_is_drawn_as_it_is_named() -> None:
     assert counts.keys() == {"addition", "sorting"}
     assert 1.6 < counts["sorting"] / counts["addition"] < 2.5
     assert {env.task("train", i).tags["level"] for i in range(50)} == {"2"}
+    env = load_environment("skills", {"skill": "addition", "levels": 3})
+    counts = Counter(env.task("test", i).tags["level"] for i in range(600))
+    assert counts.keys() == {"1", "2", "3"}
+    assert min(counts.values()) > 150
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [({"skill": "sortin"}, "did you mean 'sorting'"), ({"skill": ""}, "known: "),
-     ({"level": 9}, "must be 1 to 8"), ({"level": -1}, "must be 1 to 8")],
+     ({"level": 9}, "must be 1 to 8"), ({"level": -1}, "must be 1 to 8"),
+     ({"levels": 0}, "levels is 0"), ({"levels": 9}, "levels is 9")],
 )  # fmt: skip
 def test_settings_that_are_not_there(settings: dict[str, Any], said: str) -> None:
     with pytest.raises((ValueError, UserError), match=said):

@@ -109,6 +109,37 @@ def test_without_weak_categories_it_is_the_best_member_alone():
     assert choice.notes == ("no two categories correlate by less than 0.3: the best member alone",)
 
 
+def test_the_controls_leave_one_step_out_each():
+    """`experts` has the members without the search, `random` the search with other members."""
+    scores = table([[9, 1, 1, 5], [1, 9, 2, 5], [2, 1, 9, 4], [5, 5, 5, 3], [1, 1, 1, 1]])
+    full = soce(scores, scores, 0.5, lambda w: -next(iter(w.values())) / sum(w.values()))
+    asked: list[dict[str, float]] = []
+
+    def score(weights):
+        asked.append(dict(weights))
+        return float(len(asked))
+
+    plain = soce(scores, scores, 0.5, score, method="experts")
+    assert plain.weights == alike(["m0", "m1", "m2"]) != full.weights
+    assert not asked
+    assert plain.record["experts"] == full.record["experts"]
+    drawn = [soce(scores, scores, 0.5, score, seed, "random") for seed in range(200)]
+    assert len(asked) == 200 * 37
+    assert {len(d.record["drawn"]) for d in drawn} == {3}
+    assert all(list(d.weights) == d.record["drawn"] for d in drawn)
+    often = [sum(m in d.weights for d in drawn) for m in scores.models]
+    assert min(often) > 0.45 * 200  # 0.6 of them each
+    assert max(often) < 0.75 * 200
+    again = soce(scores, scores, 0.5, None, 3, "random")
+    assert list(again.weights) == list(drawn[3].weights)
+
+
+def test_of_equal_members_one_is_the_expert():
+    scores = table([[9, 1, 4], [9, 1, 4], [1, 9, 3], [5, 5, 9]])
+    choice = soce(scores, scores, 1.0, None)
+    assert list(choice.weights) == ["m0", "m2", "m3"]
+
+
 def test_the_pool_may_hold_more_models_than_the_members():
     """Over the four a and d do not correlate; over these two alone they would."""
     pool = table(FOUR)

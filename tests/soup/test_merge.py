@@ -223,6 +223,13 @@ def test_missing_and_extra_tensors_are_refused(tmp_path, turned):
         merge(models[::-1] if turned else models, None, tmp_path / "soup")
 
 
+def test_a_padded_vocabulary_is_another_shape(tmp_path):
+    models = [real(tmp_path / "plain", 0), real(tmp_path / "padded", 1, vocab_size=320)]
+    said = r"lm_head\.weight is \[300, 32\] in .*plain.* and \[320, 32\] in .*padded"
+    with pytest.raises(UserError, match=said):
+        merge(models, None, tmp_path / "soup")
+
+
 def test_other_vocabularies_and_heads_are_refused(tmp_path):
     models = changed(tmp_path, num_attention_heads=8)
     with pytest.raises(UserError, match=r"num_attention_heads is 4 in .*a/config\.json and 8 in"):

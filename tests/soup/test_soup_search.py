@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from soup_kit import keep, teach, tiny
 from tiny_run import puna
 
@@ -137,6 +137,62 @@ def test_greedy_keeps_what_does_no_harm(place, tmp_path):
     assert found["search"]["dev"] == best
 
 
+def test_the_best_member_alone(place, tmp_path):
+    found, model = cooked(place, tmp_path, "none", "both", "yes", method="best")
+    assert [m["weight"] for m in found["members"]] == [0, 1, 0]
+    search = found["search"]
+    assert search["dev"] == max(m["dev"] for m in search["members"].values())
+    assert search["test"] == search["members"]["both"]["test"]
+    assert found["difference"]["mean"] == 0
+    both = load_file(place / "both/model/model.safetensors")
+    mine = load_file(model / "model.safetensors")
+    assert all(torch.equal(mine[name], both[name]) for name in both)
+
+
+@pytest.mark.parametrize("method", ["experts", "random"])
+def test_a_control_of_soce_on_categories_of_two_tags(place, tmp_path, method):
+    names = ("yes", "no", "none", "both")
+    found, _ = cooked(place, tmp_path, *names, method=method, tau=1.0, by="kind+odd")
+    search = found["search"]
+    assert search["correlations"]["categories"] == ["a no", "b no"]
+    taken = [m["stage"] for m in found["members"] if m["weight"]]
+    experts = {n for n in names if n in search["experts"].values()}
+    assert len(taken) == len(experts)
+    if method == "random":
+        assert taken == search["drawn"]
+        assert len(search["tried"]) == (9 if len(taken) == 2 else 1)
+    else:
+        assert set(taken) == experts
+        assert len({m["weight"] for m in found["members"] if m["weight"]}) == 1
+
+
+def test_a_study_keeps_what_is_worse(place, tmp_path):
+    """Two initialisations, each of which knows the lesson: their average is measured and stays."""
+    found, _ = cooked(place, tmp_path, "both", "far", eval_tasks=60)
+    assert not found["kept"]
+    shutil.rmtree(tmp_path / "soup")
+    study, model = cooked(place, tmp_path, "both", "far", eval_tasks=60, revert=False)
+    assert study["soup"] == found["soup"]
+    assert study["difference"]["high"] < 0
+    assert study["kept"]
+    assert study["model"] == "soup"
+    one, two = (load_file(place / n / "model/model.safetensors") for n in ("both", "far"))
+    for name, value in load_file(model / "model.safetensors").items():
+        torch.testing.assert_close(value, (one[name] + two[name]) / 2)
+
+
+def test_a_member_that_is_not_finite_is_refused_by_name(place, tmp_path):
+    spoilt = Path(shutil.copytree(place / "no", tmp_path / "spoilt"))
+    file = spoilt / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    members = {n: place / n / "model" for n in ("yes", "both")} | {"spoilt": spoilt / "model"}
+    with pytest.raises(UserError, match=r"spoilt/model.*model\.norm\.weight"):
+        stage.cook(members, Plan("greedy"), tmp_path / "soup", taste_of(place), Progress())
+    assert not (tmp_path / "soup").exists()
+
+
 def test_scores_from_a_file_choose_and_equal_shares_go_unmeasured(place, tmp_path):
     table = tmp_path / "scores.csv"
     rows = [
@@ -205,6 +261,8 @@ def test_the_page_shows_what_was_found(place, tmp_path):
     rho = found["search"]["correlations"]["rho"][0][1]
     for said in (f"{rho:+.2f}", "<svg", "optimism", "a &lt;b&gt; note", "weightings were tried"):
         assert said in text, said
+    weak = ", ".join(f"{2 * (abs(rho) < t)} at {t}" for t in (0.2, 0.3, 0.4))
+    assert f"weakly correlated at 1; of 2 categories it would be {weak}." in text
     assert "url(" not in text.split("<body>")[0]
     for broken in ({}, {"search": {"correlations": {"categories": ["a", "b"], "rho": [[1]]}}}):
         write_soup(broken, tmp_path / "broken.html")
@@ -218,6 +276,9 @@ def test_the_page_shows_what_was_found(place, tmp_path):
         (("yes", "no"), {"method": "greedy", "env": None}, "chooses by what models score"),
         (("yes", "no"), {"method": "greedy", "eval_tasks": 1}, "two halves"),
         (("yes", "no"), {"method": "greedy", "by": "kin"}, "did you mean 'kind'"),
+        (("yes", "no"), {"method": "greedy", "by": "kind+od"}, "did you mean 'odd'"),
+        (("yes", "no", "both"), {"method": "random"}, "correlations over 3 models say nothing"),
+        (("yes", "no"), {"method": "best", "env": None}, "chooses by what models score"),
     ],
 )
 def test_what_a_method_lacks_is_said_before_anything_is_played(
@@ -250,7 +311,7 @@ def test_settings_that_do_not_go_together(settings, said):
     for cls in (Plan, Config):
         with pytest.raises(ValueError, match=said):
             cls(**settings)
-    with pytest.raises(ValueError, match="by method soce alone"):
+    with pytest.raises(ValueError, match="by the methods soce, experts, random alone"):
         Config(scores=Path("x.csv"))
 
 
@@ -259,6 +320,7 @@ def test_names_for_people():
     assert told({"a": 1.0}) == "a"
     assert category({"kind": "a", "odd": "no"}) == "a"
     assert category({"kind": "a", "odd": "no"}, "odd") == "no"
+    assert category({"kind": "a", "odd": "no"}, "odd+kind") == "no a"
     assert category({}) == "all"
 
 

@@ -48,6 +48,21 @@ def test_some_text_is_held_out_and_most_is_not(share):
     assert replace(CONFIG, held_out=50.0).held_out == 50
 
 
+def test_another_drawing_of_the_first_weights(ctx, tokenizer):
+    """The same seed has several; 0 is the one that its number alone gives."""
+    shape = {"preset": "nano", "num_layers": 1, "num_experts": 0}
+    found = [
+        pretrain._fresh_model(ctx, replace(CONFIG, model=shape, initial=i), tokenizer).embed.weight
+        for i in (0, 1, 2, 1)
+    ]
+    assert torch.equal(found[1], found[3])
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        alike = torch.corrcoef(torch.stack([found[a].flatten(), found[b].flatten()]))[0, 1]
+        assert abs(float(alike)) < 0.05
+    with pytest.raises(ValueError, match="initial is -1"):
+        replace(CONFIG, initial=-1)
+
+
 def test_whole_epochs_each_in_its_own_order(make):
     loop = make(replace(CONFIG, batch_tokens=3 * 32))
     rows = len(loop.packed.ids_NT)

@@ -20,11 +20,12 @@ ALL = "all"
 @dataclass(frozen=True)
 class SkillsConfig:
     """Which tasks: `skill` is all, one, or several with + between (one named twice is drawn twice
-    as often); `level` is 1 to 8, or 0 for all of them alike.
+    as often); `level` is 1 to 8, or 0 for all from 1 to `levels` alike.
     """
 
     skill: str = ALL
     level: int = 0
+    levels: int = 8
 
     def __post_init__(self) -> None:
         """Raises ValueError for a skill or a level that is not there."""
@@ -33,6 +34,8 @@ class SkillsConfig:
                 raise ValueError(f"skill is '{name}'; {nearest(name, [ALL, *SKILLS])}")
         if self.level not in (0, *LEVELS):
             raise ValueError(f"level is {self.level}, must be 1 to 8, or 0 for all")
+        if self.levels not in LEVELS:
+            raise ValueError(f"levels is {self.levels}, must be 1 to 8")
 
     @property
     def skills(self) -> tuple[str, ...]:
@@ -48,7 +51,7 @@ class Skills(SingleTurn):
     """
 
     name: ClassVar[str] = "skills"
-    version: ClassVar[str] = "1.0"
+    version: ClassVar[str] = "1.1"
     Config: ClassVar[type] = SkillsConfig
     # A hundred test tasks of each skill at each level.
     sizes: ClassVar[Mapping[str, int]] = {"train": 1_000_000, "test": 6_400}
@@ -58,7 +61,7 @@ class Skills(SingleTurn):
         """Draw a skill, a level and a problem of it."""
         names = self.config.skills
         skill = names[int(rng.integers(len(names)))]
-        level = self.config.level or int(rng.integers(LEVELS.start, LEVELS.stop))
+        level = self.config.level or int(rng.integers(1, self.config.levels + 1))
         prompt, answer = SKILLS[skill](rng, level)
         return Problem(prompt, answer, tags={"skill": skill, "level": str(level)})
 
