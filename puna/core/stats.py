@@ -255,7 +255,8 @@ def correlation(a: ArrayLike, b: ArrayLike) -> float | None:
     both = np.array([a, b], dtype=np.float64)
     if both.shape[1] < 2 or (np.ptp(both, axis=1) == 0).any():
         return None
-    return float(np.corrcoef(both)[0, 1])
+    table: Floats = np.asarray(np.corrcoef(both))
+    return float(table[0, 1])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
