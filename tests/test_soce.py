@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from puna import Problem, SingleTurn
 
-RIGHT = {"a": "yes", "b": "no", "c": "maybe", "d": "never"}
+RIGHT = {"a": "yes", "b": "no", "c": "si", "d": "ja"}
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def small(env: Path) -> list[str]:
             f"{name}.vocab_envs": [{"id": str(env)}], f"{name}.model": shape,
         }  # fmt: skip
     for name in ("base", "far-base", *MEMBERS, "multitask", "far-sorts", "far-counts"):
-        skill = {"skill": KNOWN.get(name, "a+b+c+d")}
-        sets[f"{name}.env"] = {"id": str(env)} | skill
+        sets[f"{name}.env"] = {"id": str(env), "skill": KNOWN.get(name, "a+b+c+d")}
         sets |= {f"{name}.demos": 100, f"{name}.batch_tokens": 512, f"{name}.row_length": 64}
         sets |= {f"{name}.steps": 25, f"{name}.optim.lr": 4e-3, f"{name}.optim.warmup": 2}
-    sets |= {"few.steps": 2, "multitask.steps": 100}
+    sets |= {"wide.steps": 3, "few.steps": 2, "multitask.steps": 60}
     for name in (*SEARCHED, "strangers"):
         sets |= {f"{name}.env": str(env), f"{name}.eval_tasks": 96, f"{name}.max_tokens": 8}
+        sets[f"{name}.tau"] = 0.5
     sets |= {"eval.envs": [str(env)], "eval.n": 96, "eval.max_tokens": 8}
     return [f"{key}={table(value)}" for key, value in sets.items()]
 
@@ -133,9 +133,7 @@ def test_every_arm_is_scored_on_tasks_that_chose_nothing(study: Path) -> None:
 def test_experts_are_chosen_and_searched_and_their_controls_are_alike(study: Path) -> None:
     soce, experts, random = (result(study, m) for m in ("soce", "experts", "random"))
     assert soce["search"]["experts"] == experts["search"]["experts"]
-    names = {e.partition("@")[0] for e in soce["search"]["experts"].values()}
-    assert names >= {"turns", "sorts"} or names >= {"converts", "counts"}
-    assert "few" not in names
+    assert len(set(soce["search"]["experts"].values())) > 1
     shares = {m["stage"]: m["weight"] for m in experts["members"] if m["weight"]}
     assert shares.keys() == set(soce["search"]["experts"].values())
     assert len(set(shares.values())) == 1

@@ -149,7 +149,7 @@ def test_a_mixture_is_drawn_as_it_is_named() -> None:
     assert counts.keys() == {"addition", "sorting"}
     assert 1.6 < counts["sorting"] / counts["addition"] < 2.5
     assert {env.task("train", i).tags["level"] for i in range(50)} == {"2"}
-    env = load_environment("skills", {"skill": "addition", "levels": 3})
+    env = load_environment("skills", {"skill": "reversal", "levels": 3})
     counts = Counter(env.task("test", i).tags["level"] for i in range(600))
     assert counts.keys() == {"1", "2", "3"}
     assert min(counts.values()) > 150
