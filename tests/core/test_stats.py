@@ -232,7 +232,7 @@ def test_equal_task_means_never_give_zero_width(value: float, n: int) -> None:
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=1, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_interval_holds_the_mean_and_stays_in_the_range(rows: list[list[float]]) -> None:
     e = mean_interval(rows)
     assert -1e-9 <= e.low <= e.mean + 1e-9
@@ -253,7 +253,7 @@ def test_pass_k_hand_worked() -> None:
 
 
 @given(st.integers(1, 12), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pass_k_is_the_share_of_subsets(n: int, data: st.DataObject) -> None:
     from itertools import combinations
 
@@ -329,7 +329,7 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_holm_never_helps_and_keeps_the_order(p: list[float]) -> None:
     adjusted = holm(p)
     m = len(p)
