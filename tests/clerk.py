@@ -14,7 +14,7 @@ from puna.text.packing import IGNORE
 from puna.text.template import render
 from puna.text.tokenizer import Tokenizer
 from puna.train.data import demonstrations
-from puna.train.loss import cross_entropy
+from puna.train.loss import next_token_loss
 
 SHOP = {"prompt": "none", "intents": 1}
 
@@ -31,7 +31,7 @@ def clerk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     want = torch.where(mask, ids, IGNORE)[0, 1:]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(300):
-        loss = cross_entropy(model.logits(model(ids[:, :-1]))[0], want) / int(mask.sum())
+        loss = next_token_loss(model, model(ids[:, :-1])[0], want) / int(mask.sum())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

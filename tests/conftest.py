@@ -6,6 +6,7 @@ import signal
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Audits that tests make are found again by other tests, and never land in the user's own folder.
 os.environ.setdefault(
@@ -18,6 +19,12 @@ if shutil.which("nvidia-smi") is None:
 
 # Started in the background, a shell leaves Ctrl-C ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes on a busy machine says nothing.
+settings.register_profile(
+    "any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 NO_SKIPS = os.environ.get("PUNA_NO_SKIPS", "") not in ("", "0")
 

@@ -219,7 +219,7 @@ def servers(where, environment):
     finally:
         for process in started:
             os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=30)
+            process.wait(timeout=120)
 
 
 def follow(page, where, environment, endpoint, slow):

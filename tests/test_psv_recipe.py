@@ -65,7 +65,8 @@ def test_every_arm_can_be_planned_and_what_is_held_out_is_only_scored() -> None:
             assert "humaneval" not in str(config)
 
 
-@pytest.mark.timeout(600)  # it audits the reward first: a minute on two idle cores
+@pytest.mark.slow  # it audits the reward first; tests/train/test_psv.py plays rounds in small
+@pytest.mark.timeout(600)
 def test_two_rounds_propose_solve_verify_and_learn(tmp_path: Path) -> None:
     sets = [f"{key}={str(value).lower()}" for key, value in SMALL.items()]
     directory = tmp_path / "run"

@@ -194,7 +194,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def real(*args: str | Path) -> Done:
     """Run the command in a Python of its own, as a user does."""
     argv = [sys.executable, "-m", "puna.cli", *map(str, args)]
-    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=280)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -258,7 +258,7 @@ def _serve() -> None:
                 traceback.print_exc()
             sys.stdout.flush()
             os._exit(code or 0)  # taking PyTorch down in order would cost a second
-        limit = request.get("kill_after", 100.0)
+        limit = request.get("kill_after", 250.0)
         while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
             if time.monotonic() - begun > limit:
                 with contextlib.suppress(ProcessLookupError):

@@ -128,7 +128,10 @@ class Program:
         return f"{how}: {text[-500:]}" if text else how
 
     async def end(self, gently: bool = False) -> None:
-        """End it and what it started; `gently` closes its input and gives it a moment first."""
+        """End it and what it started; `gently` closes its input and gives it a moment first.
+
+        Its pipes are closed too: a child that left the group may hold their other ends for ever.
+        """
         assert self.process.stdin is not None
         self.process.stdin.close()
         if gently:
@@ -140,6 +143,7 @@ class Program:
         await asyncio.wait({self._watching}, timeout=GRACE_S)
         self._watching.cancel()
         self._reading.cancel()
+        self.process._transport.close()  # type: ignore[attr-defined]
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -84,9 +84,9 @@ class Workers:
             await started.wait()
             value: T = await asyncio.wait_for(asyncio.shield(done), deadline_s)
             return value
-        except TimeoutError as error:
-            if done.done():
-                raise error  # the function itself raised TimeoutError
+        except TimeoutError:
+            if done.done():  # in this very moment, or the function itself raised it
+                return done.result()
             abandon()
             raise DeadlineError(f"{what} took longer than {deadline_s:g} s") from None
         except asyncio.CancelledError:

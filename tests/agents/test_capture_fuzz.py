@@ -37,7 +37,7 @@ def test_no_request_of_an_episodes_client_is_the_endpoints_fault(clerk: Path) ->
         async with answering(capture) as port:
             address = f"http://127.0.0.1:{port}"
             counts = await asyncio.to_thread(
-                fuzz, address, description(), 30, 12, model=MODEL, headers=headers
+                fuzz, address, description(), 12, model=MODEL, headers=headers
             )
         assert seat.branches  # the valid ones were sampled, and recorded
         assert all(sum(b.mask) > 0 for b in seat.branches)

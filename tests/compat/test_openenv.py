@@ -49,7 +49,7 @@ def serving(app: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not server.started and time.monotonic() < until:
         time.sleep(0.01)
     try:
@@ -209,9 +209,12 @@ def test_sessions_are_isolated_and_as_many_as_there_are_places() -> None:
 
 
 def test_a_silent_session_is_ended() -> None:
-    with serving(openenv.app("arithmetic", idle_s=0.3)) as url, Server(url, 20).connect() as wire:
+    with serving(openenv.app("arithmetic", idle_s=1.0)) as url, Server(url, 60).connect() as wire:
         wire.reset({"index": 0})
-        time.sleep(1.0)
+        until = time.monotonic() + 60
+        while wire.socket.protocol.state.name == "OPEN":
+            assert time.monotonic() < until
+            time.sleep(0.05)
         with pytest.raises(EndpointError, match="SESSION_ERROR nothing was said"):
             wire.step({"text": "1"})
 
@@ -220,7 +223,7 @@ def test_an_environment_that_hangs_or_fails_is_an_error_never_a_reward(tmp_path:
     (tmp_path / "odd.py").write_text(ODD)
     with serving(openenv.app(str(tmp_path / "odd.py"))) as url, Server(url, 20).connect() as wire:
         for said, expected in (
-            ("hang", "EXECUTION_ERROR odd took longer than 0.5 s"),
+            ("hang", "EXECUTION_ERROR odd took longer than 1.5 s"),
             ("raise", "EXECUTION_ERROR odd: ValueError: no good"),
             ("judge", "EXECUTION_ERROR no score: Infra"),
         ):
@@ -242,13 +245,13 @@ class Asked(OneTurn):
         super().take(turn, message)
         if message.text == "raise":
             raise ValueError("no good")
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while message.text == "hang" and time.monotonic() < until:
             pass
 
 class Odd(SingleTurn):
     name = "odd"
-    limits = Limits(seconds=0.5)
+    limits = Limits(seconds=1.5)
     def make(self, rng):
         return Problem(str(rng.integers(10**9)), "right")
     def start(self, task, resources, ctx):
@@ -317,7 +320,7 @@ def _seen(reward: Any = None) -> str:
     ("reply", "expected"),
     [
         (None, "the server hung up"),
-        ("", "no answer in 0.5 s"),
+        ("", "no answer in 1 s"),
         ("}", "no OpenEnv message"),
         ("[" * 100_000, "no OpenEnv message"),
         ('{"type": "observation", "data": {"reward": 1}}', "gives no result of a step"),
@@ -329,13 +332,11 @@ def _seen(reward: Any = None) -> str:
 def test_a_server_that_fails_is_infra_not_a_zero(reply: str | None, expected: str) -> None:
     fake = FakeServer(lambda kind: _seen() if kind == "reset" else reply)
     with serving(fake.app) as url:
-        env = openenv.load(url, {"seconds": 0.5}, 0)
-        begun = time.monotonic()
+        env = openenv.load(url, {"seconds": 60.0 if reply != "" else 1.0}, 0)
         episode, outcome = play(env, 0, say("x"))
         assert isinstance(outcome, Infra)
         assert expected in outcome.error
         assert [who for who, _ in episode.transcript] == ["env", "env", "agent"]
-        assert time.monotonic() - begun < 20
 
 
 def test_rewards_are_summed_and_steps_can_be_bounded() -> None:

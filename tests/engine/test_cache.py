@@ -62,7 +62,7 @@ def step(model: Decoder, cache: KVCache, ids: Tensor, start: Tensor) -> Tensor:
     return model.logits(model(ids, positions, cache=cache))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=29))
 def test_any_split_gives_the_same_logits(sizes: list[int]) -> None:
     cache = KVCache.fresh(CONFIG, 3, 29)
@@ -76,7 +76,7 @@ def test_any_split_gives_the_same_logits(sizes: list[int]) -> None:
     torch.testing.assert_close(torch.cat(parts, 1), full(MODEL, IDS), rtol=0, atol=CLOSE)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 20), min_size=3, max_size=3), st.integers(1, 9))
 def test_rows_of_different_length_go_on_alone(lengths: list[int], block: int) -> None:
     """Padded prompts, then a padded block, then single tokens: each row as if it were alone."""

@@ -125,7 +125,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(schemas=st.lists(SCHEMAS, min_size=6, max_size=6), name=st.sampled_from(NAMES))
 def test_any_schema(schemas: list[dict[str, Any]], name: str) -> None:
     tokenizer = named(name)
@@ -135,7 +135,7 @@ def test_any_schema(schemas: list[dict[str, Any]], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     words=st.lists(st.text('aeé汉🦙 \n"/\\', min_size=1, max_size=5), min_size=1, max_size=4),
     turns=st.lists(st.integers(0, 10**6), min_size=8, max_size=8),

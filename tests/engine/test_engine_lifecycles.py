@@ -77,7 +77,7 @@ def check(engine: Engine, rows: list[tuple[Running, int]]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10**6), st.booleans(), st.integers(9, 60), st.integers(1, 9))
 def test_every_page_returns(shape: str, seed: int, frozen: bool, pages: int, slots: int) -> None:
     engine = made(shape, frozen, pages, slots)

@@ -42,7 +42,8 @@ class Server:
     """HTTP/1.1 on 127.0.0.1 in a thread; `script` holds the next steps, then every answer is good.
 
     A step: (status, body, headers) · ("close",) · ("slow", seconds) · ("short",) says more bytes
-    than it sends · ("drip",) sends a byte now and then · ("huge",) sends 21 MB.
+    than it sends · ("drip",) sends a byte now and then, for ever · ("huge",) sends 21 MB.
+    No answer is given before `together` requests have been there at once.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Server:
         self.seen: list[tuple[str, dict[str, str], Any, float]] = []
         self.good, self.models = answer(), ["tiny"]
         self.active = self.most = 0
-        self.delay = 0.0
+        self.delay, self.together = 0.0, 0
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -82,6 +83,8 @@ class Server:
                 self.active += 1
                 self.most = max(self.most, self.active)
                 try:
+                    while self.most < self.together:
+                        await asyncio.sleep(0.001)
                     await asyncio.sleep(self.delay)
                     await self._answer(writer, first.split()[1])
                 finally:
@@ -108,10 +111,9 @@ class Server:
                 writer.close()
             case "drip":
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n")
-                for _ in range(20):
+                while not writer.is_closing():
                     writer.write(b" ")
                     await asyncio.sleep(0.05)
-                writer.close()
             case "huge":
                 self._write(writer, 200, b" " * 21_000_000, {})
                 await writer.drain()
@@ -222,32 +224,30 @@ def test_a_passing_fault_is_tried_again(server: Server, step: Step) -> None:
 
 
 def test_slow_and_dripping_answers_are_cut_at_the_timeout(server: Server) -> None:
-    server.script = [("slow", 5), ("drip",)]
-    start = time.monotonic()
-    reply, _ = ask(config(server, timeout_s=0.2))
+    server.script = [("slow", 600), ("drip",)]
+    reply, _ = ask(config(server, timeout_s=0.5))
     assert reply.message.text == "4"
-    assert 0.4 < time.monotonic() - start < 1.5
+    assert len(server.seen) >= 3
 
 
 def test_retry_after_is_honoured(server: Server) -> None:
     server.script = [(429, b"", {"retry-after": "0.5"})]
     ask(config(server))
     waited = server.seen[1][3] - server.seen[0][3]
-    assert 0.5 <= waited < 1.0  # the backoff alone would have been 0.01 s
+    assert waited >= 0.5  # the backoff alone would have been 0.01 s
 
 
 def test_retry_after_beyond_the_deadline_ends_at_once(server: Server) -> None:
     server.script = [(429, b"busy", {"retry-after": "3600"})]
-    start = time.monotonic()
     with pytest.raises(EndpointError, match=r"after 1 try; .*429: busy.*deadline 600 s"):
         ask(config(server))
-    assert time.monotonic() - start < 1
+    assert len(server.seen) == 1
 
 
 def test_retry_after_reads_seconds_and_dates() -> None:
     assert retry_after("2") == 2
     assert retry_after("-5") == 0
-    assert retry_after(formatdate(time.time() + 10, usegmt=True)) == pytest.approx(10, abs=2)
+    assert retry_after(formatdate(time.time() + 900, usegmt=True)) == pytest.approx(900, abs=90)
     assert [retry_after(v) for v in (None, "", "soon", "nan", "inf")] == [None] * 5
 
 
@@ -282,12 +282,10 @@ def test_a_lasting_fault_is_an_endpoint_error(server: Server, step: Step, said: 
 
 
 def test_the_deadline_ends_the_tries(server: Server) -> None:
-    server.delay = 1.0
-    start = time.monotonic()
+    server.delay = 600.0
     with pytest.raises(EndpointError, match=r"nothing answers at .*silent"):
         ask(config(server, timeout_s=0.2, deadline_s=0.5, retries=50))
-    assert time.monotonic() - start < 1.0
-    assert len(server.seen) <= 4
+    assert len(server.seen) <= 4  # and not 51
 
 
 @pytest.mark.parametrize(
@@ -376,7 +374,7 @@ def test_the_newer_name_of_the_token_limit_is_learnt(server: Server) -> None:
 
 
 def test_concurrency_is_bounded(server: Server) -> None:
-    server.delay = 0.02
+    server.delay, server.together = 0.02, 4
 
     async def many(chat: RemoteChat) -> None:
         await asyncio.gather(*(chat.chat(ASK) for _ in range(30)))
@@ -387,20 +385,22 @@ def test_concurrency_is_bounded(server: Server) -> None:
 
 
 def test_the_rate_limit_spreads_requests(server: Server) -> None:
-    async def many(chat: RemoteChat) -> None:
+    async def many(chat: RemoteChat) -> float:
+        start = time.monotonic()
         await asyncio.gather(*(chat.chat(ASK) for _ in range(15)))
+        return time.monotonic() - start
 
-    run(config(server, requests_per_minute=600), many)  # 10 a second after the first 10
-    times = sorted(s[3] for s in server.seen)
-    assert 0.35 < times[-1] - times[0] < 1.5
+    spent, _ = run(config(server, requests_per_minute=600), many)
+    assert spent > 0.49  # five of them at 10 a second, after the first 10
+    assert len(server.seen) == 15
 
 
 def test_waiting_for_the_rate_limit_is_not_the_endpoints_fault(server: Server) -> None:
     async def many(chat: RemoteChat) -> None:
-        await asyncio.gather(*(chat.chat(ASK) for _ in range(4)))
+        await asyncio.gather(*(chat.chat(ASK) for _ in range(3)))
 
-    run(config(server, requests_per_minute=120, deadline_s=0.4), many)
-    assert len(server.seen) == 4
+    run(config(server, requests_per_minute=60, deadline_s=1.5), many)  # the third waits 2 s
+    assert len(server.seen) == 3
 
 
 def test_cost_and_totals(server: Server) -> None:
@@ -500,7 +500,7 @@ def test_probe_says_in_one_line_that_nothing_answers() -> None:
         with pytest.raises(UserError, match=f"^nothing answers at {url}/v1") as error:
             run(RemoteConfig(url, model=model), lambda c: c.probe())
         assert "\n" not in str(error.value)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 7  # the pauses between six tries would be 7.75 s
     with pytest.raises(EndpointError, match=r"nothing answers at .* after 3 tries"):
         ask(RemoteConfig(url, model="tiny", retries=2, backoff_s=0.01))
 
@@ -523,7 +523,7 @@ def test_probe_in_one_loop_chat_in_the_next(server: Server) -> None:
                          "finish_reason", "usage", "prompt_tokens", "reasoning"]), inner),
     max_leaves=12,
 )))  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_body_is_an_answer_or_garbage(data: Any) -> None:
     bodies = [data] if isinstance(data, bytes) else [
         json.dumps(x).encode()
@@ -552,4 +552,4 @@ def test_a_call_costs_a_few_milliseconds_of_cpu(server: Server) -> None:
 
     spent, chat = run(config(server), many)
     assert chat.calls == 201
-    assert spent < 0.010  # 3.4 ms measured over 1,000 calls
+    assert spent < 0.035  # 3.4 ms measured over 1,000 calls

@@ -28,7 +28,7 @@ def test_the_token_that_completes_it_is_the_last() -> None:
     assert heard("the llama", "") is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("lamué🦙 ", max_size=20), st.text("lamué🦙 ", min_size=1, max_size=4))
 def test_it_stops_where_the_text_is_there(text: str, stop: str) -> None:
     ids = TOKENIZER.encode(text)

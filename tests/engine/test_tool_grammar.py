@@ -208,7 +208,7 @@ SEEMING = [
 
 
 @pytest.mark.parametrize("name", BARE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=PROSE)
 def test_prose_never_becomes_a_call_that_does_not_fit(name: str, text: str) -> None:
     tokenizer = named(name)

@@ -138,7 +138,7 @@ def test_slow_and_garbage_answers_are_infra_and_never_0(server: Server) -> None:
     def odd(prompt: str, count: int) -> tuple[int, bytes] | None:
         match KEYS.index(prompt) if prompt in KEYS else -1:
             case 0:
-                time.sleep(0.6)
+                time.sleep(2.5)
             case 1:
                 return 200, b"<html>busy</html>"
             case 2:
@@ -152,7 +152,7 @@ def test_slow_and_garbage_answers_are_infra_and_never_0(server: Server) -> None:
         return None
 
     server.odd = odd
-    config = RemoteConfig(server.url, retries=1, backoff_s=0.01, timeout_s=0.3)
+    config = RemoteConfig(server.url, retries=1, backoff_s=0.01, timeout_s=1.0)
     found = evaluate(ENV, {"agent": RemoteChat(config)}, n=8)
     kinds = [type(found.outcomes["agent"][f"arithmetic/test/{i}"][0]).__name__ for i in range(8)]
     assert kinds == ["Infra"] * 4 + ["Scored"] * 4

@@ -147,7 +147,7 @@ def test_scouts_cache_is_bounded_by_its_chunks(context: int, bounded: float, nai
     nope=st.integers(0, 3),
     wide=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_cache_is_the_engines_to_the_byte(
     rows: int, context: int, chunk: int | None, nope: int, wide: bool
 ) -> None:
@@ -342,7 +342,7 @@ VALUES = st.recursive(
 
 
 @given(changed=st.dictionaries(st.sampled_from(sorted(config_to_hf(SCOUT, torch.float32))), VALUES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_config_gets_a_plan_or_one_line(
     changed: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -378,7 +378,6 @@ def test_devices_by_name_and_by_size(text: str, size: int) -> None:
 
 
 @given(st.one_of(st.text(), st.from_regex(r"[0-9.e]{1,6} ?[kmgtKMGT]?i?[bB]?", fullmatch=True)))
-@settings(deadline=None)
 def test_any_text_is_a_device_or_one_line(text: str) -> None:
     with contextlib.suppress(UserError):  # which is one line, whatever it quotes
         assert find_device(text).bytes > RESERVED or text.strip().lower() == "here"

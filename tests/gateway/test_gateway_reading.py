@@ -43,7 +43,7 @@ def refused(name: str, body: object) -> BadRequest:
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=ANY_JSON | st.binary())
 def test_any_body_is_read_or_refused(name: str, body: Any) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -97,7 +97,7 @@ def test_only_the_last_answer_has_credits() -> None:
     assert placed(trajectory, "agent", TOKENIZER) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=30), st.randoms())
 def test_any_tokens_whatever(ids: list[int], draw) -> None:
     """Garbage bytes, thoughts and calls that nobody closed: places rise, none is beyond the end."""
@@ -116,7 +116,7 @@ def test_any_tokens_whatever(ids: list[int], draw) -> None:
     assert together == [0] * 3 + [1] * len(ids)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=40))
 def test_places_are_those_of_the_text(text: str) -> None:
     """What begins at a character spells the text from there on."""

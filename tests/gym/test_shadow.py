@@ -21,10 +21,11 @@ from puna.gym.verify import has_shadow
 class Doubted(Arithmetic):
     """Arithmetic whose shadow does `act` first, and halves what the reward gives."""
 
-    judge_seconds = 0.2
-
-    def __init__(self, act: Callable[[Any], Any] = lambda episodes: None) -> None:
+    def __init__(
+        self, act: Callable[[Any], Any] = lambda episodes: None, seconds: float = 60.0
+    ) -> None:
         super().__init__()
+        self.judge_seconds = seconds
         self.act, self.calls = act, list[tuple[str, str, int]]()
 
     def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:
@@ -73,7 +74,7 @@ def test_it_is_asked_only_where_wanted() -> None:
 
 
 def sleepy(_: Any) -> None:
-    threading.Event().wait(1.0)
+    threading.Event().wait(3.0)
 
 
 def angry(_: Any) -> None:
@@ -84,7 +85,7 @@ def angry(_: Any) -> None:
     "act", [sleepy, angry, lambda e: [], lambda e: [{}] * len(e), lambda e: [{"agent": 1.0}] * 3]
 )
 def test_whatever_it_does_the_reward_stands_and_it_counts_for_nothing(act: Any) -> None:
-    found = judged(Doubted(act))
+    found = judged(Doubted(act, 1.0 if act is sleepy else 60.0))
     assert [reward for reward, _ in found] == FAIR
     assert all(isinstance(stricter, Infra) for _, stricter in found)
     assert "the shadow of arithmetic" in found[0][1].error

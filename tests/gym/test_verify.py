@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,13 +45,11 @@ def judged(env: Any, answers: Sequence[str], index: int = 0) -> list[Any]:
 
 
 class Odd(Arithmetic):
-    """Arithmetic whose verifier does `act` first."""
+    """Arithmetic whose verifier does `act` first, and has `seconds` for all of it."""
 
-    judge_seconds = 0.15
-
-    def __init__(self, act: Callable[[Sequence[Episode]], Any]) -> None:
+    def __init__(self, act: Callable[[Sequence[Episode]], Any], seconds: float = 60.0) -> None:
         super().__init__()
-        self.act = act
+        self.act, self.judge_seconds = act, seconds
 
     def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:
         odd = self.act(episodes)
@@ -99,7 +98,7 @@ BROKEN: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_verifier_is_infra_and_never_a_score(name: str) -> None:
     if name in ("endless", "endless generator"):
-        outcomes = judged(Odd(BROKEN[name]), ["RIGHT"])
+        outcomes = judged(Odd(BROKEN[name], 0.15), ["RIGHT"])
     else:
         outcomes = judged(Odd(BROKEN[name]), ["RIGHT", "wrong"])
     assert all(isinstance(o, Infra) for o in outcomes), outcomes
@@ -131,7 +130,7 @@ def test_an_answer_that_alone_breaks_the_verifier_is_scored_0(bad: str) -> None:
 
 def test_a_missed_deadline_is_never_a_score() -> None:
     class Loops(Arithmetic):
-        judge_seconds = 0.1
+        judge_seconds = 0.5
 
         def score(self, answer: str, problem: Any) -> float:
             while answer == "loop":
@@ -140,7 +139,7 @@ def test_a_missed_deadline_is_never_a_score() -> None:
 
     outcomes = judged(Loops(), ["RIGHT", "loop", "no"])
     assert [type(o) for o in outcomes] == [Scored, Infra, Scored]
-    assert "longer than 0.1 s" in outcomes[1].error
+    assert "longer than 0.5 s" in outcomes[1].error
 
 
 @pytest.mark.parametrize("error", [OSError(36, "File name too long"), MemoryError()])
@@ -171,7 +170,9 @@ class Model:
 class Asks(Arithmetic):
     """Judged by a model, on the event loop."""
 
-    judge_seconds = 0.3
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.judge_seconds = seconds
 
     async def judge(self, episodes: Any, hidden: Any, ctx: Any) -> Any:  # type: ignore[override]
         if episodes[0].said() == "slow":
@@ -180,10 +181,10 @@ class Asks(Arithmetic):
         return [{"agent": Scored(f["score"], f["score"] == 1, {}, f["reason"])} for f in found]
 
 
-def asked(model: Any, answers: Sequence[str]) -> list[Any]:
+def asked(model: Any, answers: Sequence[str], seconds: float = 60.0) -> list[Any]:
     jobs = [Job("test", 0)]
     return [
-        play(Asks(), {"agent": Scripted(say(a))}, jobs, judge_policy=model)[0]
+        play(Asks(seconds), {"agent": Scripted(say(a))}, jobs, judge_policy=model)[0]
         .trajectories[0].outcomes["agent"]
         for a in answers
     ]  # fmt: skip
@@ -208,7 +209,7 @@ def test_a_judge_that_gives_no_verdict_is_infra(form: str) -> None:
 def test_no_judge_and_a_slow_one_are_infra() -> None:
     (outcome,) = asked(None, ["good"])
     assert "no judge is configured" in outcome.error
-    (outcome,) = asked(Model(), ["slow"])
+    (outcome,) = asked(Model(), ["slow"], 0.3)
     assert "longer than 0.3 s" in outcome.error
 
 
@@ -289,14 +290,13 @@ def test_mates_are_still_compared_with_each_other() -> None:
 
 
 def test_everything_finishes_although_every_verdict_hangs() -> None:
-    env = Odd(endless)
-    begun = time.monotonic()
+    env, before = Odd(endless, 0.15), set(threading.enumerate())
     groups = play(env, {"agent": Scripted(say("1"))}, [Job("test", i) for i in range(6)], workers=2)
     assert all(isinstance(g.trajectories[0].outcomes["agent"], Infra) for g in groups)
-    assert time.monotonic() - begun < 10
-    begun = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - begun < 0.1  # the hung threads are gone, not spinning
+    until = time.monotonic() + 60
+    while (spinning := set(threading.enumerate()) - before) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not spinning
 
 
 HANG = """
@@ -308,12 +308,12 @@ def deaf(_):
         try:
             while True: pass
         except BaseException: pass
-print(judged(Odd(deaf), ["1"])[0])
+print(judged(Odd(deaf, 0.15), ["1"])[0])
 """
 
 
 def test_a_process_can_exit_although_a_verifier_cannot_be_stopped() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HANG], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", HANG], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.startswith("Infra(error='the verifier of arithmetic on arithmetic/test/0 to")

@@ -27,7 +27,7 @@ def close(found: Tensor, want: Tensor, tolerance: float) -> None:
 
 
 @given(CHOICES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_grouped_experts_are_each_token_by_itself(taken: list[int]) -> None:
     """All tokens to one expert and experts without a token are among what is drawn."""
     random = torch.Generator().manual_seed(len(taken))

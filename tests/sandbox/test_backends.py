@@ -80,13 +80,11 @@ def test_the_environment_is_what_was_given(
 
 
 def test_time_is_limited(backend: Sandbox) -> None:
-    began = time.monotonic()
-    asleep = backend.run_now(Job(["sleep", "60"], limits=Limits(wall_s=0.3)))
+    asleep = backend.run_now(Job(["sleep", "600"], limits=Limits(wall_s=0.3)))
     assert (asleep.exit, asleep.reason) == (-9, "wall")
     busy = backend.run_now(Job.python("while True: pass", limits=Limits(cpu_s=1)))
     assert busy.reason == "cpu"
     assert 0.7 < busy.cpu_s < 3
-    assert time.monotonic() - began < 20
 
 
 def test_memory_of_a_process_is_limited(backend: Sandbox) -> None:
@@ -128,12 +126,11 @@ def test_hard_links_do_not_multiply_what_comes_back(backend: Sandbox) -> None:
 
 def test_what_is_left_over_is_killed(backend: Sandbox) -> None:
     """A daemon that detached goes on writing; what comes back is of the moment it all ended."""
-    daemon = "(setsid sh -c 'while :; do date +%N > beat; done' &) ; sleep 0.1; echo $$"
-    began = time.monotonic()
+    daemon = "(setsid sh -c 'while :; do date +%N > beat; done' &)\n"
+    daemon += "while [ ! -s beat ]; do sleep 0.05; done; echo $$"
     result = backend.run_now(Job(["sh", "-c", daemon], outputs=["beat"]))
     assert result.ok
     assert "beat" in result.files
-    assert time.monotonic() - began < 5
 
 
 def test_deep_folders_and_long_names_come_back_or_are_cut_off(backend: Sandbox) -> None:
@@ -205,16 +202,15 @@ def test_orphans_do_not_use_up_the_processes(backend: Sandbox) -> None:
 
 
 def test_a_large_answer_may_be_left_unread(backend: Sandbox) -> None:
-    async def leave() -> float:
+    async def leave() -> bool:
         source = "open('x', 'wb').write(bytes(40 << 20))\nimport time; time.sleep(0.3)"
-        began = time.monotonic()
         task = asyncio.create_task(backend.run(Job.python(source, outputs=["x"])))
         await asyncio.sleep(0.75)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        return time.monotonic() - began
+        return (await backend.run(Job.python("pass"))).ok
 
-    assert asyncio.run(leave()) < 15
+    assert asyncio.run(leave())
 
 
 def test_it_can_be_called_inside_an_event_loop(backend: Sandbox) -> None:
@@ -233,19 +229,19 @@ def test_many_at_once(backend: Sandbox) -> None:
 
 
 def test_a_cancelled_job_is_killed(backend: Sandbox) -> None:
-    async def cancel() -> float:
-        began = time.monotonic()
-        task = asyncio.create_task(backend.run(Job(["sleep", "60"], limits=Limits(wall_s=60))))
+    async def cancel() -> bool:
+        nap = Job(["sleep", "600"], limits=Limits(wall_s=600))
+        tasks = [asyncio.create_task(backend.run(nap)) for _ in range(backend.at_once)]
         await asyncio.sleep(0.3)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        # a place is free again at once
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(e) for e in ends] == [asyncio.CancelledError] * len(tasks)
+        # the places, all of which were taken, are free again
         jobs = [Job.python("pass", limits=Limits(wall_s=20)) for _ in range(4)]
-        assert all(r.ok for r in await asyncio.gather(*map(backend.run, jobs)))
-        return time.monotonic() - began
+        return all(r.ok for r in await asyncio.gather(*map(backend.run, jobs)))
 
-    assert asyncio.run(cancel()) < 10
+    assert asyncio.run(cancel())
 
 
 CALLS = """

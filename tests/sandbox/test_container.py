@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +81,6 @@ def test_files_streams_and_exits(podman: Container) -> None:
 
 
 def test_limits(podman: Container) -> None:
-    began = time.monotonic()
     asleep = podman.run_now(Job(["sleep", "60"], limits=Limits(wall_s=1)))
     assert (asleep.exit, asleep.reason) == (-9, "wall")
     family = "import os, time\nfor _ in range(6):\n    if os.fork() == 0:\n"
@@ -94,7 +92,6 @@ def test_limits(podman: Container) -> None:
     assert (
         b"BlockingIOError" in podman.run_now(Job.python(forks, limits=Limits(processes=8))).stderr
     )
-    assert time.monotonic() - began < 60
 
 
 def test_it_holds(podman: Container, tmp_path: Path) -> None:

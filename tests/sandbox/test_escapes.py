@@ -10,7 +10,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from escapes import BOMBS, ESCAPES, HIDING, OUTSIDE, PROLOGUE, TURNING
 
 import puna
-from puna.sandbox import Job, Limits, Sandbox
+from puna.sandbox import Job, Limits, Result, Sandbox
 from puna.sandbox.bubblewrap import Bubblewrap
 from puna.sandbox.process import Unsafe
 
@@ -179,11 +180,12 @@ def test_as_an_ordinary_user(tmp_path: Path, argument: dict[str, str], secret: P
 @pytest.mark.parametrize("name", HIDING)
 def test_what_is_hidden_is_counted(jail: Bubblewrap, form: str, name: str) -> None:
     source, limits, expected = HIDING[name]
-    before = _memory_free()
-    result = jail.run_now(program(form, source, limits=Limits(**limits)))
-    assert expected in (result.reason, f"exit {result.exit}"), result
-    assert result.wall_s < 10
-    assert before - _memory_free() < 500 << 20
+
+    def hide() -> None:
+        result = jail.run_now(program(form, source, limits=Limits(**limits)))
+        assert expected in (result.reason, f"exit {result.exit}"), result
+
+    _leaves_no_memory(hide, 500)
 
 
 def test_what_waits_for_a_command_is_not_reached(jail: Bubblewrap) -> None:
@@ -197,25 +199,37 @@ def test_what_waits_for_a_command_is_not_reached(jail: Bubblewrap) -> None:
     # the first process of a namespace cannot stop itself
     [(form, name) for form in FORMS for name in BOMBS if (form, name) != ("fork", "stopped")],
 )
-def test_a_bomb_goes_off_in_the_jail(own_jail: Bubblewrap, form: str, name: str) -> None:
+@pytest.mark.usefixtures("_bubblewrap_works")
+def test_a_bomb_goes_off_in_the_jail(form: str, name: str) -> None:
     """It ends within its limits, others' jobs go on beside it, and nothing is left."""
-    before = _memory_free()
 
-    async def beside() -> tuple[object, list[bool], float]:
+    async def beside(jail: Bubblewrap) -> tuple[Result, list[bool]]:
         limits = Limits(wall_s=1, cpu_s=1, memory_mb=300)
-        bomb = asyncio.create_task(own_jail.run(program(form, BOMBS[name], limits=limits)))
-        began = time.monotonic()
-        fine = [(await own_jail.run(Job.python("print(1)"))).ok for _ in range(5)]
-        result = await bomb
-        return result, fine, time.monotonic() - began
+        bomb = asyncio.create_task(jail.run(program(form, BOMBS[name], limits=limits)))
+        fine = [(await jail.run(Job.python("print(1)"))).ok for _ in range(5)]
+        return await bomb, fine
 
-    result, fine, seconds = asyncio.run(beside())
-    assert fine == [True] * 5
-    assert not result.ok  # type: ignore[attr-defined]
-    assert len(result.stdout) + len(result.stderr) <= 1 << 20  # type: ignore[attr-defined]
-    assert seconds < 15
-    own_jail.close()
-    assert before - _memory_free() < 300 << 20
+    def explode() -> None:
+        with Bubblewrap(at_once=2) as jail:
+            result, fine = asyncio.run(beside(jail))
+        assert fine == [True] * 5
+        assert not result.ok
+        assert len(result.stdout) + len(result.stderr) <= 1 << 20
+        assert result.wall_s < 20
+
+    _leaves_no_memory(explode, 300)
+
+
+def _leaves_no_memory(act: Callable[[], None], most_mb: int) -> None:
+    """What `act` leaves it leaves each time; other processes may take memory meanwhile."""
+    lost = []
+    for _ in range(3):
+        before = _memory_free()
+        act()
+        lost.append((before - _memory_free()) >> 20)
+        if lost[-1] < most_mb:
+            return
+    raise AssertionError(f"{lost} MB are gone")
 
 
 def _memory_free() -> int:
@@ -321,16 +335,23 @@ print(sum("hidden-" + "pattern" in each for each in seen))
 
 
 def test_what_waits_for_a_command_holds_no_descriptors_of_others(own_jail: Bubblewrap) -> None:
-    async def look() -> list[int]:
-        naps = [asyncio.create_task(own_jail.run(Job(["sleep", "1"]))) for _ in range(2)]
-        await asyncio.sleep(0.5)
-        keeper = own_jail.keeper
-        assert keeper is not None
-        parents = _children(keeper.process.pid)
+    def counts() -> list[int]:
+        parents = _children(own_jail.keeper.process.pid) if own_jail.keeper else []
         waiting = [p for one in parents for p in _children(one) if _children(p)]
-        counts = [len(os.listdir(f"/proc/{pid}/fd")) for pid in waiting]
-        await asyncio.gather(*naps)
-        return counts
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in waiting]
+
+    async def look() -> list[int]:
+        nap, found = Job(["sleep", "60"], limits=Limits(wall_s=60)), list[int]()
+        naps = [asyncio.create_task(own_jail.run(nap)) for _ in range(2)]
+        until = time.monotonic() + 30
+        while found != [1, 1] and time.monotonic() < until:  # more while they are being made
+            await asyncio.sleep(0.1)
+            with suppress(OSError):  # one ended while it was looked at
+                found = counts()
+        for each in naps:
+            each.cancel()
+        await asyncio.gather(*naps, return_exceptions=True)
+        return found
 
     assert asyncio.run(look()) == [1, 1]  # the socket that ties it to the keeper
 
@@ -357,19 +378,22 @@ time.sleep(30)
 def test_a_job_does_not_hold_up_its_neighbours(own_jail: Bubblewrap) -> None:
     """Many mappings in many processes make looking at it dear."""
 
-    async def beside() -> tuple[float, float]:
-        limits = Limits(wall_s=4, memory_mb=512)
-        stall = asyncio.create_task(own_jail.run(Job.python(STALL, limits=limits)))
-        slowest, until = 0.0, time.monotonic() + 4
+    async def done_in(seconds: float) -> int:
+        done, until = 0, time.monotonic() + seconds
         while time.monotonic() < until:
-            began = time.monotonic()
             assert (await own_jail.run(Job.python("pass"))).ok
-            slowest = max(slowest, time.monotonic() - began)
-        return slowest, (await stall).wall_s
+            done += 1
+        return done
 
-    slowest, wall_s = asyncio.run(beside())
-    assert slowest < 0.6
-    assert wall_s < 5
+    async def beside() -> tuple[int, int, Result]:
+        alone = await done_in(2)
+        stall = Job.python(STALL, limits=Limits(wall_s=4, memory_mb=512))
+        running = asyncio.create_task(own_jail.run(stall))
+        return alone, await done_in(4), await running
+
+    alone, together, stalled = asyncio.run(beside())
+    assert together > alone / 5
+    assert stalled.wall_s < 12
 
 
 def test_terminals_of_the_machine_are_not_used_up(jail: Bubblewrap) -> None:

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def census(jail: Bubblewrap) -> dict[str, object]:
     }
 
 
+def settled(jail: Bubblewrap) -> dict[str, object]:
+    """The census once the last of the cancelled have gone: the same for a while."""
+    seen: list[dict[str, object]] = []
+    until = time.monotonic() + 60
+    while len(seen) < 4 or any(each != seen[-1] for each in seen[-4:]):
+        assert time.monotonic() < until, seen
+        time.sleep(0.4)
+        with suppress(OSError):  # one ended while it was looked at
+            seen.append(census(jail))
+    return seen[-1]
+
+
 def descendants(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -106,15 +119,9 @@ def test_nothing_is_left(count: int) -> None:
 
     asyncio.run(lives(30))
     asyncio.run(eight_at_once())
-    time.sleep(1)  # what has been cancelled last
-    before = census(own_jail)
+    before = settled(own_jail)
     ends = asyncio.run(lives(count))
-    after = census(own_jail)
-    deadline = time.monotonic() + 20
-    while after != before and time.monotonic() < deadline:  # the last cancelled ones
-        time.sleep(0.1)
-        after = census(own_jail)
-    assert after == before
+    assert settled(own_jail) == before
     assert not [end for end in ends if end.startswith("error")], ends
     assert {"ended", "wall", "cancelled"} <= set(ends)
     keeper = own_jail.keeper

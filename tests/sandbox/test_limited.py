@@ -75,12 +75,10 @@ def test_values_and_errors_come_back() -> None:
 
 def test_time_is_bounded_even_while_the_interpreter_is_held() -> None:
     """A pattern of exponential cost holds the interpreter's lock: a thread could not be stopped."""
-    began = time.monotonic()
     with pytest.raises(LimitError, match="processor time"):
         limited(re.fullmatch, "(a+)+b", "a" * 40, seconds=0.3)
     with pytest.raises(LimitError, match="processor time"):
         limited(odd, "catch", seconds=0.3)
-    assert time.monotonic() - began < 15
     assert limited(re.escape, "a.b") == "a\\.b"
 
 
@@ -99,25 +97,25 @@ def test_a_crash_is_the_inputs_doing() -> None:
 def test_others_go_on_while_a_verifier_is_stuck() -> None:
     """On a worker of the gym: the event loop turns, a second call is answered beside the first."""
 
-    async def both() -> tuple[object, int, float]:
-        workers = Workers(2)
-        stuck = asyncio.create_task(workers.run(stuck_call, deadline_s=20, what="the verifier"))
-        began = time.monotonic()
-        value = await workers.run(lambda: limited(math.gcd, 12, 18), deadline_s=20, what="it")
-        seconds = time.monotonic() - began
-        result = await stuck
+    async def both() -> None:
+        workers, begun = Workers(2), threading.Event()
+
+        def stuck_call() -> object:
+            begun.set()
+            return limited(re.fullmatch, "(a+)+b", "a" * 40, seconds=3)
+
+        stuck = asyncio.create_task(workers.run(stuck_call, deadline_s=200, what="the verifier"))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        value = await workers.run(lambda: limited(math.gcd, 12, 18), deadline_s=200, what="it")
+        assert value == 6
+        assert not stuck.done()
+        with pytest.raises(LimitError):
+            await stuck
         workers.close()
-        return result, value, seconds
 
-    def stuck_call() -> object:
-        try:
-            return limited(re.fullmatch, "(a+)+b", "a" * 40, seconds=1.5)
-        except LimitError:
-            return "limit"
-
-    result, value, seconds = asyncio.run(both())
-    assert (result, value) == ("limit", 6)
-    assert seconds < 1.4
+    assert limited(math.gcd, 12, 18) == 6  # the server of calls is there
+    asyncio.run(both())
 
 
 def test_many_threads_share_the_server() -> None:
@@ -152,22 +150,27 @@ def mine(x):
     return x + 1
 
 def sleep():
+    open("asleep", "w").close()
     time.sleep(100)
 
 if __name__ == "__main__":
     print(limited(mine, 1))
+    held, free = threading.Event(), threading.Event()
     def hold():
         with _lock:
-            time.sleep(3)
+            held.set()
+            free.wait()
     threading.Thread(target=hold, daemon=True).start()
-    time.sleep(0.3)
+    held.wait()
     pid = os.fork()  # while another thread holds the lock
     if pid == 0:
         print(limited(mine, 2), flush=True)
         os._exit(0)
     os.waitpid(pid, 0)
+    free.set()
     threading.Thread(target=limited, args=(sleep,), daemon=True).start()
-    time.sleep(4)
+    while not os.path.exists("asleep"):
+        time.sleep(0.01)
     print("end", flush=True)
 """
 
@@ -175,10 +178,10 @@ if __name__ == "__main__":
 def test_a_programs_own_function_a_fork_and_an_end_in_the_middle(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(MAIN)
     done = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert done.stdout.split() == ["2", "3", "end"], done.stderr
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (left := _running_in(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []

@@ -47,7 +47,7 @@ def a_page(browser: Any, request: pytest.FixtureRequest, **options: Any) -> Iter
     """A page that fails the test for whatever it complains about."""
     context = browser.new_context(**options)
     found, complaints = context.new_page(), list[str]()
-    found.set_default_timeout(30_000)
+    found.set_default_timeout(120_000)
     found.on("pageerror", lambda error: complaints.append(str(error)))
 
     def listen(said: Any) -> None:
@@ -158,7 +158,7 @@ def _running(app: Callable[..., Any]) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.01)

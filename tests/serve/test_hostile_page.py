@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -111,13 +110,10 @@ def test_a_megabyte_is_shown_and_the_page_still_answers(laptop: Any, told: Told,
                window.longest = Math.max(window.longest, now - last); last = now; }, 10); }"""
     )
     say(laptop, "at length")
-    started = time.monotonic()
     complete(laptop)
-    took = time.monotonic() - started
     shown = laptop.evaluate("document.querySelector('.turn.model .said').textContent.length")
     bare = text.replace("```py", "").replace("```", "").replace("\n", "")
     assert shown > 0.2 * len(bare) if kind in ("paragraphs", "a table") else shown > 0.9 * len(bare)
-    assert took < 25
     assert laptop.evaluate("window.longest") < 3000, "the page stood still"
     say(laptop, "and on")
     complete(laptop, 2)

@@ -235,8 +235,9 @@ def test_leaving_frees_the_worker(server: str) -> None:
     first = before = generated()
     with httpx.stream("POST", f"{server}/v1/chat/completions", json=body, timeout=30) as response:
         next(response.iter_lines())
-    deadline = time.monotonic() + 20
-    while (now := generated()) != before and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while (now := generated()) != before:
+        assert time.monotonic() < deadline
         before = now
         time.sleep(0.3)
     assert 0 < before - first < 16 * 900 / 2
@@ -256,10 +257,12 @@ def test_leaving_before_the_whole_answer_frees_it_too(server: str) -> None:
     patience = httpx.Timeout(30, read=0.03)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server}/v1/chat/completions", json=body, timeout=patience)
-    time.sleep(3)
-    drawn = generated() - first
-    time.sleep(0.5)
-    assert generated() - first == drawn < 16 * 900 * 0.9
+    deadline, drawn = time.monotonic() + 60, -1
+    while (now := generated() - first) != drawn:
+        assert time.monotonic() < deadline
+        drawn = now
+        time.sleep(0.5)
+    assert drawn < 16 * 900 * 0.9
 
 
 @pytest.mark.parametrize(
@@ -321,7 +324,7 @@ def test_large_bodies_are_refused_early(server: str) -> None:
     assert response.status_code == 413
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -92,7 +92,7 @@ def test_equal_to_fp32_averaging_to_the_last_bit(tmp_path, dtype, weights, monke
         assert coarse >= 2  # without fp32 sums it would not hold
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["BF16", "F16", "F32"]))
 def test_rounding_is_torchs(seed, code):
     """Any bits, the halves between two neighbours, the smallest numbers; infinities are refused."""
@@ -108,7 +108,7 @@ def test_rounding_is_torchs(seed, code):
     assert wanted.isfinite().all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=9),
     st.lists(st.floats(0.125, 8, width=32), min_size=2, max_size=4),

@@ -161,7 +161,7 @@ def test_an_id_is_kept_where_it_is_one_of_mistrals() -> None:
     assert parse_calls(f"<tool_call>{JSON_F}</tool_call>", {"g"})[1] == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chains, st.sampled_from([in_python, in_json, in_tags]), st.booleans())
 def test_what_a_form_says_parses_back(chain: Any, form: Any, known: bool) -> None:
     prose, found = parse_calls("Well: " + form(chain), {n for n, _ in chain} if known else None)
@@ -180,7 +180,7 @@ bits = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(bits | st.text(max_size=3), max_size=20).map("".join))
 def test_nothing_raises_and_no_text_is_invented(text: str) -> None:
     prose, found = parse_calls(text, None)
@@ -189,7 +189,7 @@ def test_nothing_raises_and_no_text_is_invented(text: str) -> None:
     assert parse_calls(text, ())[1] == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chains, st.sampled_from([in_python, in_json, in_tags]), st.data())
 def test_a_call_cut_anywhere_is_never_another(chain: Any, form: Any, data: Any) -> None:
     text = form(chain)

@@ -102,7 +102,7 @@ turns = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from([*FAMILIES, "meta"]), texts, st.lists(turns, max_size=3), st.booleans())
 def test_rendering_is_append_only_behind_its_beginning(
     family: str, text: str, more: list[Message], with_tools: bool

@@ -49,7 +49,7 @@ def test_every_token_spells_what_it_decodes_to(family: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("family", ALL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
 def test_bytes_of_ids_join_to_the_text(
     family: str, text: str, tmp_path_factory: pytest.TempPathFactory

@@ -60,7 +60,7 @@ def plain(text: str, family: str) -> list[int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(LETTERS))
 def test_ids_are_tiktokens(tokenizers: dict[str, Tokenizer], family: str, text: str) -> None:
     ids = tokenizers[family].encode(text)

@@ -25,12 +25,17 @@ SYSTEM = ("/usr/", "/bin/", "/lib")
 def where(program: str) -> str:
     """The full path of a program, links followed; empty where there is none.
 
-    What pip put beside Python does not count: `z3-solver` brings a z3 that Why3 knows nothing of.
+    What pip put beside a Python does not count: `z3-solver` brings a z3 that Why3 knows nothing of.
     """
-    beside = Path(sys.executable).parent
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    found = shutil.which(program, path=os.pathsep.join(f for f in folders if Path(f) != beside))
+    folders = map(Path, os.environ.get("PATH", os.defpath).split(os.pathsep))
+    own = [f for f in folders if f != Path(sys.executable).parent and not _pips(f)]
+    found = shutil.which(program, path=os.pathsep.join(map(str, own)))
     return str(Path(found).resolve()) if found else ""
+
+
+def _pips(folder: Path) -> bool:
+    """Whether it belongs to a virtual environment, which need not be the one that runs this."""
+    return (folder.parent / "pyvenv.cfg").exists()
 
 
 def run(

@@ -1,11 +1,14 @@
 """An agent that breaks what can be broken: `python odd.py MODE`.
 
-daemon: leaves a process behind that holds its pipes; deaf: never reads; slow: never asks; aside:
-has a summary cut off on the way; gives_up: ends where the policy fails; forever: asks and asks.
+daemon: leaves a process behind that holds its pipes, and its number in the file DAEMON; deaf:
+never reads; slow: never asks; aside: has a summary cut off on the way; gives_up: ends where the
+policy fails; forever: asks and asks.
 """
 
 import http.client
 import json
+import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -46,7 +49,9 @@ for line in sys.stdin:
         ask(begin, text, max_tokens=1)
     if MODE == "aside":
         ask(begin, "sum it up", max_tokens=1)
+    if MODE == "daemon":
+        daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        pathlib.Path(os.environ["DAEMON"]).write_text(str(daemon.pid))
     print(json.dumps(said), flush=True)
     if MODE == "daemon":
-        subprocess.Popen(["sleep", "30"], start_new_session=True)
         time.sleep(600)

@@ -29,9 +29,10 @@ def drawn(first: int, count: int) -> list[Program]:
     return [draw(random.Random(s), f"f{s}") for s in range(first, first + count)]
 
 
-def test_what_is_proved_is_never_seen_to_break_and_what_breaks_is_refuted() -> None:
+@pytest.mark.parametrize("count", [120, pytest.param(1200, marks=pytest.mark.slow)])
+def test_what_is_proved_is_never_seen_to_break_and_what_breaks_is_refuted(count: int) -> None:
     seen: Counter[str] = Counter()
-    for i, each in enumerate(drawn(100_000, 400)):
+    for i, each in enumerate(drawn(100_000, count)):
         kind, why = judge(each.text, STEPS)
         breaks = broken(each.text, random.Random(i), tries=60)
         assert not (breaks and kind == "valid"), (each.text, breaks)
@@ -39,10 +40,11 @@ def test_what_is_proved_is_never_seen_to_break_and_what_breaks_is_refuted() -> N
         seen[f"{each.family} {each.mutated}"] += 1
         seen[kind] += 1
         seen["breaks"] += bool(breaks)
-    assert min(seen[f"{f} {m}"] for f in ("straight", "loop", "list") for m in (True, False)) > 40
-    assert seen["refuted"] > 80  # mutants are mostly wrong
-    assert seen["breaks"] > 60  # and running sees it, so it could see an unsound proof
-    assert seen["unknown"] <= 2
+    kinds = [seen[f"{f} {m}"] for f in ("straight", "loop", "list") for m in (True, False)]
+    assert min(kinds) > count / 10
+    assert seen["refuted"] > count / 5  # mutants are mostly wrong
+    assert seen["breaks"] > count / 7  # and running sees it, so it could see an unsound proof
+    assert seen["unknown"] <= count / 100
 
 
 def test_running_sees_what_is_wrong() -> None:
@@ -67,7 +69,7 @@ def test_running_sees_what_is_wrong() -> None:
 
 @WHY3
 def test_no_difference_with_why3_on_a_few() -> None:
-    _, found = differences(drawn(200_000, 12), seed=200_000)
+    _, found = differences(drawn(200_000, 9), seed=200_000)
     assert found == []
 
 
@@ -75,11 +77,11 @@ def test_no_difference_with_why3_on_a_few() -> None:
 def test_the_benchmark_goes_on_with_its_journal(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.proofs", "--journal", str(tmp_path / "done.jsonl")]
     there = {"cwd": Path(__file__).parents[3], "capture_output": True, "text": True}
-    first = subprocess.run([*command, "-n", "20", "--jobs", "2"], **there)  # type: ignore[call-overload]
+    first = subprocess.run([*command, "-n", "3", "--jobs", "2"], **there)  # type: ignore[call-overload]
     assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["programs"] == 20
+    assert json.loads(first.stdout)["programs"] == 3
     nowhere = {**os.environ, "PATH": "/nowhere"}  # nothing is left for Why3 to do
-    again = subprocess.run([*command, "-n", "20"], env=nowhere, **there)  # type: ignore[call-overload]
+    again = subprocess.run([*command, "-n", "3"], env=nowhere, **there)  # type: ignore[call-overload]
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["verdicts"] == json.loads(first.stdout)["verdicts"]
 

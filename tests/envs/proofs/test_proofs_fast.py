@@ -318,9 +318,7 @@ def test_in_its_own_process_it_survives_what_it_is_given() -> None:
     assert prover.prove(program("result == n", "return 0"), 1).kind == "refuted"
     sums = program("result == n", "return " + " + ".join(["n"] * 20_000))
     for text in (sums, sums.replace("+", "*"), "\ud800", "\0", "(" * 10**6, "x" * (1 << 21)):
-        began = time.monotonic()
-        assert prover.prove(text, 1).kind in ("refuted", "unknown")
-        assert time.monotonic() - began < 60
+        assert prover.prove(text, 1).kind in ("refuted", "unknown")  # not "failed", as after a wait
 
 
 def test_without_z3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
