@@ -114,7 +114,7 @@ def test_functions_that_stay_are_told_with_the_reason(tmp_path: Path) -> None:
         def long(values):
             x = 0
 """
-    work += "".join(f"            x += {i}\n" for i in range(600)) + "            return x\n"
+    work += "".join(f"            x += {i}\n" for i in range(800)) + "            return x\n"
     work += "        def scaled(values, factor):\n            return [factor * v for v in values]\n"
     run = """
         import json
