@@ -138,8 +138,12 @@ class Lab:
 
     @property
     def traced(self) -> Traced:
-        """What the shown command does. Raises UserError where it calls nothing of the source."""
+        """What the shown command does.
+
+        Raises UserError where it gives no numbers, or calls nothing of the source.
+        """
         with self.lock:
+            assert self.gold, "what is wrong with the command itself is told first"
             return self._traced
 
     @cached_property

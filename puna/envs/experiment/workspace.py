@@ -87,12 +87,15 @@ class Desk:
         except ValueError as error:
             raise ToolError(str(error)) from None
         self.left -= done.cpu_s
-        if done.reason not in ("disk", "files"):
-            kept = {p: d for p, d in done.files.items() if _is_plain(p)}
-            self.files = {p: (data, done.modes[p]) for p, data in kept.items()}
+        kept = {p: (data, done.modes[p]) for p, data in done.files.items() if _is_plain(p)}
+        small = sum(len(data) for data, _ in kept.values()) <= LARGEST and len(kept) <= MOST_FILES
+        if whole := small and done.reason not in ("disk", "files"):
+            self.files = {**kept}
         said = (done.stdout + done.stderr).decode(errors="replace")
         how = f"ended by the limit of {done.reason}" if done.reason else f"exit {done.exit}"
-        return f"{clipped(said)}\n({how}, {done.cpu_s:.1f} s; {max(0.0, self.left):.0f} s are left)"
+        note = "" if whole else "\n(files too many or too large: they are left as they were)"
+        left = max(0.0, self.left)
+        return f"{clipped(said)}\n({how}, {done.cpu_s:.1f} s; {left:.0f} s are left){note}"
 
     def submit(self) -> str:
         """Hand in the files as they are, and end."""
