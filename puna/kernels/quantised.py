@@ -51,17 +51,20 @@ class Quantised:
         """What the kernels multiply by, fp32 [..., O, I]."""
         numbers, group = self.numbers, self.group
         if self.kind == "int4":
-            half = numbers.unflatten(-1, (-1, group // 2))
+            half = _grouped(numbers, group // 2)
             numbers = torch.stack(((half << 4) >> 4, half >> 4), -2).flatten(-3)
-        whole = numbers.float().unflatten(-1, (-1, group))
-        return (whole * self.scales.transpose(-1, -2)[..., None]).flatten(-2)
+        return (_grouped(numbers.float(), group) * self.scales.mT[..., None]).flatten(-2)
 
 
 _FP8 = torch.float8_e4m3fn
 
 
+def _grouped(numbers: Tensor, size: int) -> Tensor:
+    return numbers.reshape(*numbers.shape[:-1], numbers.shape[-1] // size, size)
+
+
 def _put(weight_OI: Tensor, kind: Kind, group: int, numbers: Tensor, scales_GO: Tensor) -> None:
-    wide = weight_OI.float().unflatten(1, (-1, group))
+    wide = _grouped(weight_OI.float(), group)
     largest = LARGEST[kind]
     scale = (wide.abs().amax(-1) / largest).clamp_min(_LEAST)
     steps = (wide / scale[..., None]).clamp(-largest, largest)
