@@ -5,6 +5,7 @@ Sixteen layers, one after the other, so that nothing is found in the GPU's cache
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -87,9 +88,9 @@ def attention(rows: int) -> None:
     ways = [(now, *Launch(SHAPE, rows, now, overlap=False).seeing)]
     many = product((1, 2, 4) if rows == 64 else (1, 2), (32, 64, 128), (2, 4), (2, 3))
     ways += [way for way in many if way not in ways]
-    for splits, *seeing in ways:
+    for splits, keys_at_once, warps, stages in ways:
         launch = Launch(SHAPE, rows, splits, overlap=False)
-        launch.seeing = tuple(seeing)
+        launch.seeing = (keys_at_once, warps, stages)
 
         def run(launch: Launch = launch) -> None:
             for keys, values in pools:
@@ -98,7 +99,7 @@ def attention(rows: int) -> None:
                     False, False, False,
                 )  # fmt: skip
 
-        report(f"{rows} rows, attention", f"splits {splits}, {seeing}", read, run)
+        report(f"{rows} rows, attention", f"splits {splits}, {launch.seeing}", read, run)
 
 
 def candidates(now: Blocks, weights: Weights) -> list[Blocks]:
@@ -128,14 +129,13 @@ def timed(run: Callable[[], None]) -> float:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     graph.replay()
-    begin.record()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
     for _ in range(TURNS):
         graph.replay()
-    end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) * 1e3 / TURNS
+    return (time.perf_counter() - began) * 1e6 / TURNS
 
 
 def _bf16(*shape: int) -> Tensor:

@@ -51,22 +51,20 @@ class Quantised:
         """What the kernels multiply by, fp32 [..., O, I]."""
         numbers, group = self.numbers, self.group
         if self.kind == "int4":
-            half = _groups(numbers, group // 2)
+            half = _grouped(numbers, group // 2)
             numbers = torch.stack(((half << 4) >> 4, half >> 4), -2).flatten(-3)
-        whole = _groups(numbers.float(), group)
-        return (whole * self.scales.transpose(-1, -2)[..., None]).flatten(-2)
-
-
-def _groups(numbers: Tensor, size: int) -> Tensor:
-    """[..., I] -> [..., I / size, size]."""
-    return numbers.reshape(*numbers.shape[:-1], numbers.shape[-1] // size, size)
+        return (_grouped(numbers.float(), group) * self.scales.mT[..., None]).flatten(-2)
 
 
 _FP8 = torch.float8_e4m3fn
 
 
+def _grouped(numbers: Tensor, size: int) -> Tensor:
+    return numbers.reshape(*numbers.shape[:-1], numbers.shape[-1] // size, size)
+
+
 def _put(weight_OI: Tensor, kind: Kind, group: int, numbers: Tensor, scales_GO: Tensor) -> None:
-    wide = _groups(weight_OI.float(), group)
+    wide = _grouped(weight_OI.float(), group)
     largest = LARGEST[kind]
     scale = (wide.abs().amax(-1) / largest).clamp_min(_LEAST)
     steps = (wide / scale[..., None]).clamp(-largest, largest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 from puna.kernels import qk
+from puna.models import decoder
 from puna.models.config import ModelConfig
+from puna.models.decoder import Decoder, Pass
 from puna.models.presets import build
 from puna.models.rope import Rope
 
@@ -118,30 +121,43 @@ def test_bf16_is_rounded_as_often_as_the_twin(config: ModelConfig) -> None:
     assert ((gradient.double() - wanted).abs() <= 4 * 2**-8 * size).all()
 
 
-@pytest.mark.parametrize("config", [LLAMA4, LLAMA3], ids=["llama4", "llama3"])
-def test_a_model_that_places_by_it_learns_the_same(config: ModelConfig) -> None:
-    """Layers without positions scale queries by their temperature as before."""
+def place_by_kernel(model: Decoder, calls: list[int]) -> None:
+    """Have the model place its heads by the kernel, as on a GPU, and note each time it does."""
+    plan_of = model.plan
+
+    def counted(*inputs: Any) -> Tensor:
+        calls.append(1)
+        return qk.place(*inputs)
+
+    def plan(*given: Any) -> Pass:
+        return replace(plan_of(*given), place=counted)
+
+    model.plan = plan  # type: ignore[method-assign]
+
+
+def learned(model: Decoder) -> list[Tensor]:
+    """Hidden states of packed rows, and all gradients of a loss."""
     ids = torch.randint(0, 200, (2, 20), generator=torch.Generator().manual_seed(0))
-    documents = (torch.arange(20) // 9).expand(2, 20)
-    results = []
-    for place in (None, qk.place):
-        model = build(config, 0)
-        calls = []
-        plan_of = model.plan
+    hidden = model(ids, None, (torch.arange(20) // 9).expand(2, 20))
+    model.logits(hidden).logsumexp(-1).sum().backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(model.parameters()))
+    return [hidden.detach(), *gradients]
 
-        def plan(*args: object, place=place, plan_of=plan_of, calls=calls) -> object:  # type: ignore[no-untyped-def]
-            def counted(*inputs: object) -> Tensor:
-                calls.append(1)
-                return place(*inputs)
 
-            return replace(plan_of(*args), place=counted if place else None)
-
-        model.plan = plan  # type: ignore[method-assign,assignment]
-        hidden = model(ids, None, documents)
-        assert len(calls) == (0 if place is None else 2)
-        model.logits(hidden).logsumexp(-1).sum().backward()
-        gradients = [p.grad for p in model.parameters()]
-        assert all(g is not None for g in gradients)
-        results.append([hidden.detach(), *(g.clone() for g in gradients if g is not None)])
-    for found, want in zip(*results, strict=True):
-        assert (found - want).norm() <= 1e-5 * (1e-6 + want.norm())
+@pytest.mark.parametrize(
+    ("config", "compiled"), [(LLAMA4, False), (LLAMA3, False), (LLAMA3, True)],
+    ids=["llama4", "llama3", "llama3 compiled"],
+)  # fmt: skip
+def test_a_model_that_places_by_it_learns_the_same(config: ModelConfig, compiled: bool) -> None:
+    """Layers without positions scale queries by their temperature as before."""
+    want = learned(build(config, 0))
+    model = build(config, 0)
+    calls: list[int] = []
+    place_by_kernel(model, calls)
+    if compiled:
+        model._compiled = torch.compile(decoder._run_block, backend="aot_eager")
+    found = learned(model)
+    assert len(calls) == 2 or compiled
+    for a, b in zip(found, want, strict=True):
+        assert (a - b).norm() <= 1e-5 * (1e-6 + b.norm())

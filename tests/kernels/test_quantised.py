@@ -29,12 +29,12 @@ def bound(weight: Tensor, kind: Kind) -> Tensor:
     wide = weight.double()
     if kind == "int4":
         size = 128 if weight.shape[-1] % 128 == 0 else 32
-        most = wide.unflatten(-1, (-1, size)).abs().amax(-1) / 7
+        most = torch.stack([x.abs().amax(-1) for x in wide.split(size, -1)], -1) / 7
         return most.repeat_interleave(size, -1) / 2
     # Three bits behind the leading one; below 2^-6 of a scale steps are 2^-9.
     scale = wide.abs().amax(-1, keepdim=True) / 448
     leading = torch.floor(torch.log2((wide / scale).abs())).clamp_min(-6)
-    return scale * 2 ** (leading - 4)
+    return torch.exp2(leading - 4) * scale
 
 
 @given(
@@ -174,16 +174,15 @@ class Layer:
         def held(weight: Tensor) -> Tensor | Quantised:
             return weight if kind is None else quantised(weight, kind)
 
-        if experts:
-            turned = (self.gate_up, self.down)
-            both = turned if kind is None else tuple(held(w.mT) for w in turned)
-            route = (self.router, self.bias, choice, score)
-        else:
-            both, route = (None, None), ()
+        def of_experts(weight: Tensor) -> Tensor | Quantised | None:
+            return None if not experts else weight if kind is None else held(weight.mT)
+
+        route = (self.router, self.bias, choice, score) if experts else ()
+        first, second = of_experts(self.gate_up), of_experts(self.down)
         shared = held(self.shared_gate_up)
-        launch.gate_up(x, (), self.gain, normed, route, both[0], shared, act)
+        launch.gate_up(x, (), self.gain, normed, route, first, shared, act)
         shared = held(self.shared_down)
-        for more in launch.down(act, choice, both[1], shared, x, own, common):
+        for more in launch.down(act, choice, second, shared, x, own, common):
             x = x + more
         return x, choice
 
