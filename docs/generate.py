@@ -115,6 +115,14 @@ eval stage scored is `stage=rl`. `direction` is `above`, `below` or, with a `mar
 `least` counts seeds, 5 if not given.
 """
 
+SIZES = """\
+Instead of a shape a `model` can say how large: `model = { size = 12 }`, from 1 to 32. That is its
+depth; width, heads, feed-forward, experts, vocabulary, row, batch, steps and rate follow
+(`puna/models/sizes.py` and `puna/train/sized.py` have the rules and their sources). What the recipe
+says itself stays: `model = { size = 12, num_experts = 0 }` has no experts. `preset` lends what has
+no size; without it that is `nano`, a small Llama 4.
+"""
+
 TOP = (
     ("name", "text", "the file's name", "What the run is called; its directory is runs/NAME."),
     ("title", "text", '""', "The heading of the report."),
@@ -161,9 +169,12 @@ KEYS: dict[str, dict[str, str]] = {
         "vocab": "Tokens of the vocabulary, trained on the same text.",
         "vocab_envs": "Environments whose demonstrations the vocabulary is trained on too.",
         "digits": "Digits of one token, 1 to 3: 1 for sums, 3 for numbers that are looked up.",
-        "model": "A preset's name, or a table with `preset` and what to change in it.",
+        "model": "A preset's name, or a table with `preset` and what to change in it, or with a "
+        "[`size`](#model).",
         "initial": "Which of the seed's first weights a new model has: another number, others.",
         "with_baselines": "Measures `xz -9` and 5-gram models on the same text at the end.",
+        "minutes": "Ends the stage after so much wall time, its measuring at the end left out, and "
+        "has the rate fall with the time; 0: `steps` alone end it.",
     },
     "midtrain": {
         "data": "The text; none: what the parent read.",
@@ -425,7 +436,38 @@ def presets() -> str:
     from puna.models.presets import preset_names
 
     names = ", ".join(f"`{name}`" for name in preset_names())
-    return f"## model\n\nPresets: {names}. `nano` and `micro` are for two cores."
+    return (
+        f"## model\n\nPresets: {names}. `nano` and `micro` are for two cores.\n\n{SIZES}\n{sizes()}"
+    )
+
+
+def sizes() -> str:
+    """What some sizes become, as a table."""
+    from puna.core.config import build
+    from puna.models.presets import preset
+    from puna.train.pretrain import Config
+
+    rows = [
+        "| size | width | heads | feed-forward | experts | vocabulary | parameters | active | row "
+        "| tokens a step | steps | rate |",
+        "|---" * 12 + "|",
+    ]
+    for size in (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32):
+        config = build(Config, {"model": {"size": size}}, "pretrain")
+        given = dict(config.model)
+        del given["size"]
+        shape = preset(given.pop("preset"), **given, vocab_size=config.vocab)
+        routed = f"{shape.num_experts} x {shape.expert_size:,}"
+        experts = routed if shape.num_moe_layers else "none"
+        cells = (
+            str(size), f"{shape.hidden_size:,}", str(shape.num_heads),
+            f"{shape.intermediate_size:,}", experts, f"{config.vocab:,}",
+            f"{shape.num_parameters() / 1e6:,.1f}M", f"{shape.active_parameters() / 1e6:,.1f}M",
+            f"{config.row_length:,}", f"{config.batch_tokens:,}", f"{config.steps:,}",
+            f"{config.optim.lr:.2g}",
+        )  # fmt: skip
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
 
 
 def environments(used: set[tuple[str, str]]) -> list[str]:

@@ -33,6 +33,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """An instance of dataclass `cls` from a table; lists become tuples, tables classes.
 
+    Where the class has `fill`, that adds to the table what follows from what it says.
     Raises UserError naming the key, what was found and the nearest known name.
     """
     hints = typing.get_type_hints(cls)
@@ -40,6 +41,8 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     for key in table:
         if key not in fields:
             raise UserError(f"{where}: unknown key '{key}'", nearest(key, fields))
+    fill = getattr(cls, "fill", None)
+    table = table if fill is None else fill(table)
     values = {k: _convert(v, hints[k], f"{where}.{k}") for k, v in table.items()}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING

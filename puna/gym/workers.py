@@ -10,7 +10,7 @@ import ctypes
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class Workers:
             return value
         except TimeoutError:
             if done.done():  # in this very moment, or the function itself raised it
-                return done.result()
+                return cast(T, done.result())
             abandon()
             raise DeadlineError(f"{what} took longer than {deadline_s:g} s") from None
         except asyncio.CancelledError:

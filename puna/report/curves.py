@@ -8,12 +8,14 @@ from typing import Any
 
 from puna.report.markup import Html, number, section, tag
 from puna.report.plot import BAD, LINE, picture
-from puna.report.read import Run, Stage
+from puna.report.read import Run, Stage, mapping
+from puna.report.summary import BASELINES
 
 Series = tuple[list[float], list[float]]
 PANELS = {
     "loss": "loss, nats per token",
     "bits_per_byte": "bits per byte, held out",
+    "minutes": "bits per byte, by minutes",
     "reward": "reward",
     "held_out": "held-out score",
     "length_p50": "tokens per episode, median",
@@ -23,7 +25,7 @@ PANELS = {
     "unique": "share of the proposals that are new, by round",
     "stub_share": "share of the proposals met by a stub, by round",
 }
-MARKED = ("bits_per_byte", "held_out", "pass_rate", "solved", "unique", "stub_share")
+MARKED = ("bits_per_byte", "minutes", "held_out", "pass_rate", "solved", "unique", "stub_share")
 POINTS = 240
 
 
@@ -31,8 +33,8 @@ def curves(run: Run) -> Html:
     """A figure for every stage that left metrics; seeds of one stage share theirs."""
     found = [figure_of(name, stages) for name, stages in run.groups().items()]
     note = (
-        "Over steps. Thin: as measured, a line a seed; bold: the mean over seeds, and over "
-        "neighbouring steps."
+        "Over steps, or minutes of work. Thin: as measured, a line a seed; bold: the mean over "
+        "seeds, and over neighbouring steps."
     )
     figures = tag("div", *found, class_="figures") if any(found) else ""
     return section("Curves", figures, note=note)
@@ -42,10 +44,12 @@ def figure_of(name: str, stages: Sequence[Stage]) -> Html:
     """The panels of one stage: each seed thin, their mean bold."""
     panels = []
     for key, label in PANELS.items():
-        lines = [line for s in stages if len((line := series(s, key))[0]) > 1]
+        what = ("bits_per_byte", key) if key == "minutes" else (key, "step")
+        lines = [line for s in stages if len((line := series(s, *what))[0]) > 1]
         if lines and not (key == "loss" and any(series(s, "reward")[0] for s in stages)):
             panel = Panel(f"{name}-{key}", label, lines, key in MARKED)
-            panels.append(_panel(_shadowed(panel, stages) if key == "reward" else panel))
+            beside = {"reward": _shadowed, "minutes": _beside_baseline}.get(key)
+            panels.append(_panel(beside(panel, stages) if beside else panel))
     if not panels:
         return Html("")
     span = f"span{min(4, len(panels))}"
@@ -73,10 +77,22 @@ def _shadowed(panel: Panel, stages: Sequence[Stage]) -> Panel:
     return replace(panel, label=label, dashed=dashed, marks=marks)
 
 
-def series(stage: Stage, key: str) -> Series:
-    """Steps and values of one figure of a stage, steps without it left out."""
-    found = [(m["step"], v) for m in stage.metrics if (v := number(m.get(key))) is not None]
-    return [s for s, _ in found], [v for _, v in found]
+def _beside_baseline(panel: Panel, stages: Sequence[Stage]) -> Panel:
+    """The panel with the best of what no network is needed for, where that was measured."""
+    found = [mapping(s.result.get("bits_per_byte")) for s in stages]
+    known = [v for bits in found for k in BASELINES if (v := number(bits.get(k))) is not None]
+    if not known:
+        return panel
+    minutes = [at for line in panel.lines for at in line[0]]
+    level = ([min(minutes), max(minutes)], [min(known)] * 2)
+    return replace(panel, label=f"{panel.label} (dashed: best baseline)", dashed=[level])
+
+
+def series(stage: Stage, key: str, over: str = "step") -> Series:
+    """Places and values of one figure of a stage, records that lack either left out."""
+    found = [(number(m.get(over)), number(m.get(key))) for m in stage.metrics]
+    pairs = [(at, value) for at, value in found if at is not None and value is not None]
+    return [at for at, _ in pairs], [value for _, value in pairs]
 
 
 def bold_line(lines: Sequence[Series], smooth: bool = True) -> Series:

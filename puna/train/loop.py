@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,6 +92,8 @@ def micro_budget(wanted: int, model: Decoder) -> int:
 class Trainer:
     """A model, its optimiser and where they stand; `state` is any JSON a stage wants kept.
 
+    With `minutes` above 0 it ends at `steps` or after so much of `watch`, whichever comes first,
+    and the rate falls with the nearer of the two ends.
     The newest checkpoint of at most `spare` steps outlives those that `keep_checkpoints` keeps.
 
     `inputs` names the data or environment by content. Raises UserError where a checkpoint of the
@@ -107,6 +109,8 @@ class Trainer:
     save_every: int
     inputs: str = ""
     source: Path | None = None
+    minutes: float = 0.0
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
         sizes = sum(p.numel() for p in self.model.parameters())
@@ -124,7 +128,6 @@ class Trainer:
         self.state: dict[str, Any] = {}
         self.extra: dict[str, torch.Tensor] = {}
         self.spare: int | None = None
-        self.watch = Stopwatch()
         if lora.adapters(self.model):
             self.inputs += f", base {weights_hash(self._base())[:16]}"
         found = self.checkpoints.latest()
@@ -148,6 +151,12 @@ class Trainer:
     def _base(self) -> Path:
         assert self.source is not None, "adapters belong to a model on disk"
         return model_directory(self.source)
+
+    @property
+    def place(self) -> float:
+        """How many of its steps the stage has come to, or the time, where that is further on."""
+        spent = self.watch.wall / (60 * self.minutes) if self.minutes else 0.0
+        return max(self.step, spent * self.steps)
 
     def save(self) -> None:
         """A checkpoint of everything the next step depends on.
@@ -197,17 +206,23 @@ class Trainer:
         With `again`, `backward` is run anew in less memory where it found too little.
 
         Where `backward` raises it, nothing is learned from that step; its figures are recorded.
-        Raises StageError when the loss or the gradient is not finite; the last checkpoint is kept.
+        Raises StageError when the loss or the gradient is not finite; the last checkpoint is kept;
+        UserError where the time was over before it began.
         """
+        if self.step == 0 and self.place >= self.steps:
+            what = f"{self.ctx.id}: {self.minutes:g} minutes were over before its first step"
+            raise UserError(what, "give it more minutes, or less text")
         stopped = bool(self.state.get("stopped"))
-        while self.step < self.steps and not stopped:
+        ended = stopped or self.place >= self.steps
+        while not ended:
             try:
                 figures = self.fit(partial(backward, self.step)) if again else backward(self.step)
             except StopTraining as stop:
                 # No checkpoint: a resumed stage repeats the steps since the last and stops again.
                 self.journal.append({"step": self.step + 1, "cpu": self.watch.cpu, **stop.figures})
                 break
-            lr = learning_rate(self.optim, self.step, self.steps)
+            place = self.step if self.step < self.optim.warmup else self.place
+            lr = learning_rate(self.optim, place, self.steps)
             norm = update(self.model, self.optimizer, self.optim, lr)
             if not math.isfinite(figures[shown]) or not math.isfinite(norm):
                 found = f"{shown} is {figures[shown]:.4g}, the gradient norm {norm:.4g}"
@@ -222,10 +237,11 @@ class Trainer:
                 figures |= stop.figures
                 self.state["stopped"] = stopped = True
             self.journal.append({"step": self.step, "cpu": self.watch.cpu, **figures})
-            self.ctx.progress.step(
-                self.ctx.id, self.step, self.steps, {shown: figures[shown]}, tokens
-            )
-            if self.step % self.save_every == 0 or self.step == self.steps or stopped:
+            place = self.place
+            ended = stopped or place >= self.steps
+            expected, seen = math.ceil(self.step * self.steps / place), {shown: figures[shown]}
+            self.ctx.progress.step(self.ctx.id, self.step, expected, seen, tokens)
+            if self.step % self.save_every == 0 or ended:
                 self.save()
         crash_point("stage.trained")
 

@@ -49,17 +49,14 @@ class OptimConfig:
         require(0 <= self.final <= 1, self, "final", "between 0 and 1")
 
 
-def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The rate for 0-based `step` of `steps`."""
+def learning_rate(config: OptimConfig, step: float, steps: int) -> float:
+    """The rate for 0-based `step` of `steps`; past the last one it stays."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "constant":
         return config.lr
-    done = (step - config.warmup) / max(1, steps - config.warmup)
-    if config.schedule == "linear":
-        left = 1 - done
-    else:
-        left = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    done = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
+    left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return config.lr * (config.final + (1 - config.final) * left)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ import torch
 from puna.core.files import NewDirectory
 from puna.core.journal import Journal
 from puna.core.rng import derive
-from puna.core.stage import StageContext
+from puna.core.stage import StageContext, Stopwatch
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
 from puna.evals.bits import baselines, bits_per_byte, document, interval
@@ -34,6 +35,7 @@ from puna.train.data import conversations, demonstrations, env_settings
 from puna.train.loop import Trainer, at_least_one, epoch_rows, packed_inputs
 from puna.train.loss import next_token_loss
 from puna.train.optim import OptimConfig, require
+from puna.train.sized import chosen, with_size
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class Config(TextConfig):
-    """`model` is a preset's name or a table with `preset` and fields to replace.
+    """`model` is a preset's name or a table with `preset` and fields to replace, or a `size`.
 
     A step sees `batch_tokens` tokens in rows of `row_length`; `max_bytes` cuts the corpus (0: all).
+    Where `minutes` is above 0 the stage learns for that long at most, reading and the vocabulary
+    counted in, and the rate falls with the time; what it ends at then depends on the clock.
     `held_out` per cent of the files are never trained on. `vocab_envs` are environments whose
     demonstrations the vocabulary (not the model) learns from too, so that a later stage's turns
     and tool calls take few tokens. `digits` is the most digits of one token, 1 to 3. `balance` is
@@ -80,6 +84,9 @@ class Config(TextConfig):
     model: str | Mapping[str, Any] = "nano"
     initial: int = 0
     with_baselines: bool = True
+    minutes: float = 0.0
+
+    fill = staticmethod(with_size)
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count below 1, or nothing held out."""
@@ -87,6 +94,7 @@ class Config(TextConfig):
         require(0 < self.held_out <= 50, self, "held_out", "above 0, at most 50 per cent")
         require(self.digits in (1, 2, 3), self, "digits", "1, 2 or 3")
         require(self.initial >= 0, self, "initial", "0 or more")
+        require(0 <= self.minutes < math.inf, self, "minutes", "0 or more")
 
 
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
@@ -94,6 +102,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
 
     Raises UserError for a corpus that is missing, empty, binary or too small.
     """
+    watch = Stopwatch()
     corpus = read_corpus(
         config.data, held_out_percent=config.held_out, max_bytes=config.max_bytes or None
     )
@@ -112,7 +121,8 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     model.to(ctx.machine.device)
     train = pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"
-    trainer = Trainer(ctx, model, tokenizer, config.optim, config.steps, config.save_every, inputs)
+    pace = config.optim, config.steps, config.save_every
+    trainer = Trainer(ctx, model, tokenizer, *pace, inputs, minutes=config.minutes, watch=watch)
     loop = TextLoop(ctx, config, corpus, trainer, train)
     trainer.run(loop.backward, "loss", loop.after)
     bits = bits_per_byte(model, tokenizer, loop.held_out, config.row_length)
@@ -154,6 +164,7 @@ def _tokenizer(ctx: StageContext, config: Config, corpus: Corpus) -> Tokenizer:
 
 def _shape(config: Config) -> tuple[str, dict[str, Any]]:
     given = {"preset": config.model} if isinstance(config.model, str) else dict(config.model)
+    given.pop("size", None)
     return str(given.pop("preset", "nano")), given
 
 
@@ -172,8 +183,13 @@ def _fresh_model(ctx: StageContext, config: Config, tokenizer: Tokenizer) -> Dec
         "eos_ids": (tokenizer.special("end_of_text"), tokenizer.special("eot")),
         "pad_id": tokenizer.special("pad"),
     }
+    shape = preset(name, **given)
+    if isinstance(config.model, Mapping) and "size" in config.model:
+        pace = config.steps, config.batch_tokens
+        line = chosen(config.model["size"], shape, pace, config.optim.lr)
+        ctx.progress.note(f"{ctx.id}: {line}")
     first = derive(ctx.seed, "initial", config.initial) if config.initial else ctx.seed
-    return build(preset(name, **given), first)
+    return build(shape, first)
 
 
 def _size(files: Sequence[TextFile]) -> int:
@@ -193,11 +209,8 @@ class TextLoop:
     ) -> None:
         self.ctx, self.config, self.trainer, self.packed = ctx, config, trainer, packed
         self.rows = max(1, config.batch_tokens // config.row_length)
-        self.held_out, total = [], 0
-        for file in corpus.held_out:
-            if total < config.eval_bytes:
-                self.held_out.append(file)
-                total += len(file.text.encode())
+        self.held_out = _first(corpus.held_out, config.eval_bytes)
+        self.watched = _first(self.held_out, config.eval_bytes // 4)
         self.samples = Journal(ctx.dir / "samples.jsonl", "samples")
 
     def batch(self, step: int) -> np.ndarray[Any, Any]:
@@ -237,8 +250,12 @@ class TextLoop:
             self._sample(step)
         if config.eval_every and step % config.eval_every == 0 and step < config.steps:
             model, tokenizer = self.trainer.model, self.trainer.tokenizer
-            bits = bits_per_byte(model, tokenizer, self.held_out[:8], config.row_length)
-            return {"bits_per_byte": bits.total}
+            bits = bits_per_byte(model, tokenizer, self.watched, config.row_length)
+            minutes = self.trainer.watch.wall / 60
+            self.ctx.progress.note(
+                f"{self.ctx.id} step {step}, {minutes:.1f} minutes: {bits.total:.4f} bits per byte"
+            )
+            return {"bits_per_byte": bits.total, "minutes": round(minutes, 3)}
         return None
 
     def _sample(self, step: int) -> None:
@@ -256,3 +273,9 @@ class TextLoop:
                 shown = (prompt + text).replace("\n", "\\n")[:90]
                 self.ctx.progress.note(f"{self.ctx.id} step {step} writes: {shown}")
         model.train()
+
+
+def _first(files: Sequence[TextFile], size: int) -> list[TextFile]:
+    """Files from the first on until they hold `size` bytes."""
+    ends = itertools.accumulate((f.bytes for f in files), initial=0)
+    return [f for f, before in zip(files, ends, strict=False) if before < max(1, size)]

@@ -77,6 +77,7 @@ class RunWriter:
             records.append({"step": step, "loss": loss, "tokens": 8192, "cpu": step * 0.4})
             if step % 50 == 0:
                 records[-1]["bits_per_byte"] = 2.1 + 3 * math.exp(-step / 80)
+                records[-1]["minutes"] = step * 0.01
         lines(self.dir / name / "metrics.jsonl", records)
         text = "(self, name):\n        return self._name" + hostile
         lines(

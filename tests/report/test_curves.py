@@ -2,11 +2,12 @@ import json
 import math
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.report.alarms import alarms
-from puna.report.curves import bold_line, figure_of, thin_out
+from puna.report.curves import bold_line, figure_of, series, thin_out
 from puna.report.read import open_run
 
 
@@ -34,7 +35,7 @@ def test_a_single_line_is_smoothed_unless_marked():
 def test_panels_follow_the_page_and_do_not_share_ids(quickstart):
     run = open_run(quickstart)
     page = "".join(figure_of(s.id, [s]) for s in run.stages if s.kind != "eval")
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 9
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert ids
     assert len(ids) == len(set(ids))
@@ -88,3 +89,22 @@ def test_the_shadow_is_dashed_beside_the_reward_and_the_alarm_marked(writer):
     told = alarms(open_run(run.dir))
     assert told.index("length") < told.index("gap")
     assert told.count("&lt;b&gt;") == 2
+
+
+def test_bits_per_byte_are_drawn_over_minutes_beside_the_best_baseline(writer):
+    run = writer()
+    run.pretrain()
+    path = run.finish() / "pretrain" / "stage.json"
+    stage = open_run(run.dir).stage("pretrain")
+    minutes, bits = series(stage, "bits_per_byte", "minutes")
+    assert minutes == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.5, 3.0])
+    assert bits == series(stage, "bits_per_byte")[1]
+    page = figure_of("pretrain", [stage])
+    assert "bits per byte, by minutes (dashed: best baseline)" in page
+    record = json.loads(path.read_text())
+    record["result"]["bits_per_byte"] = {"model": 2.2}
+    path.write_text(json.dumps(record))
+    alone = figure_of("pretrain", [open_run(run.dir).stage("pretrain")])
+    assert "by minutes" in alone
+    assert "dashed" not in alone
+    assert page.count("stroke-dasharray") > alone.count("stroke-dasharray")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puna.core.errors import UserError
-from puna.core.stage import StageError
+from puna.core.stage import StageError, Stopwatch
 from puna.train.checkpoint import save_model
 from puna.train.loop import StopTraining, Trainer
 from puna.train.optim import OptimConfig
@@ -128,3 +128,44 @@ def test_where_backward_stops_it_nothing_is_learned_of_that_step(ctx, new_model,
     assert trainer.rewind(1, ctx.dir / "start") == 0
     wanted = new_model(5).state_dict()
     assert all(torch.equal(v, wanted[k]) for k, v in trainer.model.state_dict().items())
+
+
+def timed(ctx, model, tokenizer, spent, minutes=1000.0, steps=10):
+    optim = OptimConfig(lr=0.01, warmup=2, schedule="linear", final=0.0)
+    watch = Stopwatch(wall=60 * spent)
+    return Trainer(ctx, model, tokenizer, optim, steps, 100, minutes=minutes, watch=watch)
+
+
+def rates(ctx):
+    """Shares of the peak."""
+    lines = (ctx.dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(x)["lr"] / 0.01 for x in lines]
+
+
+def test_the_rate_falls_with_the_time_where_that_is_further_on(ctx, new_model, tokenizer):
+    """600 of 1,000 minutes are six of ten steps, also at the third one; a second is 2e-5 of it."""
+    trainer = timed(ctx, new_model(), tokenizer, spent=600)
+    trainer.run(loss_of(trainer), "loss")
+    assert trainer.step == 10
+    assert rates(ctx) == pytest.approx(
+        [0.5, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 3 / 8, 2 / 8, 1 / 8], abs=1e-3
+    )
+
+
+def test_a_stage_ends_with_its_time_and_does_not_begin_again(ctx, new_model, tokenizer):
+    trainer = timed(ctx, new_model(), tokenizer, spent=0.99, minutes=1.0, steps=100_000)
+    trainer.run(loss_of(trainer), "loss")
+    assert 3 <= trainer.step < 10_000
+    assert kept(ctx) == [trainer.step]
+    assert rates(ctx)[-1] < 0.011  # the last hundredth of the time
+    again = timed(ctx, new_model(seed=5), tokenizer, spent=0, minutes=1.0, steps=100_000)
+    again.run(loss_of(again), "loss")
+    assert again.step == trainer.step
+    for a, b in zip(again.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_time_that_is_over_before_the_first_step(ctx, new_model, tokenizer):
+    trainer = timed(ctx, new_model(), tokenizer, spent=2, minutes=1.5)
+    with pytest.raises(UserError, match=r"stage: 1\.5 minutes were over before its first step"):
+        trainer.run(loss_of(trainer), "loss")
