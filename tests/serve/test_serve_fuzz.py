@@ -72,10 +72,14 @@ def fuzz(address: str, examples: int, seconds: float = math.inf) -> Counter[tupl
 
 
 def sent(address: str, cases: Any, examples: int, until: float, known: bool) -> list[int]:
-    """The statuses of the answers that there was time for; `known` asks the model that is there."""
+    """The statuses of the answers that there was time for; `known` asks the model that is there.
+
+    Where time is no limit, the requests are the same each time.
+    """
     found: list[int] = []
 
     @settings(max_examples=examples, database=None, phases=[Phase.generate],
+              derandomize=math.isinf(until),
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(cases)
     def ask(case: Any) -> None:
