@@ -132,7 +132,7 @@ def place_by_kernel(model: Decoder, calls: list[int]) -> None:
     def plan(*given: Any) -> Pass:
         return replace(plan_of(*given), place=counted)
 
-    model.plan = plan  # type: ignore[method-assign]
+    model.plan = plan  # type: ignore[method-assign,assignment]
 
 
 def learned(model: Decoder) -> list[Tensor]:

@@ -29,7 +29,7 @@ def bound(weight: Tensor, kind: Kind) -> Tensor:
     wide = weight.double()
     if kind == "int4":
         size = 128 if weight.shape[-1] % 128 == 0 else 32
-        most = torch.stack([x.abs().amax(-1) for x in wide.split(size, -1)], -1) / 7
+        most = torch.stack([x.abs().amax(-1) for x in torch.split(wide, size, -1)], -1) / 7
         return most.repeat_interleave(size, -1) / 2
     # Three bits behind the leading one; below 2^-6 of a scale steps are 2^-9.
     scale = wide.abs().amax(-1, keepdim=True) / 448
