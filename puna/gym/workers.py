@@ -46,8 +46,8 @@ class Workers:
         Raises DeadlineError naming `what`, or whatever the function raised.
         """
         loop = asyncio.get_running_loop()
-        started, done = asyncio.Event(), loop.create_future()
-        place = _Place()
+        done: asyncio.Future[T] = loop.create_future()
+        started, place = asyncio.Event(), _Place()
 
         def deliver(result: Any, error: BaseException | None) -> None:
             if done.done():
@@ -82,8 +82,7 @@ class Workers:
         self.jobs.put(job)
         try:
             await started.wait()
-            value: T = await asyncio.wait_for(asyncio.shield(done), deadline_s)
-            return value
+            return await asyncio.wait_for(asyncio.shield(done), deadline_s)
         except TimeoutError:
             if done.done():  # in this very moment, or the function itself raised it
                 return cast(T, done.result())
