@@ -151,7 +151,7 @@ def test_the_drawn_reason_is_the_policys() -> None:
     assert 0.43 < 1 - reasons[""] / reasons.total() < 0.57
 
 
-def test_reset_and_hash_take_some_hundred_microseconds() -> None:
+def test_reset_and_hash_take_less_than_a_millisecond() -> None:
     data, rows = ENV.setup(), scene_of(ENV.task("test", 0)).rows
     times: dict[str, list[float]] = {"reset": [], "hash": []}
     for _ in range(200):
@@ -163,7 +163,7 @@ def test_reset_and_hash_take_some_hundred_microseconds() -> None:
         times["reset"].append(middle - begun)
         db.close()
     for what, taken in times.items():
-        assert sorted(taken)[100] < 0.004, what
+        assert sorted(taken)[20] < 0.001, what  # of 200: other processes disturb the rest
 
 
 def test_a_copy_leaves_the_template_and_other_copies_alone() -> None:
