@@ -10,7 +10,7 @@ import ctypes
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class Workers:
             return await asyncio.wait_for(asyncio.shield(done), deadline_s)
         except TimeoutError:
             if done.done():  # in this very moment, or the function itself raised it
-                return cast(T, done.result())
+                return done.result()
             abandon()
             raise DeadlineError(f"{what} took longer than {deadline_s:g} s") from None
         except asyncio.CancelledError:
