@@ -34,7 +34,7 @@ quickstart: .venv/.core
 	@.venv/bin/puna run quickstart
 
 # Two files at a time, each with one thread: two pools of threads on two cores spin against each other.
-PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile --durations=25
 
 test: .venv/.dev
 	@$(PYTEST) -m "not slow"
