@@ -383,6 +383,7 @@ KEYS: dict[str, dict[str, str]] = {
         "split": "Which split the file's tasks are, `train` or `test`.",
         "form": "`tools`: a workspace with tools; `bodies`: one question for each function.",
         "messages": "Messages of an episode at most.",
+        "tokens": "Tokens that the agent says in an episode at most; 0: no limit.",
         "budget": "Processor seconds of all that an agent runs in an episode.",
         "seconds": "Processor seconds of one run of the command.",
         "repo": "To propose from: a folder of Python.",

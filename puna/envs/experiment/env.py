@@ -42,8 +42,8 @@ class ExperimentConfig:
     `tasks`: a file that `puna propose experiment` wrote, its admitted tasks being the split
     `split`; none: the small ones that ship. `form`: "tools" gives a workspace with tools, "bodies"
     (AutoExperiment's agentless form) asks for each function once. An episode with tools has
-    `messages` messages and `budget` seconds of processor time for what it runs; a run of the
-    command has `seconds`.
+    `messages` messages, `tokens` sampled tokens (0: no limit) and `budget` seconds of processor
+    time for what it runs; a run of the command has `seconds`.
 
     What is proposed: `masked` functions are taken out of `repo`, a folder, measured by `command`
     and, hidden from the agent, by `second`; or of `paper`, one that ships or a folder. The numbers
@@ -54,6 +54,7 @@ class ExperimentConfig:
     split: Literal["train", "test"] = "test"
     form: Literal["tools", "bodies"] = "tools"
     messages: int = 50
+    tokens: int = 0
     budget: float = 600.0
     seconds: float = 60.0
     repo: str = ""
@@ -69,6 +70,8 @@ class ExperimentConfig:
             raise ValueError(f"masked is {self.masked}, must be 1 to {MOST_MASKED}")
         if self.messages < 1:
             raise ValueError(f"messages is {self.messages}, must be at least 1")
+        if self.tokens < 0:
+            raise ValueError(f"tokens is {self.tokens}, must be 0 or more")
         if not 0.1 <= self.seconds <= 3_600 or not self.seconds <= self.budget <= 86_400:
             raise ValueError("seconds must be 0.1 to 3600, and budget no less and at most 86400")
 
@@ -97,7 +100,8 @@ class Experiment(Environment):
     def __init__(self, config: ExperimentConfig | None = None, seed: int = 0) -> None:
         super().__init__(config, seed)
         # The clock must not decide: processor time is what is bounded, see `budget`.
-        self.limits = Limits(self.config.messages, seconds=100 * self.config.budget)  # type: ignore[misc]
+        config = self.config
+        self.limits = Limits(config.messages, config.tokens, 100 * config.budget)  # type: ignore[misc]
         if self.config.tasks:
             self.data_files = (Path(self.config.tasks),)
             assert self.research, "a file without tasks is told at once"

@@ -184,6 +184,13 @@ def test_who_does_not_hand_in_earns_nothing() -> None:
     assert (outcome.value, outcome.evidence) == (0.0, "nothing was handed in: turns")
 
 
+def test_messages_tokens_and_seconds_are_bounded() -> None:
+    limits = Experiment(ExperimentConfig(messages=7, tokens=900, budget=60.0)).limits
+    assert (limits.turns, limits.tokens, limits.seconds) == (7, 900, 6_000.0)
+    with pytest.raises(ValueError, match="tokens is -1"):
+        ExperimentConfig(tokens=-1)
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     env = environment(repository(tmp_path, é_md="ä\n"))
