@@ -58,6 +58,7 @@ def test_no_request_of_any_route_is_the_servers_fault(address: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_nor_of_many_more(address: str) -> None:
     counts = fuzz(address, described(address), 600, 240)
     assert counts.total() > 1000

@@ -88,6 +88,7 @@ def test_the_benchmark_goes_on_with_its_journal(tmp_path: Path) -> None:
 
 @WHY3
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 def test_no_difference_with_why3_on_many() -> None:
     """`python -m benchmarks.proofs -n 10000` takes more."""
     for first in range(300_000, 300_600, 20):
