@@ -22,7 +22,7 @@ LLAMA_CPP = $(if $(wildcard .peers/llama-cpp/.done),.peers/llama-cpp/bin/python)
 
 help:
 	@echo "make quickstart   install, then raise a small model from raw text to an agent"
-	@echo "make test         install, then run the tests (no root, under 10 minutes on 2 cores)"
+	@echo "make test         install, then run the tests (no root, about 15 minutes on 2 cores)"
 	@echo "make test-all     every test, slow ones too; a skipped test is a failure"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measurements against other libraries (see benchmarks/)"

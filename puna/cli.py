@@ -467,8 +467,6 @@ def audit(args: list[str]) -> int:
 
 def propose(args: list[str]) -> int:
     """Make new tasks."""
-    if args[:1] == ["experiment"]:
-        return propose_experiment(args[1:])
     from puna.evals.propose_console import Options, act
 
     given = parse(Options, "propose", args, "Make new tasks, each with a verifier that was tested.")
@@ -550,7 +548,8 @@ def dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in VERBS:
         raise UserError(f"no verb '{args[0]}'", nearest(args[0], VERBS))
-    return VERBS[args[0]][0](args[1:])
+    noun = NOUNS.get(" ".join(args[:2]))
+    return VERBS[args[0]][0](args[1:]) if noun is None else noun(args[2:])
 
 
 def guarded(work: Callable[[], int | None]) -> int:

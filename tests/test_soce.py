@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import REPOSITORY, run
+from tiny_run import REPOSITORY, run, toml
 
 from puna.core.recipe import plan, read_recipe
 from puna.gym.registry import load_environment
@@ -76,15 +76,7 @@ def small(env: Path) -> list[str]:
         sets |= {f"{name}.env": str(env), f"{name}.eval_tasks": 96, f"{name}.max_tokens": 8}
         sets[f"{name}.tau"] = 0.5
     sets |= {"eval.envs": [str(env)], "eval.n": 96, "eval.max_tokens": 8}
-    return [f"{key}={table(value)}" for key, value in sets.items()]
-
-
-def table(values: Any) -> str:
-    if isinstance(values, dict):
-        return "{" + ", ".join(f"{k} = {table(v)}" for k, v in values.items()) + "}"
-    if isinstance(values, list):
-        return "[" + ", ".join(map(table, values)) + "]"
-    return json.dumps(values)
+    return [f"{key}={toml(value)}" for key, value in sets.items()]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import REPOSITORY, puna
+from tiny_run import REPOSITORY, toml
+from tiny_run import run as played
 
 pytestmark = pytest.mark.slow
 
@@ -17,14 +18,6 @@ MANY = ONE | {"turns": 3}
 PAIRS = ("pairs", "pairs-few-wrong", "pairs-many-wrong")
 RL = ("spoc-raft", "corr", "last", "all")
 ARMS = ("base", "right", "raft", *PAIRS, *RL)
-
-
-def table(values: Any) -> str:
-    if isinstance(values, dict):
-        return "{" + ", ".join(f"{k} = {table(v)}" for k, v in values.items()) + "}"
-    if isinstance(values, list):
-        return "[" + ", ".join(map(table, values)) + "]"
-    return json.dumps(values)
 
 
 def small() -> list[str]:
@@ -53,13 +46,13 @@ def small() -> list[str]:
     for arm in ("raft", *RL):
         sets |= {f"{arm}.steps": 2, f"{arm}.prompts": 4, f"{arm}.samples": 4, f"{arm}.refills": 1}
         sets |= {f"{arm}.max_tokens": 96}
-    return [part for key, value in sets.items() for part in ("--set", f"{key}={table(value)}")]
+    return [f"{key}={toml(value)}" for key, value in sets.items()]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("spoc") / "run"
-    done = puna("run", RECIPE, "--dir", directory, *small(), kill_after=280.0)
+    done = played(RECIPE, directory, *small(), kill_after=280.0)
     assert done.code == 0, done.err
     return directory
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from puna.api import _toml as toml
+
 REPOSITORY = Path(__file__).parent.parent
 
 RECIPE = """
@@ -133,17 +135,11 @@ def write_stage(directory: Path, kind: str, init: Path, **settings: Any) -> Path
         table |= {"unaudited": True}  # its shortest answers are paid, whatever they say
     else:
         table |= {"steps": 4, "batch_tokens": 256, "row_length": 64}
-    lines = [f"{k} = {_toml(v)}" for k, v in (table | settings).items() if v is not None]
+    lines = [f"{k} = {toml(v)}" for k, v in (table | settings).items() if v is not None]
     head = 'name = "one"\nseed = 3\n[machine]\ndtype = "float32"\nthreads = 1\n[[stage]]\n'
     path = directory / f"{kind}.toml"
     path.write_text(head + "\n".join(lines) + "\n")
     return path
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)
 
 
 def write_recipe(directory: Path, *changes: tuple[str, str]) -> Path:

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu.models import MEMORY, ROUTED, VOCAB, NoStops, drawn, saved
+from benchmarks.gpu.models import MEMORY, ROUTED, VOCAB, NoStops, bytes_each, drawn, saved
 from puna.core.stage import Weights
 from puna.engine.local import Engine, Request
 from puna.engine.policy import Completion, SamplingParams
@@ -140,8 +140,7 @@ def _bytes(weights: Weights, rows: int, held: float) -> dict[str, float]:
     Of `project`, which has two kinds of matrices, the mean.
     """
     c = ROUTED
-    # Bytes of a number with its share of a scale.
-    each = {"auto": 2.0, "fp8": 1 + 4 / c.hidden_size, "int4": 0.5 + 4 / 128}[weights]
+    each = bytes_each(weights)
     read = c.num_experts * (1 - (1 - 1 / c.num_experts) ** rows) + 1
     down = read * c.hidden_size * c.expert_size * each
     queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from puna.core.stage import Weights
+from puna.kernels.quantised import GROUP
 from puna.models.config import ModelConfig
 from puna.models.decoder import Decoder
 
@@ -16,6 +18,11 @@ ROUTED = ModelConfig(
     max_positions=131_072,
 )  # fmt: skip
 DENSE = ModelConfig("llama3", VOCAB, 2048, 16, 32, 8, 64, 8192, max_positions=8192)
+
+
+def bytes_each(weights: Weights) -> float:
+    """Bytes of a number with its share of a scale."""
+    return {"auto": 2.0, "fp8": 1 + 4 / ROUTED.hidden_size, "int4": 0.5 + 4 / GROUP}[weights]
 
 
 class NoStops:

@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.models import MEMORY, ROUTED
+from benchmarks.gpu.models import MEMORY, ROUTED, bytes_each
 from puna.core.stage import Weights
 from puna.kernels.launch import Blocks, Launch, Shape
 from puna.kernels.quantised import Quantised
@@ -61,7 +61,7 @@ def experts(rows: int, weights: Weights, layers: list[tuple[Held, Held, Held, He
         for _, down, _, shared in layers:
             launch.down(act, choice, down, shared, x, own, common)
 
-    each = {"auto": 2.0, "fp8": 1 + 4 / c.hidden_size, "int4": 0.5 + 4 / 128}[weights]
+    each = bytes_each(weights)
     read = (c.num_experts + 1) * c.hidden_size * c.expert_size * each
     for run, times in ((gate_up, 2), (down, 1)):
         for blocks in candidates(launch.blocks[run.__name__], weights):

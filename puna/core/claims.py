@@ -121,8 +121,11 @@ def read_claims(path: Path) -> tuple[Claim, ...]:
     return found
 
 
-def claims_of(tables: Any, where: str) -> tuple[Claim, ...]:
-    """The claims in the tables of a file. Raises UserError naming `where` and the claim."""
+def claims_of(tables: Any, where: str, command: str = "") -> tuple[Claim, ...]:
+    """The claims in the tables of a file; `command` is that of those which name none.
+
+    Raises UserError naming `where` and the claim.
+    """
     found: dict[str, Claim] = {}
     for number, table in enumerate(tables if isinstance(tables, list) else [tables], 1):
         name = str(table.get("id", f"number {number}")) if isinstance(table, dict) else ""
@@ -130,7 +133,8 @@ def claims_of(tables: Any, where: str) -> tuple[Claim, ...]:
             raise UserError(f"{where}: claim {number} is no table", "each claim is a [[claim]]")
         if name in found:
             raise UserError(f"{where}: two claims are called '{name}'", "rename one")
-        found[name] = build(Claim, table, f"{where} claim {name}")
+        given = {"command": command, **table} if command else table
+        found[name] = build(Claim, given, f"{where} claim {name}")
     return tuple(found.values())
 
 

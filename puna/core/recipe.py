@@ -102,11 +102,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     parts = table.get("fraction", 1)
     if not whole(parts) or parts < 1:
         raise UserError(f"{path}: fraction is {parts!r}", "give a whole number: one in how many")
-    given = table.get("claim", [])
-    for claim in given if isinstance(given, list) else ():
-        if isinstance(claim, dict):
-            claim.setdefault("command", f"puna run {name}")
-    claims = claims_of(given, str(path))
+    claims = claims_of(table.get("claim", []), str(path), f"puna run {name}")
     for claim in claims:
         _look_up(claim, ids, path)
     return Recipe(name, title, seed, machine, tuple(stages), parts, claims)

@@ -41,10 +41,14 @@ def check_weights(model: Decoder, graphs: bool) -> None:
     """Raises UserError where weights shall be quantised and nothing here reads such ones."""
     kind = model.decode_weights
     if kind != "auto" and not graphs:
-        what = f"weights is '{kind}': only bf16 models whose sizes are multiples of 64, on a GPU"
+        what = (
+            f"machine.weights is '{kind}', and no kernel that reads such weights decodes this model"
+        )
         raise UserError(what, "use auto")
     if kind == "fp8" and torch.cuda.get_device_capability(model.device) < (8, 9):
-        raise UserError("weights is 'fp8', which this GPU does not know", "use int4 or auto")
+        raise UserError(
+            "machine.weights is 'fp8', which this GPU does not know", "use int4 or auto"
+        )
 
 
 def fills(config: ModelConfig, page: int) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from puna.core.stats import t_quantile
+from puna.kernels.cross_entropy import head_plain
 from puna.models.decoder import Decoder
 from puna.text.baselines import NGram, xz_bits_per_byte
 from puna.text.corpus import TextFile
@@ -61,13 +61,11 @@ def bits_per_byte(
             counted[i, (0 if i == 0 else row_length - half) : len(piece) - 1] = True
         for i in range(0, len(rows), at_once):
             block = torch.from_numpy(rows[i : i + at_once]).to(model.device)
-            logits = model.logits(model(block[:, :-1])).flatten(0, 1)
+            hidden = model(block[:, :-1]).flatten(0, 1)
             want = torch.where(
                 torch.from_numpy(counted[i : i + at_once]).to(model.device), block[:, 1:], IGNORE
             )
-            nats += float(
-                F.cross_entropy(logits, want.flatten(), ignore_index=IGNORE, reduction="sum")
-            )
+            nats += float(head_plain(hidden, model.head_weight, want.flatten()))
         found.append((nats / math.log(2), len(file.text.encode())))
     model.train(was_training)
     return bits_of(found)

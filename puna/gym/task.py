@@ -15,6 +15,16 @@ Script = Callable[[Sequence[Message]], Message]
 """A scripted policy for one role: the messages it sees in, its message out."""
 
 
+def script(messages: Sequence[Message]) -> Script:
+    """Says these in order, then nothing for ever."""
+
+    def speak(heard: Sequence[Message]) -> Message:
+        said = sum(m.role == "assistant" for m in heard)
+        return messages[said] if said < len(messages) else Message.assistant("")
+
+    return speak
+
+
 @dataclass(frozen=True)
 class Task:
     """One problem of an environment.

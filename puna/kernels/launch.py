@@ -135,7 +135,7 @@ class Launch:
         b, (wide, inner) = _fitted(self.blocks[which], weight), weight.shape
         columns = _inner(wide, b.columns)
         products.project[(wide // columns, _many(self.rows, b.rows))](
-            a, *_held(weight), out, self.rows, INNER=inner, WIDTH=wide, **_kind(weight, inner),
+            a, *_held(weight), out, self.rows, INNER=inner, WIDTH=wide, **_kind(weight),
             BM=b.rows, BN=columns, BK=_inner(inner, b.inner), num_warps=b.warps,
             num_stages=b.stages,
         )  # fmt: skip
@@ -218,7 +218,7 @@ class Launch:
             x_BD if fused else normed_BD, gain_D, router, bias, choice, score, *_held(experts),
             *_held(shared), act, s.eps, WIDTH=s.width, INNER=inner, EXPERTS=routed,
             PADDED=power_of_two(max(1, routed)), BLOCK=power_of_two(s.width), NORM=fused,
-            **_kind(shared, s.width), BN=columns, BK=_inner(s.width, b.inner), num_warps=b.warps,
+            **_kind(shared), BN=columns, BK=_inner(s.width, b.inner), num_warps=b.warps,
             **self.more,
         )  # fmt: skip
 
@@ -235,7 +235,7 @@ class Launch:
         parts = _many(self.rows, every) + turns * routed
         products.gate_up[(inner // columns, parts)](
             normed_BD, choice_B, score_B, *_held(experts), *_held(shared), act, self.rows,
-            WIDTH=s.width, INNER=inner, EXPERTS=routed, **_kind(shared, s.width), BM=b.rows,
+            WIDTH=s.width, INNER=inner, EXPERTS=routed, **_kind(shared), BM=b.rows,
             BS=every, BN=columns, BK=_inner(s.width, b.inner), BLOCK=self.find, TURNS=turns,
             num_warps=b.warps, num_stages=b.stages,
         )  # fmt: skip
@@ -254,7 +254,7 @@ class Launch:
         if self.lone:
             lone.add_down[(s.width // columns, self.rows)](
                 act, choice_B, *_held(experts), *_held(shared), x_BD, WIDTH=s.width, INNER=inner,
-                EXPERTS=0 if experts is None else s.experts, **_kind(shared, inner), BN=columns,
+                EXPERTS=0 if experts is None else s.experts, **_kind(shared), BN=columns,
                 BK=_inner(inner, b.inner), num_warps=b.warps, **self.more,
             )  # fmt: skip
             return ()
@@ -262,7 +262,7 @@ class Launch:
         parts = _many(self.rows, b.shared) + turns * s.experts
         products.down[(s.width // columns, parts)](
             act, choice_B, *_held(experts), *_held(shared), own_BD, common_BD, self.rows,
-            WIDTH=s.width, INNER=inner, EXPERTS=s.experts, **_kind(shared, inner), BM=b.rows,
+            WIDTH=s.width, INNER=inner, EXPERTS=s.experts, **_kind(shared), BM=b.rows,
             BS=b.shared, BN=columns, BK=_inner(inner, b.inner), BLOCK=self.find, TURNS=turns,
             num_warps=b.warps, num_stages=b.stages,
         )  # fmt: skip
@@ -291,11 +291,11 @@ def _held(weight: Matrix | None) -> tuple[Tensor | None, Tensor | None]:
     return (weight.numbers, weight.scales) if isinstance(weight, Quantised) else (weight, None)
 
 
-def _kind(weight: Matrix, inner: int) -> dict[str, Any]:
-    """How a kernel reads matrices like this one, of `inner` inputs."""
+def _kind(weight: Matrix) -> dict[str, Any]:
+    """How a kernel reads matrices like this one."""
     if isinstance(weight, Quantised):
         return {"KIND": weight.kind, "GROUP": weight.group}
-    return {"KIND": "plain", "GROUP": inner}
+    return {"KIND": "plain", "GROUP": weight.shape[-1]}
 
 
 def _fitted(b: Blocks, weight: Matrix) -> Blocks:

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from puna.kernels.decoding import begin, near_end, route
-from puna.kernels.products import high_half, low_half
+from puna.kernels.products import gated, high_half, low_half
 
 
 @triton.jit
@@ -154,7 +154,7 @@ def gate_up(
     """
     begin(OVERLAP)
     row, column = tl.program_id(1), tl.program_id(0) * BN + tl.arange(0, BN)
-    dtype = x.dtype.element_ty
+    dtype: tl.constexpr = x.dtype.element_ty
     wide: tl.constexpr = INNER * 2 if EXPERTS > 0 else INNER
     left, target = x + row * WIDTH, out + row * wide + column
     gate, up = tl.zeros((BN,), tl.float32), tl.zeros((BN,), tl.float32)
@@ -200,10 +200,7 @@ def gate_up(
         )  # fmt: skip
         gate, up = summed(gates), summed(ups)
     near_end(OVERLAP)
-    gated = (gate * heat).to(dtype).to(tl.float32)
-    act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32)
-    act = act * (up * heat).to(dtype).to(tl.float32)
-    tl.store(target, act.to(dtype))
+    tl.store(target, gated(gate * heat, up * heat, dtype))
 
 
 @triton.jit

@@ -26,6 +26,14 @@ def high_half(both, dtype: tl.constexpr):
 
 
 @triton.jit
+def gated(gate, up, dtype: tl.constexpr):
+    """silu(gate) * up of two products in fp32, rounded to `dtype` where the twin rounds."""
+    gate = gate.to(dtype).to(tl.float32)
+    act = (gate * tl.sigmoid(gate)).to(dtype).to(tl.float32)
+    return (act * up.to(dtype).to(tl.float32)).to(dtype)
+
+
+@triton.jit
 def multiply(
     left, inside, weight, scales, column,
     INNER: tl.constexpr, WIDTH: tl.constexpr, SECOND: tl.constexpr, ALONG: tl.constexpr,
@@ -139,7 +147,7 @@ def gate_up(
     is multiplied in behind the product.
     """
     part, tiles = tl.program_id(1), tl.cdiv(rows, BS)
-    dtype = normed.dtype.element_ty
+    dtype: tl.constexpr = normed.dtype.element_ty
     column = tl.program_id(0) * BN + tl.arange(0, BN)
     wide: tl.constexpr = INNER * 2 if EXPERTS > 0 else INNER
     if part < tiles:
@@ -149,10 +157,8 @@ def gate_up(
             normed + every[:, None] * WIDTH, within, shared, shared_scales, column,
             WIDTH, 2 * INNER, INNER, 1, WIDTH, KIND, GROUP, BS, BN, BK,
         )  # fmt: skip
-        gates = gates.to(dtype).to(tl.float32)
-        acts = (gates * tl.sigmoid(gates)).to(dtype).to(tl.float32) * ups.to(dtype).to(tl.float32)
         there = out + every[:, None] * wide + (wide - INNER) + column[None, :]
-        tl.store(there, acts.to(dtype), mask=within)
+        tl.store(there, gated(gates, ups, dtype), mask=within)
     elif EXPERTS > 0:
         which, turn = (part - tiles) % EXPERTS, (part - tiles) // EXPERTS
         own: tl.constexpr = WIDTH * INNER if KIND == "int4" else WIDTH * 2 * INNER
@@ -168,11 +174,8 @@ def gate_up(
                 WIDTH, 2 * INNER, INNER, 2 * INNER, 1, KIND, GROUP, BM, BN, BK,
             )  # fmt: skip
             heat = tl.load(score + row, mask=row >= 0, other=0.0)[:, None]
-            gated = (gate * heat).to(dtype).to(tl.float32)
-            act = (gated * tl.sigmoid(gated)).to(dtype).to(tl.float32)
-            act = act * (up * heat).to(dtype).to(tl.float32)
             target = out + row[:, None] * wide + column[None, :]
-            tl.store(target, act.to(dtype), mask=inside)
+            tl.store(target, gated(gate * heat, up * heat, dtype), mask=inside)
 
 
 @triton.jit

@@ -44,8 +44,8 @@ def figure_of(name: str, stages: Sequence[Stage]) -> Html:
     """The panels of one stage: each seed thin, their mean bold."""
     panels = []
     for key, label in PANELS.items():
-        what = ("bits_per_byte", key) if key == "minutes" else (key, "step")
-        lines = [line for s in stages if len((line := series(s, *what))[0]) > 1]
+        found = _by_minutes(stages) if key == "minutes" else [series(s, key) for s in stages]
+        lines = [line for line in found if len(line[0]) > 1]
         if lines and not (key == "loss" and any(series(s, "reward")[0] for s in stages)):
             panel = Panel(f"{name}-{key}", label, lines, key in MARKED)
             beside = {"reward": _shadowed, "minutes": _beside_baseline}.get(key)
@@ -88,11 +88,20 @@ def _beside_baseline(panel: Panel, stages: Sequence[Stage]) -> Panel:
     return replace(panel, label=f"{panel.label} (dashed: best baseline)", dashed=[level])
 
 
-def series(stage: Stage, key: str, over: str = "step") -> Series:
-    """Places and values of one figure of a stage, records that lack either left out."""
-    found = [(number(m.get(over)), number(m.get(key))) for m in stage.metrics]
-    pairs = [(at, value) for at, value in found if at is not None and value is not None]
-    return [at for at, _ in pairs], [value for _, value in pairs]
+def _by_minutes(stages: Sequence[Stage]) -> list[Series]:
+    """Bits per byte over the mean minutes that the seeds took to the same step."""
+    times = [t for s in stages if (t := dict(zip(*series(s, "minutes"), strict=True)))]
+    common = set.intersection(*map(set, times)) if times else set()
+    at = {step: sum(t[step] for t in times) / len(times) for step in common}
+    found = [zip(*series(s, "bits_per_byte"), strict=True) for s in stages]
+    pairs = [[(at[step], bits) for step, bits in line if step in at] for line in found]
+    return [([x for x, _ in line], [y for _, y in line]) for line in pairs]
+
+
+def series(stage: Stage, key: str) -> Series:
+    """Steps and values of one figure of a stage, steps without it left out."""
+    found = [(m["step"], v) for m in stage.metrics if (v := number(m.get(key))) is not None]
+    return [s for s, _ in found], [v for _, v in found]
 
 
 def bold_line(lines: Sequence[Series], smooth: bool = True) -> Series:

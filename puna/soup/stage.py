@@ -44,6 +44,7 @@ class Plan:
     tau: float = TAU
     scores: Scores | None = None
     revert: bool = True
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError where the settings do not go together."""
@@ -110,7 +111,7 @@ def _refuse_scores(scores: object, method: str) -> None:
 def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     """Average the parents' models. Raises UserError for fewer than two, or two that do not fit."""
     table = read_scores(config.scores) if config.scores else None
-    plan = Plan(config.method, config.weights, config.tau, table, config.revert)
+    plan = Plan(config.method, config.weights, config.tau, table, config.revert, ctx.seed)
     taste = None
     if config.env is not None:
         from puna.gym.registry import load_environment
@@ -213,8 +214,8 @@ def _choose(plan: Plan, tried: Trials) -> Choice:
     if pool is None:
         what = f"{tried.label}: correlations over {len(names)} models say nothing"
         raise UserError(what, f"take {FEWEST} members, or scores of more models, or method greedy")
-    mine, seed = pool.of(names), tried.taste.seed
-    return soce(pool, mine, plan.tau, lambda w: tried(w).average, seed, plan.method)
+    mine = pool.of(names)
+    return soce(pool, mine, plan.tau, lambda w: tried(w).average, plan.seed, plan.method)
 
 
 def _unmeasured(
@@ -224,9 +225,11 @@ def _unmeasured(
     if plan.searches:
         if plan.scores is None:
             what = f"{label}: method {plan.method} chooses by what models score"
-            raise UserError(what, "name an environment (env), or for soce a file of scores")
+            raise UserError(
+                what, f"name an environment (env), or for {', '.join(BY_CATEGORY)} a file of scores"
+            )
         mine = plan.scores.of(list(members))
-        choice = soce(plan.scores, mine, plan.tau, None, method=plan.method)
+        choice = soce(plan.scores, mine, plan.tau, None, plan.seed, plan.method)
     merged = _merge(members, choice.weights, out)
     progress.note(f"{label}: {len(merged.members)} models averaged, not measured: no env")
     notes = [*merged.notes, *choice.notes]

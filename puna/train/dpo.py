@@ -109,9 +109,8 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         inputs += f", environment {identity(env)['hash']}"
     steps = config.steps or -(-len(pairs) // config.batch_pairs)
     pace = (config.optim, steps, config.save_every)
-    trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source)
-    if trainer.step == 0:  # a resumed trainer's watch has it already
-        trainer.watch = Stopwatch(played.cpu, played.wall)
+    watch = Stopwatch(played.cpu, played.wall)  # a resumed trainer has it already
+    trainer = Trainer(ctx, model, tokenizer, *pace, inputs, source, watch=watch)
     loop = _Loop(ctx, config, env, trainer, reference, pairs)
     trainer.run(loop.backward, "loss", loop.after)
     scored = loop.finish()

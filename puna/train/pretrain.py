@@ -22,6 +22,7 @@ from puna.core.stage import StageContext, Stopwatch
 from puna.engine.local import Engine, Request
 from puna.engine.policy import SamplingParams
 from puna.evals.bits import baselines, bits_per_byte, document, interval
+from puna.evals.evaluate import place_on
 from puna.gym.registry import load_environment
 from puna.models.decoder import Decoder
 from puna.models.moe import Routes
@@ -116,9 +117,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
     else:
         tokenizer = _tokenizer(ctx, config, corpus)
         model = _fresh_model(ctx, config, tokenizer)
-    model.compute_dtype = getattr(torch, ctx.machine.dtype)
-    model.decode_weights = ctx.machine.weights
-    model.to(ctx.machine.device)
+    place_on(model, ctx.machine).train()
     train = pack([document(tokenizer, t.text) for t in corpus.train], config.row_length)
     inputs = f"text {corpus.digest[:16]}"
     pace = config.optim, config.steps, config.save_every

@@ -11,6 +11,7 @@ import torch
 
 from puna.core.errors import UserError
 from puna.core.stage import StageContext
+from puna.evals.evaluate import place_on
 from puna.models.decoder import Decoder
 from puna.models.lora import LoraConfig, attach
 from puna.text.tokenizer import Tokenizer
@@ -37,8 +38,7 @@ def starting_model(
     """
     computed: torch.dtype = getattr(torch, ctx.machine.dtype)
     model, tokenizer = load_model(source, torch.float32 if lora is None else computed, chat)
-    model.compute_dtype, model.decode_weights = computed, ctx.machine.weights
-    model.to(ctx.machine.device)
+    place_on(model, ctx.machine).train()
     if lora is not None:
         attach(model, lora, ctx.seed)
     return model, tokenizer

@@ -76,7 +76,7 @@ def test_rows_are_found_where_another_batch_has_moved_their_pages() -> None:
 def test_quantised_weights_are_refused_where_no_kernel_reads_them(kind: str) -> None:
     model = build(CONFIG, 0)
     model.decode_weights = kind
-    with pytest.raises(UserError, match=f"weights is '{kind}': only bf16 models"):
+    with pytest.raises(UserError, match=f"machine.weights is '{kind}', and no kernel"):
         Engine(model, Ids(), 0)
 
 

@@ -61,7 +61,7 @@ CASES = st.tuples(
 
 
 @given(CASES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_both_ways_equal_fp64(case: tuple[ModelConfig, int, int, bool, bool, int]) -> None:
     config, rows, tokens, norm, packed, seed = case
     x = drawn(config, rows, tokens, torch.float32, seed).requires_grad_()
@@ -158,6 +158,6 @@ def test_a_model_that_places_by_it_learns_the_same(config: ModelConfig, compiled
     if compiled:
         model._compiled = torch.compile(decoder._run_block, backend="aot_eager")
     found = learned(model)
-    assert len(calls) == 2 or compiled
+    assert calls if compiled else len(calls) == 2
     for a, b in zip(found, want, strict=True):
         assert (a - b).norm() <= 1e-5 * (1e-6 + b.norm())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.report.alarms import alarms
-from puna.report.curves import bold_line, figure_of, series, thin_out
+from puna.report.curves import _by_minutes, bold_line, figure_of, series, thin_out
 from puna.report.read import open_run
 
 
@@ -91,14 +91,25 @@ def test_the_shadow_is_dashed_beside_the_reward_and_the_alarm_marked(writer):
     assert told.count("&lt;b&gt;") == 2
 
 
+def _times(record, factor):
+    """A record with `minutes` so many times as many."""
+    return record | {k: factor * v for k, v in record.items() if k == "minutes"}
+
+
 def test_bits_per_byte_are_drawn_over_minutes_beside_the_best_baseline(writer):
     run = writer()
     run.pretrain()
+    run.pretrain("slow")
     path = run.finish() / "pretrain" / "stage.json"
     stage = open_run(run.dir).stage("pretrain")
-    minutes, bits = series(stage, "bits_per_byte", "minutes")
-    assert minutes == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.5, 3.0])
-    assert bits == series(stage, "bits_per_byte")[1]
+    slow = run.dir / "slow" / "metrics.jsonl"
+    records = [json.loads(line) for line in slow.read_text().splitlines()]
+    slow.write_text("".join(json.dumps(_times(record, 3)) + "\n" for record in records))
+    other = open_run(run.dir).stage("slow")
+    for seeds, wanted in (([stage], 0.5), ([stage, other], 1.0)):
+        lines = _by_minutes(seeds)
+        assert [bits for _, bits in lines] == [series(s, "bits_per_byte")[1] for s in seeds]
+        assert bold_line(lines)[0] == pytest.approx([wanted * i for i in range(1, 7)])
     page = figure_of("pretrain", [stage])
     assert "bits per byte, by minutes (dashed: best baseline)" in page
     record = json.loads(path.read_text())

@@ -15,7 +15,7 @@ from puna.envs.experiment import numbers
 from puna.envs.experiment.masking import STUB
 from puna.envs.experiment.prompts import by_function
 from puna.envs.experiment.research import Research
-from puna.gym.task import Script
+from puna.gym.task import Script, script
 
 Bodies = Mapping[str, str]
 """Missing function -> the text from `def` on that is written in its place."""
@@ -78,7 +78,7 @@ def acted(
         return lambda heard: Message.assistant(answers.get(heard[-1].text, ""))
     calls = [_edit(research, name, text) for name, text in bodies.items()]
     calls += [_call(tool, arguments) for tool, arguments in more]
-    return _said([*calls, Message.assistant(last)])
+    return script([*calls, Message.assistant(last)])
 
 
 def cheats(research: Research, form: str) -> dict[str, Script]:
@@ -150,16 +150,6 @@ def _edit(research: Research, name: str, text: str) -> Message:
 def _call(tool: str, arguments: Mapping[str, str]) -> Message:
     text = json.dumps(arguments, ensure_ascii=False)
     return Message("assistant", (ToolCall("call_0", tool, text),))
-
-
-def _said(messages: Sequence[Message]) -> Script:
-    """Says these in order, then nothing for ever."""
-
-    def speak(heard: Sequence[Message]) -> Message:
-        said = sum(m.role == "assistant" for m in heard)
-        return messages[said] if said < len(messages) else Message.assistant("")
-
-    return speak
 
 
 def _fenced(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from puna.envs.experiment.masking import Function, decoded, fingerprint, functions
+from puna.envs.experiment.masking import Function, fingerprint
 from puna.envs.experiment.packages import visible
 from puna.envs.experiment.source import Source
 
@@ -48,7 +48,7 @@ def elsewhere(source: Source, names: tuple[str, ...]) -> Mapping[str, str]:
         data = _bytes(path)
         here = [n for n in wanted if prints[n] and all(word in data for word in words[n])]
         for name in here:
-            known = _functions(data).values()
+            known = Source(files={"copy.py": data}).functions.values()
             if any(fingerprint(f) == prints[name] for f in known):
                 found.setdefault(name, str(path))
     return found
@@ -68,10 +68,3 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _functions(data: bytes) -> Mapping[str, Function]:
-    try:
-        return functions(decoded(data)[0])
-    except (SyntaxError, ValueError, RecursionError, MemoryError, LookupError):
-        return {}

@@ -104,7 +104,7 @@ class Experiment(Environment):
         self.limits = Limits(config.messages, config.tokens, 100 * config.budget)  # type: ignore[misc]
         if self.config.tasks:
             self.data_files = (Path(self.config.tasks),)
-            assert self.research, "a file without tasks is told at once"
+            _ = self.research  # a file without tasks is told at once
 
     @cached_property
     def research(self) -> Mapping[str, Sequence[Research]]:
@@ -152,7 +152,10 @@ class Experiment(Environment):
     def judge(
         self, episodes: Sequence[Episode], hidden: Mapping[str, Any], ctx: JudgeContext
     ) -> Verdicts:
-        """1 where every number of every command is right, else 0."""
+        """1 where every number of every command is right, else 0.
+
+        `correct` is the share of right numbers of the first command that has a wrong one.
+        """
         research: Research = hidden["research"]
         lab = self.lab(research.source)
         try:
@@ -166,17 +169,17 @@ class Experiment(Environment):
     ) -> Outcome:
         if episode.ended != "done":
             return Scored(0.0, False, evidence=f"nothing was handed in: {episode.ended}")
-        shares = []
         try:
             files = with_bodies(research, episode.artifacts)
             for command, right in zip(research.source.commands, gold, strict=True):
                 found = compare(right, lab.measure(command, files))
-                shares.append(found.share)
                 if not found.right:
                     names = ", ".join(f"{n} ({found.losses[n]:.2f})" for n in found.wrong[:5])
-                    return Scored(0.0, False, {"correct": shares[0]}, f"`{command}`: off: {names}")
+                    return Scored(
+                        0.0, False, {"correct": found.share}, f"`{command}`: off: {names}"
+                    )
         except (ValueError, LimitError, CallError, FailedError) as error:
-            return Scored(0.0, False, {"correct": min(shares, default=0.0)}, f"{error}"[:500])
+            return Scored(0.0, False, {"correct": 0.0}, f"{error}"[:500])
         return Scored(1.0, True, {"correct": 1.0})
 
     def oracle(self, task: Task) -> Mapping[str, Script]:

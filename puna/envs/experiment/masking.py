@@ -29,12 +29,11 @@ class Function:
 
     `line`: of its first decorator or of `def`, as its code object has it. `span`: the characters
     from there to the end of the body; `region`: those of the body alone, from the line end behind
-    header and docstring. `header` is the text from `def` to the colon.
+    header and docstring.
     """
 
     name: str
     line: int
-    header: str
     doc: str
     span: tuple[int, int]
     region: tuple[int, int]
@@ -220,8 +219,7 @@ class _Places:
             start = self.line_end(anchor)
             indent = re.compile(r"[ \t\f]*").match(self.text, begun)[0]  # type: ignore[index]
             end = self._with_comments(end, outer)
-        header = self.text[header_at : colon + 1]
-        return Function(name, line, header, doc, (begin, end), (start, end), indent, node)
+        return Function(name, line, doc, (begin, end), (start, end), indent, node)
 
     def _colon(self, node: Node) -> int:
         """The colon behind a header: the first one behind all that stands in it, comments apart."""

@@ -93,10 +93,8 @@ def _float(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def compare(
-    gold: Numbers, found: Numbers, tolerance: float = TOLERANCE, floor: float = FLOOR
-) -> Compared:
-    """Each number of `gold` beside the one found: |g - p| / max(|g|, floor), at most 1.
+def compare(gold: Numbers, found: Numbers, tolerance: float = TOLERANCE) -> Compared:
+    """Each number of `gold` beside the one found: |g - p| / max(|g|, FLOOR), at most 1.
 
     Lists are averaged; what is missing, or of another length, has loss 1.
     """
@@ -106,18 +104,18 @@ def compare(
         other = found.get(name, ())
         given = other if isinstance(other, tuple) else (other,)
         same = isinstance(right, tuple) == isinstance(other, tuple) and len(given) == len(wanted)
-        each = [loss(g, p, floor) for g, p in zip(wanted, given, strict=True)] if same else [1.0]
+        each = [loss(g, p) for g, p in zip(wanted, given, strict=True)] if same else [1.0]
         losses[name] = sum(each) / len(each)
     return Compared(losses, tolerance)
 
 
-def loss(gold: float, found: float, floor: float = FLOOR) -> float:
+def loss(gold: float, found: float) -> float:
     """How far a number is off, 0 to 1; NaN is right for NaN alone, and an infinity for itself."""
     if math.isnan(gold) or math.isnan(found):
         return float(math.isnan(gold) != math.isnan(found))
     if math.isinf(gold) or math.isinf(found):
         return float(gold != found)
-    return min(1.0, abs(gold - found) / max(abs(gold), floor))
+    return min(1.0, abs(gold - found) / max(abs(gold), FLOOR))
 
 
 def to_json(numbers: Numbers) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class MaskProposer:
         return comb(len(self.functions), self.env.config.masked)
 
     def known(self) -> set[str]:
-        """Keys of what is no new task: those that ship as test."""
+        """Keys of what is no new task: the environment's test tasks."""
         return {self.env.task("test", i).key for i in range(self.env.count("test"))}
 
     def ask(self, wanted: Wanted) -> tuple[Message, ...]:

@@ -18,6 +18,7 @@ from puna.envs.experiment.copies import twins
 from puna.envs.experiment.masking import decoded
 from puna.envs.experiment.numbers import Number, Numbers
 from puna.envs.experiment.source import TEXTS, Source, read_source
+from puna.sandbox import limited
 
 SHOWN = 8_000  # characters of the repository's own text in a prompt
 RECORD_DIGITS = 5  # a number of so many digits that is a result as well is a recorded result
@@ -64,7 +65,7 @@ class Research:
                 files[path] = masking.masked(text, hollowed[path]).encode(encoding)
             elif path.endswith(".py") or path in self.read:
                 files[path] = data
-            elif path.endswith(TEXTS) or path.rpartition("/")[2].isupper():
+            elif _is_text(path):
                 files[path] = redacted(data.decode(errors="replace"), self.gold).encode()
             elif path != self.source.results and not self._records(data):
                 files[path] = data
@@ -85,7 +86,7 @@ class Research:
     @property
     def about(self) -> str:
         """What the repository says of itself, without its results; "" where it has no such text."""
-        readable = [p for p in self.given if p.endswith(TEXTS) or p.isupper()]
+        readable = [p for p in self.given if _is_text(p)]
         named = [p for p in readable if re.match(r"(?i)(readme|paper)\b", p.rpartition("/")[2])]
         best = min(named, key=lambda p: (p.count("/"), p), default="")
         return f"{best}:\n\n{self.given[best].decode()[:SHOWN]}" if best else ""
@@ -120,6 +121,10 @@ class Research:
         }
         source = read[Source(**data["source"])]
         return cls(source, tuple(data["masked"]), gold, tuple(data["read"]))
+
+
+def _is_text(path: str) -> bool:
+    return path.endswith(TEXTS) or path.rpartition("/")[2].isupper()
 
 
 def redacted(text: str, gold: Numbers) -> str:
@@ -180,8 +185,6 @@ def with_bodies(research: Research, submitted: Mapping[str, bytes]) -> dict[str,
 
     Raises ValueError (or LimitError, CallError) where they cannot be put into it.
     """
-    from puna.sandbox import limited
-
     files = dict(research.given)
     for path in research.paths:
         if path not in submitted:

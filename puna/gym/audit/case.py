@@ -12,7 +12,7 @@ from typing import Any
 
 from puna.core.messages import Message, ToolCall
 from puna.core.outcome import Infra, Outcome, Scored
-from puna.gym.task import Script, Task
+from puna.gym.task import Script, Task, script
 from puna.gym.trajectory import Episode
 
 LONG_ARGUMENT = 40  # characters of one that is the answer by itself
@@ -94,16 +94,6 @@ def _like(old: Any, text: str) -> Any:
         except (ValueError, OverflowError):
             return text
     return text
-
-
-def script(messages: Sequence[Message]) -> Script:
-    """Says these in order, then nothing for ever."""
-
-    def speak(heard: Sequence[Message]) -> Message:
-        said = sum(m.role == "assistant" for m in heard)
-        return messages[said] if said < len(messages) else Message.assistant("")
-
-    return speak
 
 
 def answered(found: Sequence[Case], known: Sequence[Case]) -> list[Case]:

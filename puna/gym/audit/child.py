@@ -21,12 +21,12 @@ from puna.core.jobs import die_with_parent
 from puna.core.outcome import Scored
 from puna.gym.audit import data_probes
 from puna.gym.audit.bench import Bench
-from puna.gym.audit.case import script
 from puna.gym.audit.making import FEW, Tasks
 from puna.gym.audit.probe import Probe, Result
 from puna.gym.audit.probes import PROBES, busy_probe
 from puna.gym.loop import identity, refuse_less_isolation
 from puna.gym.registry import BrokenEnvironmentError, load_environment
+from puna.gym.task import script
 
 NOTE_BYTES = 400
 

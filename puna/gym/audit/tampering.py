@@ -14,7 +14,7 @@ from functools import partial
 from puna.core.messages import Message
 from puna.gym.audit import forgeries, programs
 from puna.gym.audit.bench import Bench, Make
-from puna.gym.audit.case import Case, script
+from puna.gym.audit.case import Case
 from puna.gym.audit.explorer import (
     CODES,
     COMMANDS,
@@ -28,7 +28,7 @@ from puna.gym.audit.explorer import (
     with_tools,
 )
 from puna.gym.audit.probe import Result, must_not_pay, nothing
-from puna.gym.task import Script
+from puna.gym.task import Script, script
 
 
 async def tampering(bench: Bench) -> Result:

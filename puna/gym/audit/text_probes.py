@@ -14,7 +14,7 @@ from statistics import median
 
 from puna.gym.audit import answers, forgeries, mutations, programs
 from puna.gym.audit.bench import Bench, Make, mean_paid, success, value
-from puna.gym.audit.case import Case, script
+from puna.gym.audit.case import Case
 from puna.gym.audit.probe import (
     Result,
     hole,
@@ -25,7 +25,7 @@ from puna.gym.audit.probe import (
     ok,
     saying,
 )  # fmt: skip
-from puna.gym.task import Script
+from puna.gym.task import Script, script
 
 LISTS = 0.6  # three answers of which one is right are worth half, where credit is shared
 MOST_WORDS = 40

@@ -13,9 +13,10 @@ from puna.core.messages import Message
 from puna.core.outcome import Outcome, Scored, to_json
 from puna.gym.audit import answers, mutations
 from puna.gym.audit.bench import Bench, success
-from puna.gym.audit.case import Case, script
+from puna.gym.audit.case import Case
 from puna.gym.audit.explorer import results
 from puna.gym.audit.probe import Result, hole, note, nothing, ok
+from puna.gym.task import script
 
 REPEATS = 3
 MUCH = 1_000_000  # characters of evidence

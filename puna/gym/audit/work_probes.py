@@ -14,11 +14,11 @@ from typing import Any
 from puna.core.messages import Message, ToolCall
 from puna.gym.audit.bench import Bench, Make, Try
 from puna.gym.audit.calls import Place, arguments, varying_places
-from puna.gym.audit.case import Case, script
+from puna.gym.audit.case import Case
 from puna.gym.audit.explorer import Tool, explored, results, tools_of, with_tools
 from puna.gym.audit.mutations import spellings
 from puna.gym.audit.probe import Result, hole, must_not_pay, nothing, ok
-from puna.gym.task import Script
+from puna.gym.task import Script, script
 
 ROUNDS = 0.3  # a step on the way may be worth a little
 WORK = 0.4  # what two tasks have in common may be worth a little more

@@ -16,7 +16,7 @@ from puna.core.outcome import Invalid, Scored
 from puna.envs.experiment import acting, numbers, ship
 from puna.envs.experiment.env import SHIPPED, Experiment, ExperimentConfig
 from puna.envs.experiment.research import Research
-from puna.envs.experiment.workspace import Desk, ToolLoop, clipped
+from puna.envs.experiment.workspace import TOOLBOX, Desk, ToolLoop, clipped
 from puna.gym.environment import say
 from puna.gym.registry import load_environment
 from puna.gym.task import SPLITS, Script, Task
@@ -43,17 +43,9 @@ def value(env: Experiment, task: Task, script: Script) -> float:
     return outcome.value
 
 
-def calling(*calls: tuple[str, dict[str, Any]]) -> Script:
+def calling(task: Task, *calls: tuple[str, dict[str, str]]) -> Script:
     """Makes these calls, one a message, and ends."""
-
-    def speak(heard: list[Message]) -> Message:
-        said = sum(m.role == "assistant" for m in heard)
-        if said >= len(calls):
-            return Message.assistant("Done.")
-        name, arguments = calls[said]
-        return Message("assistant", (ToolCall(f"call_{said}", name, json.dumps(arguments)),))
-
-    return speak  # type: ignore[return-value]
+    return acting.acted(task.hidden["research"], "tools", {}, calls)
 
 
 def test_what_ships_are_all_choices_of_up_to_three_of_five_functions() -> None:
@@ -140,7 +132,9 @@ def test_how_near_is_near_enough(body: str, wanted: float, tmp_path: Path) -> No
     env = environment(repository(tmp_path), seconds=2.0)
     task = env.proposer().draft_of(["work.py:scaled"], "t").task
     text = f"def scaled(values, factor):\n{body}\n"
-    assert value(env, task, calling(("write_file", {"path": "work.py", "text": text}))) == wanted
+    assert (
+        value(env, task, calling(task, ("write_file", {"path": "work.py", "text": text}))) == wanted
+    )
 
 
 def test_nothing_beside_the_missing_bodies_counts(tmp_path: Path) -> None:
@@ -153,13 +147,17 @@ def test_nothing_beside_the_missing_bodies_counts(tmp_path: Path) -> None:
     ruin = ("write_file", {"path": "run.py", "text": "print('nothing')"})
     gone = ("run", {"command": "rm run.py; mkdir -p x; echo > x/y"})
     for calls in ([good], [good, ruin], [gone, good]):
-        assert value(env, task, calling(*calls)) == 1.0
+        assert value(env, task, calling(task, *calls)) == 1.0
     helper = "HELP = 3.0\ndef scaled(values, factor):\n    return [HELP * v for v in values]\n"
-    assert value(env, task, calling(("write_file", {"path": "work.py", "text": helper}))) == 0.0
-    assert value(env, task, calling(("run", {"command": "rm work.py"}))) == 0.0
+    assert (
+        value(env, task, calling(task, ("write_file", {"path": "work.py", "text": helper}))) == 0.0
+    )
+    assert value(env, task, calling(task, ("run", {"command": "rm work.py"}))) == 0.0
     total = "def total(values):\n    return 6\n"
     other = total + "def scaled(values, factor):\n" + RIGHT
-    assert value(env, task, calling(("write_file", {"path": "work.py", "text": other}))) == 1.0
+    assert (
+        value(env, task, calling(task, ("write_file", {"path": "work.py", "text": other}))) == 1.0
+    )
 
 
 def test_an_original_that_fails_here_is_the_tasks_fault(tmp_path: Path) -> None:
@@ -233,8 +231,6 @@ def test_tools(desk: Desk) -> None:
     ],
 )
 def test_a_wrong_call_is_told(desk: Desk, tool: str, arguments: dict[str, Any], said: str) -> None:
-    from puna.envs.experiment.workspace import TOOLBOX
-
     before = dict(desk.files)
     result = TOOLBOX.dispatch(ToolCall("c", tool, json.dumps(arguments)), desk)
     assert result.is_error
@@ -261,18 +257,20 @@ def test_what_floods_leaves_the_files_as_they_were(desk: Desk) -> None:
 
 
 def _told(desk: Desk, tool: str) -> str:
-    from puna.envs.experiment.workspace import TOOLBOX
-
     result = TOOLBOX.dispatch(ToolCall("c", tool, "{}"), desk)
     assert isinstance(result.parts[0], Text)
     return result.parts[0].text
 
 
-def test_the_agent_sees_neither_gold_nor_originals(desk: Desk) -> None:
+def test_the_agent_sees_no_original(desk: Desk) -> None:
     """Nor may it read what the host has: the jail shows this repository's workspace alone."""
-    seek = "grep -rIlF --include='*.py' --exclude-dir=proc 'factor * value for value' / 2>/dev/null"
-    found = desk.run(seek).splitlines()
-    assert not [line for line in found if line.startswith("/")]
+    seek = "grep -rIlF --include='*.py' --exclude-dir=proc {} / 2>/dev/null"
+    gone, left = (
+        [x for x in desk.run(seek.format(f"'{text}'")).splitlines() if x.startswith("/")]
+        for text in ("factor * value for value", "result += value")
+    )
+    assert not gone
+    assert "/box/work/work.py" in left  # the other function is there to be found
     here = Path(__file__).parent.parent.parent.parent
     assert "No such file" in desk.run(f"ls {here}/puna/envs")
     assert "exit 0" not in desk.run("python3 -c 'import puna.envs'")

@@ -254,7 +254,7 @@ def test_encodings() -> None:
         decoded(b"def f(): return '\xff'\n")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="def f(x):\n\t return1+#'\"\\;,@\r", max_size=80))
 def test_any_text_is_spliced_or_refused(text: str) -> None:
     for submitted in (text, f"def f(x):\n    {text}\n"):
