@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import pytest
+from processes import marked, until
 
 from puna.sandbox import Answer, Job, Limits, Sandbox, SandboxError
 
@@ -126,11 +128,13 @@ def test_hard_links_do_not_multiply_what_comes_back(backend: Sandbox) -> None:
 
 def test_what_is_left_over_is_killed(backend: Sandbox) -> None:
     """A daemon that detached goes on writing; what comes back is of the moment it all ended."""
-    daemon = "(setsid sh -c 'while :; do date +%N > beat; done' &)\n"
+    mark = f"left-{os.getpid()}"
+    daemon = f"(setsid sh -c 'while :; do date +%N > beat; done' {mark} &)\n"
     daemon += "while [ ! -s beat ]; do sleep 0.05; done; echo $$"
     result = backend.run_now(Job(["sh", "-c", daemon], outputs=["beat"]))
     assert result.ok
     assert "beat" in result.files
+    until(lambda: not marked(mark))
 
 
 def test_deep_folders_and_long_names_come_back_or_are_cut_off(backend: Sandbox) -> None:

@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import marked, until
 
 from puna.core.errors import UserError
 from puna.sandbox import Job, Limits, Mounts, SandboxError
@@ -186,7 +186,7 @@ def test_closing_does_not_run_jobs_again(own_jail: Bubblewrap) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    _until(lambda: _marked(NAP))
+    until(lambda: marked(NAP))
     own_jail.close()
     thread.join(60)
     assert "keeper went away" in str(lost[0])
@@ -221,7 +221,7 @@ def test_sixty_four_at_once_and_none_is_lost(tmp_path: Path) -> None:
         commands = [["python3", "-c", source, str(i), mark] for i in range(64)]
         jobs = [Job(command, limits=Limits(wall_s=120)) for command in commands]
         running = asyncio.gather(*map(jail.run, jobs))
-        while len(_marked(mark)) < 64:
+        while len(marked(mark)) < 64:
             await asyncio.sleep(0.1)
         (tmp_path / "go").touch()
         return [r.stdout for r in await running]
@@ -269,7 +269,7 @@ def test_a_fork_holds_nothing_up(own_jail: Bubblewrap) -> None:
     async def cancelled() -> None:
         limits = Limits(wall_s=60)
         task = asyncio.create_task(own_jail.run(Job(["sleep", NAP], limits=limits)))
-        while not _marked(NAP):
+        while not marked(NAP):
             await asyncio.sleep(0.05)
         pid = os.fork()
         if pid == 0:
@@ -281,7 +281,7 @@ def test_a_fork_holds_nothing_up(own_jail: Bubblewrap) -> None:
 
     workers: list[int] = []
     asyncio.run(cancelled())
-    _until(lambda: not _marked(NAP))
+    until(lambda: not marked(NAP))
     with own_jail.lock:
         pid = os.fork()
         if pid == 0:
@@ -367,28 +367,10 @@ def test_the_death_of_this_process_ends_everything(tmp_path: Path) -> None:
         jail = Bubblewrap()
         jail.run_now(Job(["python3", "-c", "import time; time.sleep(300)", mark]))
         os._exit(0)
-    _until(lambda: _marked(mark))
+    until(lambda: marked(mark))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    _until(lambda: not _marked(mark))
-
-
-def _until(wanted: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not wanted():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def _marked(mark: str) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if mark in path.read_text(errors="replace"):
-                found.append(path.parent.name)
-        except OSError:
-            pass
-    return found
+    until(lambda: not marked(mark))
 
 
 @pytest.mark.parametrize("missing", ["bwrap", "architecture", "system"])
