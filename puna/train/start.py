@@ -30,7 +30,7 @@ def source_of(ctx: StageContext, init: Path | None, example: str) -> Path:
 def starting_model(
     ctx: StageContext, source: Path, lora: LoraConfig | None = None, chat: bool = True
 ) -> tuple[Decoder, Tokenizer]:
-    """The model of `source` where the run computes, with fresh adapters if `lora` says so.
+    """The model of `source`, to be trained where the run computes, with fresh adapters if `lora`.
 
     Weights that learn are fp32. Those that adapters leave alone are in the run's precision, in
     which they are used anyway. Raises UserError where a file is missing or broken, and where the

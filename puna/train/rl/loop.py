@@ -187,7 +187,7 @@ class _Loop:
         self.reference: Decoder | None = None
         if config.loss.kl > 0:  # under adapters the first weights are still there
             start = source_of(ctx, config.init, "sft")
-            self.reference = trainer.model if config.lora else starting_model(ctx, start)[0]
+            self.reference = trainer.model if config.lora else starting_model(ctx, start)[0].eval()
         self.outside: Outside | None = None
         self.agents: dict[str, Agent] = {}
         if config.agent:
@@ -373,7 +373,7 @@ def _policies(
     out: dict[str, Policy] = {role: LocalSampler(engine, meet) for role in env.roles}
     for role, directory in config.frozen.items():
         other, tok = starting_model(ctx, Path(directory).expanduser())
-        out[role] = LocalSampler(Engine(other, tok, ctx.seed, config.slots), meet)
+        out[role] = LocalSampler(Engine(other.eval(), tok, ctx.seed, config.slots), meet)
     return out, meet
 
 
