@@ -76,8 +76,8 @@ SIZES = """\
 Instead of a shape a `model` can say how large: `model = { size = 12 }`, from 1 to 32. That is its
 depth; width, heads, feed-forward, experts, vocabulary, row, batch, steps and rate follow
 (`puna/models/sizes.py` and `puna/train/sized.py` have the rules and their sources). What the recipe
-says itself stays as it says: `model = { size = 12, num_experts = 0 }` has no experts. `preset` lends
-what has no size; without it that is `nano`, a small Llama 4.
+says itself stays: `model = { size = 12, num_experts = 0 }` has no experts. `preset` lends what has
+no size; without it that is `nano`, a small Llama 4.
 """
 
 TOP = (
@@ -345,7 +345,8 @@ def presets() -> str:
     from puna.models.presets import preset_names
 
     names = ", ".join(f"`{name}`" for name in preset_names())
-    return f"## model\n\nPresets: {names}. `nano` and `micro` are for two cores.\n\n{SIZES}\n{sizes()}"
+    named = f"Presets: {names}. `nano` and `micro` are for two cores."
+    return f"## model\n\n{named}\n\n{SIZES}\n{sizes()}"
 
 
 def sizes() -> str:

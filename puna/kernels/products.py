@@ -1,7 +1,7 @@
 """fp32 products of a processor while it learns, with their gradients, by oneDNN.
 
-`linear(x, weight_OI)` is `F.linear(x, weight_OI)`, its twin, to rounding. PyTorch gives fp32 to MKL,
-which multiplies half as fast on processors that are not of its maker.
+`linear(x, weight_OI)` is `F.linear(x, weight_OI)`, its twin, to rounding. PyTorch gives fp32 to
+MKL, which multiplies half as fast on processors that are not of its maker.
 Shapes: N rows, I inputs, O outputs.
 """
 

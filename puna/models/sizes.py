@@ -59,4 +59,3 @@ def shape(size: int, base: str = "nano", row: int = 0) -> dict[str, Any]:
         far = start.nope_every and size >= start.nope_every
         out["attention_chunk"] = max(1, row // 2) if far else row
     return out
-

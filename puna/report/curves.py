@@ -33,8 +33,8 @@ def curves(run: Run) -> Html:
     """A figure for every stage that left metrics; seeds of one stage share theirs."""
     found = [figure_of(name, stages) for name, stages in run.groups().items()]
     note = (
-        "Over steps, or minutes of work. Thin: as measured, a line a seed; bold: the mean over seeds, and over "
-        "neighbouring steps."
+        "Over steps, or minutes of work. Thin: as measured, a line a seed; bold: the mean over "
+        "seeds, and over neighbouring steps."
     )
     figures = tag("div", *found, class_="figures") if any(found) else ""
     return section("Curves", figures, note=note)
@@ -89,7 +89,7 @@ def _beside_baseline(panel: Panel, stages: Sequence[Stage]) -> Panel:
 
 
 def series(stage: Stage, key: str, over: str = "step") -> Series:
-    """Values of one figure of a stage and where on the axis they are; what lacks one is left out."""
+    """Places and values of one figure of a stage, records that lack either left out."""
     found = [(number(m.get(over)), number(m.get(key))) for m in stage.metrics]
     pairs = [(at, value) for at, value in found if at is not None and value is not None]
     return [at for at, _ in pairs], [value for _, value in pairs]

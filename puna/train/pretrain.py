@@ -243,26 +243,32 @@ class TextLoop:
         """Mean next-token loss of one batch, gradients left in the model."""
         chosen, model = self.batch(step), self.trainer.model
         routed = model.config.num_experts > 0
-        per = max(1, self.trainer.micro_tokens(self.config.micro_tokens) // self.config.row_length)
-        targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
-        total, loss_sum = int((targets != IGNORE).sum()), 0.0
-        loads = []
-        for start in range(0, len(chosen), per):
-            part = chosen[start : start + per]
+        total = int((self.packed.targets_NT[chosen] != IGNORE).sum())
+        loss_sum, loads = 0.0, []
+        for part in self._parts(chosen):
             routes = Routes() if routed else None
             hidden = model(*_inputs(self.packed, part, model), routes=routes)
-            want = targets[start : start + per].to(model.device)
+            want = torch.from_numpy(self.packed.targets_NT[part]).long().to(model.device)
             loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
             (loss / total).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
             if routes is not None:
-                loads.append(routes.load(model.config.num_experts))
+                loads.append(routes.load(model.config.num_experts) * (len(part) / len(chosen)))
         figures = {"loss": loss_sum / total, "tokens": total}
         if loads:
-            load = torch.stack(loads).mean(0)
+            load = torch.stack(loads).sum(0)
             model.balance_experts(load, self.config.balance)
             figures["busiest_expert"] = float(load.max())
         return figures
+
+    def _parts(self, chosen: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        """Micro-batches; on a processor rows of one document stand apart: they need no mask."""
+        tokens = self.trainer.micro_tokens(self.config.micro_tokens)
+        per, lots = max(1, tokens // self.config.row_length), [chosen]
+        if self.trainer.model.device.type == "cpu":
+            whole = _whole(self.packed, chosen)
+            lots = [chosen[whole], chosen[~whole]]
+        return [lot[i : i + per] for lot in lots for i in range(0, len(lot), per)]
 
     def after(self, step: int) -> dict[str, float] | None:
         """Text samples and held-out bits per byte when they are due."""
@@ -302,13 +308,23 @@ def _first(files: Sequence[TextFile], size: int) -> list[TextFile]:
     return [f for f, before in zip(files, ends, strict=False) if before < max(1, size)]
 
 
+def _whole(packed: Packed, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Which of these rows hold a single document."""
+    documents = packed.documents_NT[rows]
+    found: np.ndarray[Any, Any] = (documents == documents[:, :1]).all(1)
+    return found
+
+
 def _inputs(
     packed: Packed, rows: np.ndarray[Any, Any], model: Decoder
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Ids, positions and documents; where all rows are whole on a processor, the ids alone."""
     ids, positions, documents = (
         torch.from_numpy(a[rows]).long().to(model.device)
         for a in (packed.ids_NT, packed.positions_NT, packed.documents_NT)
     )
+    if model.device.type == "cpu" and _whole(packed, rows).all():
+        return ids, None, None
     return ids, positions, documents
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from puna.core.errors import UserError
@@ -38,7 +40,7 @@ def test_what_is_said_of_size_12() -> None:
 
 
 def test_larger_sizes_are_larger() -> None:
-    for small, large in zip(ALL[:-1], ALL[1:], strict=True):
+    for small, large in pairwise(ALL):
         a, b = sized(small), sized(large)
         for name in ("hidden_size", "num_layers", "intermediate_size", "expert_size"):
             assert getattr(a, name) < getattr(b, name)

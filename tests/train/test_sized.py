@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_size_says_everything():
 
 def test_larger_sizes_learn_longer_and_slower():
     found = [config_of(model={"size": size}) for size in range(1, 33)]
-    for small, large in zip(found[:-1], found[1:], strict=True):
+    for small, large in pairwise(found):
         assert small.steps * small.batch_tokens < large.steps * large.batch_tokens
         assert small.batch_tokens < large.batch_tokens
         assert small.optim.lr >= large.optim.lr
