@@ -41,7 +41,8 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     for key in table:
         if key not in fields:
             raise UserError(f"{where}: unknown key '{key}'", nearest(key, fields))
-    table = cls.fill(table) if hasattr(cls, "fill") else table
+    fill = getattr(cls, "fill", None)
+    table = fill(table) if fill else table
     values = {k: _convert(v, hints[k], f"{where}.{k}") for k, v in table.items()}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING

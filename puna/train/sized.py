@@ -82,7 +82,7 @@ def _config(model: Mapping[str, Any], vocab: int) -> ModelConfig:
 def _count(table: Mapping[str, Any], name: str, by_size: int) -> int:
     """What the table says where that is a count; anything else is refused when it is read."""
     given = table.get(name, by_size)
-    return given if isinstance(given, int) and given > 0 else by_size
+    return int(given) if isinstance(given, int) and given > 0 else by_size
 
 
 def chosen(size: int, model: ModelConfig, pace: tuple[int, int], lr: float) -> str:
