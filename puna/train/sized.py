@@ -47,7 +47,8 @@ class Pace:
 
     def batch_tokens(self, row: int) -> int:
         """Tokens of a step, in whole rows of `row`."""
-        return row * max(1, round(0.2920 * self.compute**0.3271 / row))
+        tokens: float = 0.2920 * self.compute**0.3271
+        return row * max(1, round(tokens / row))
 
 
 def with_size(table: Mapping[str, Any]) -> Mapping[str, Any]:
