@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puna.kernels import onednn
 from puna.text.packing import IGNORE
 
 BLOCK = 8192  # tokens whose logits exist at once
@@ -23,7 +24,9 @@ BLOCK = 8192  # tokens whose logits exist at once
 
 def head_plain(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor:
     """Sum of the negative log-likelihoods; targets of -100 count 0."""
-    logits = F.linear(hidden_MD, weight_VD.to(hidden_MD.dtype)).float()
+    weight_VD = weight_VD.to(hidden_MD.dtype)
+    multiply = onednn.linear if onednn.fits(hidden_MD, weight_VD) else F.linear
+    logits = multiply(hidden_MD, weight_VD).float()
     return F.cross_entropy(logits, targets_M, ignore_index=IGNORE, reduction="sum")
 
 

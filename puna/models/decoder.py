@@ -404,6 +404,8 @@ class Decoder(nn.Module):
             tokens, positions = largest + 1, None
         if cache is None:
             chunk = config.attention_chunk
+            # Whole rows have the same runs: while learning, what a mask would hide is not computed.
+            alike = documents is None and positions is None and torch.is_grad_enabled()
             if device.type == "cuda" and self.dtype == torch.bfloat16:
                 from puna.kernels.attention import packed
 
@@ -417,7 +419,7 @@ class Decoder(nn.Module):
                     local, everywhere = (
                         None if x is everywhere else x for x in (local, everywhere)
                     )
-            elif tokens <= LONGEST_MASK:
+            elif tokens <= LONGEST_MASK and not alike:
                 local, everywhere = masks(
                     tokens, positions, documents, chunk, largest, device, self.dtype
                 )

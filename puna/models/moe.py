@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puna.kernels import grouped
+from puna.kernels import grouped, onednn
 from puna.models.adapters import Adapter, ExpertAdapter
 from puna.models.config import ModelConfig
 
@@ -34,7 +34,12 @@ class Linear(nn.Module):
         weight: Tensor = self.weight
         # Comparing first: a cast that does nothing still costs a seventh of a small product.
         weight = weight if weight.dtype == x.dtype else weight.to(x.dtype)
-        y = F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if onednn.fits(x, weight):
+            y = onednn.linear(x, weight)
+            y = y if bias is None else y + bias
+        else:
+            y = F.linear(x, weight, bias)
         if self.adapter is not None:
             y = y + self.adapter(x)
         return y
@@ -154,7 +159,8 @@ def _each(weight_EDO: Tensor, adapter: ExpertAdapter | None) -> list[_Expert]:
 
 def _product(x: Tensor, expert: _Expert) -> Tensor:
     weight, pair = expert
-    y = x @ weight.to(x.dtype)
+    weight = weight.to(x.dtype)
+    y = onednn.linear(x, weight.t()) if onednn.fits(x, weight.t()) else x @ weight
     if pair is None:
         return y
     a, b, scale = pair

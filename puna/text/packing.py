@@ -41,6 +41,12 @@ class Packed:
     truncated: int = 0
     pictures: Sequence[Sequence[Picture]] = ()
 
+    def whole(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of `rows`, indices, hold one document from end to end."""
+        documents = self.documents_NT[rows]
+        found: NDArray[np.bool_] = (documents == documents[:, :1]).all(1)
+        return found
+
 
 def pack(
     documents: Sequence[Sequence[int]], row_length: int, *, masks: Masks | None = None

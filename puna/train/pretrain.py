@@ -221,26 +221,37 @@ class TextLoop:
         """Mean next-token loss of one batch, gradients left in the model."""
         chosen, model = self.batch(step), self.trainer.model
         routed = model.config.num_experts > 0
-        per = max(1, self.trainer.micro_tokens(self.config.micro_tokens) // self.config.row_length)
-        targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
-        total, loss_sum = int((targets != IGNORE).sum()), 0.0
-        loads = []
-        for start in range(0, len(chosen), per):
-            part = chosen[start : start + per]
+        total = int((self.packed.targets_NT[chosen] != IGNORE).sum())
+        loss_sum, loads = 0.0, []
+        for part in self._parts(chosen):
             routes = Routes() if routed else None
-            hidden = model(*packed_inputs(self.packed, part, model), routes=routes)
-            want = targets[start : start + per].to(model.device)
+            inputs: tuple[torch.Tensor, ...] = packed_inputs(self.packed, part, model)
+            if self._unmasked(part).all():
+                inputs = inputs[:1]
+            hidden = model(*inputs, routes=routes)
+            want = torch.from_numpy(self.packed.targets_NT[part]).long().to(model.device)
             loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
             (loss / total).backward()  # type: ignore[no-untyped-call]
             loss_sum += float(loss.detach())
             if routes is not None:
-                loads.append(routes.load(model.config.num_experts))
+                loads.append(routes.load(model.config.num_experts) * (len(part) / len(chosen)))
         figures = {"loss": loss_sum / total, "tokens": total}
         if loads:
-            load = torch.stack(loads).mean(0)
+            load = torch.stack(loads).sum(0)
             model.balance_experts(load, self.config.balance)
             figures["busiest_expert"] = float(load.max())
         return figures
+
+    def _parts(self, chosen: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        """Micro-batches, those rows that need no mask in ones of their own."""
+        tokens = self.trainer.micro_tokens(self.config.micro_tokens)
+        per, unmasked = max(1, tokens // self.config.row_length), self._unmasked(chosen)
+        lots = chosen[unmasked], chosen[~unmasked]
+        return [lot[i : i + per] for lot in lots for i in range(0, len(lot), per)]
+
+    def _unmasked(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Which rows a processor attends faster without a mask: those of one document."""
+        return self.packed.whole(rows) & (self.trainer.model.device.type == "cpu")
 
     def after(self, step: int) -> dict[str, float] | None:
         """Text samples and held-out bits per byte when they are due."""

@@ -41,6 +41,33 @@ def test_micro_batches_change_nothing(make, micro_tokens):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
+def test_rows_of_one_document_are_read_without_a_mask(make, tokenizer):
+    """The same gradients as with every row under the mask of its documents."""
+    loop = make(replace(CONFIG, batch_tokens=16 * 32, balance=0.0))
+    long = pretrain.document(tokenizer, "so it goes on " * 30)
+    short = [pretrain.document(tokenizer, f.text) for f in FILES]
+    loop.packed = packed = pack([long, *short], 32)
+    whole = packed.whole(loop.batch(0))
+    assert 2 <= whole.sum() <= len(whole) - 2
+    figures, model = loop.backward(0), loop.trainer.model
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    rows = loop.batch(0)
+    ids, positions, documents, targets = (
+        torch.from_numpy(a[rows]).long()
+        for a in (packed.ids_NT, packed.positions_NT, packed.documents_NT, packed.targets_NT)
+    )
+    logits = model.logits(model(ids, positions, documents)).flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(logits, targets.flatten())
+    loss.backward()
+    assert figures["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    for a, parameter in zip(found, model.parameters(), strict=True):
+        torch.testing.assert_close(a, parameter.grad, atol=1e-6, rtol=1e-4)
+    with torch.no_grad():
+        blind = model.logits(model(ids)).flatten(0, 1)
+        assert abs(torch.nn.functional.cross_entropy(blind, targets.flatten()) - loss) > 1e-3
+
+
 @pytest.mark.parametrize("share", [0.0, -1.0, 50.1, math.nan])
 def test_some_text_is_held_out_and_most_is_not(share):
     with pytest.raises(ValueError, match="held_out is"):
