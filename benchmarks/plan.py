@@ -300,10 +300,8 @@ def compare(case: Case, device: str) -> list[tuple[str, int, Measured]]:
     serving = generation(config, *case.serving, case.precision, processor, tiles)
     width = 4 if case.precision == "fp32" else 2
     tiles = case.training[0] * case.pictures
-    step = training(config, *case.training, width, fused_norm=not processor, tiles=tiles)
-    small = lora_training(
-        config, *case.training, width, RANK, fused_norm=not processor, tiles=tiles
-    )
+    step = training(config, *case.training, width, on_gpu=not processor, tiles=tiles)
+    small = lora_training(config, *case.training, width, RANK, on_gpu=not processor, tiles=tiles)
     decoding, reading = generate(case, device)
     if not processor:
         torch.cuda.empty_cache()

@@ -24,9 +24,12 @@ PEER = Path(__file__).parent / "peers" / "hf_trainer.py"
 def ours(directory: Path, steps: int, threads: int) -> None:
     """`steps` steps as the pretrain stage makes them."""
     import torch
+    from torch import Tensor
 
     from puna.models.hf import load
     from puna.models.moe import Routes
+    from puna.text.packing import IGNORE
+    from puna.train.lanes import Lanes
     from puna.train.loop import micro_budget
     from puna.train.loss import next_token_loss
     from puna.train.optim import OptimConfig, make_optimizer, update
@@ -36,16 +39,22 @@ def ours(directory: Path, steps: int, threads: int) -> None:
     optim = OptimConfig(weight_decay=0.0)
     optimizer = make_optimizer(model, optim)
     ids = torch.randint(0, config.vocab_size, (ROWS, LENGTH), generator=torch.manual_seed(0))
-    per = max(1, micro_budget(0, model) // LENGTH)
+    lanes, per = Lanes(model, threads), max(1, micro_budget(0, model) // LENGTH)
+    parts = ids.tensor_split(lanes.even(-(-ROWS // per)))
+
+    def following(part: Tensor) -> Tensor:
+        return torch.cat((part[:, 1:], part.new_full((len(part), 1), IGNORE)), 1)
+
+    def read(part: Tensor) -> tuple[Tensor, float]:
+        routes = Routes() if config.num_experts else None
+        hidden = model(part, routes=routes)
+        loss = next_token_loss(model, hidden.flatten(0, 1), following(part).flatten())
+        return loss / (ROWS * (LENGTH - 1)), float(loss.detach())
+
     for _ in range(steps):
-        for start in range(0, ROWS, per):
-            part = ids[start : start + per]
-            routes = Routes() if config.num_experts else None
-            hidden = model(part[:, :-1], routes=routes)
-            loss = next_token_loss(model, hidden.flatten(0, 1), part[:, 1:].flatten())
-            (loss / (ROWS * (LENGTH - 1))).backward()  # type: ignore[no-untyped-call]
+        found = lanes.backward(parts, read)
         update(model, optimizer, optim, 1e-4)
-    print(json.dumps({"loss": float(loss) / (len(part) * (LENGTH - 1))}))
+    print(json.dumps({"loss": sum(found) / (ROWS * (LENGTH - 1))}))
 
 
 def cost(command: list[str]) -> float:

@@ -330,7 +330,8 @@ KEYS: dict[str, dict[str, str]] = {
         "device": "`cpu`, `cuda` or `auto`.",
         "dtype": "`float32`, `bfloat16` or `auto`: bfloat16 on a GPU and on processors with "
         "matrix units for it.",
-        "threads": "Of tensor operations; 0: one per usable core, at most 16.",
+        "threads": "Of tensor operations, or where a small model learns of parts of the batch; "
+        "0: one per usable core, at most 16.",
         "workers": "Threads that judge episodes; results do not depend on it.",
         "jobs": "Independent stages run at a time, each with `threads` threads; 0 fills the cores.",
         "keep_checkpoints": "Checkpoints kept of an unfinished stage.",

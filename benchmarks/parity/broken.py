@@ -265,7 +265,7 @@ class _WeightBeforeCast(RMSNorm):
     """The norm's weight multiplied in fp32, the cast after it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.shape, self.weight.float(), self.eps).to(x.dtype)
+        return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
 
 
 class _IndexTemperature(Decoder):

@@ -33,7 +33,7 @@ def lora_training(
     tokens: int,
     width: int,
     rank: int,
-    fused_norm: bool = False,
+    on_gpu: bool = False,
     tiles: int = 0,
 ) -> Training:
     """A step as `memory.training` has it, in which only adapters of `rank` learn.
@@ -46,15 +46,15 @@ def lora_training(
     layers, saved = range(config.num_layers), []
     for i in layers:
         ranks = 9 if config.is_moe(i) else 7  # projections of a token, each with an inner result
-        kept = layer_saved(config, i, tokens, width, fused_norm, frozen=True)
+        kept = layer_saved(config, i, tokens, width, frozen=True)
         saved.append(many * (kept + width * rank * ranks))
     saved[0] -= many * (4 + 4 * config.hidden_size)  # nothing below the first norm learns
     casts = adapters // 4 * width if width < 4 else 0
     found = looking(config, tiles, width)
-    pixels = 0 if fused_norm else found.tiles
+    pixels = 0 if on_gpu else found.tiles
     seen, looked = found.features + pixels, found.passing + pixels
     shared = shared_bytes(config, rows, tokens, width)
-    top = many * norm_bytes(config.hidden_size, width, fused_norm, frozen=True)
+    top = many * norm_bytes(config.hidden_size, width, frozen=True)
     logits = 4 * many * config.vocab_size
     head = max(3 * logits, width * many * (config.vocab_size + config.hidden_size))
     peaks = [looked, shared + seen + sum(saved) + casts + top + head]

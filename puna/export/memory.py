@@ -295,27 +295,25 @@ def training(
     rows: int,
     tokens: int,
     width: int,
-    fused_norm: bool = False,
+    on_gpu: bool = False,
     tiles: int = 0,
 ) -> Training:
     """A step of AdamW on packed rows [B, T] in which each token is a target, as pretraining has it.
 
     Weights, gradients and both moments are fp32 (`puna.train.optim`); activations have `width`
-    bytes. `fused_norm`: on a GPU the norm keeps its input alone, else its normalised values too.
-    `tiles` of pictures stand in the rows; without any a vision encoder has no gradients.
+    bytes. `tiles` of pictures stand in the rows, their pixels in the host's memory where the model
+    is `on_gpu`; without any a vision encoder has no gradients.
     """
     many, eyes = rows * tokens, config.vision_parameters
     learned = config.num_parameters() - (0 if tiles else eyes)
-    saved = [
-        many * layer_saved(config, i, tokens, width, fused_norm) for i in range(config.num_layers)
-    ]
+    saved = [many * layer_saved(config, i, tokens, width) for i in range(config.num_layers)]
     casts = [_cast(_layer_parameters(config, i), width) for i in range(config.num_layers)]
     found = looking(config, tiles, width)
     eyes_casts = _cast(eyes, width) if tiles else 0
-    seen = found.features + found.saved + (0 if fused_norm else found.tiles)
+    seen = found.features + found.saved + (0 if on_gpu else found.tiles)
     shared = shared_bytes(config, rows, tokens, width) + seen + eyes_casts
     vocabulary = config.vocab_size * config.hidden_size
-    top = many * norm_bytes(config.hidden_size, width, fused_norm) + _cast(vocabulary, width)
+    top = many * norm_bytes(config.hidden_size, width) + _cast(vocabulary, width)
     # Gradients of a tied matrix wait, as the head's part, for the embedding's.
     waiting = 4 * vocabulary if config.tie_embeddings else 0
     peaks = [shared + sum(saved) + sum(casts) + top + _head_backward(config, many, width)]
@@ -324,7 +322,7 @@ def training(
         peaks.append(below + waiting + _layer_backward(config, i, many, width))
     peaks.append(shared + waiting + found.backward)
     kept = shared - seen - eyes_casts + sum(saved)
-    kept += many * norm_bytes(config.hidden_size, width, fused_norm)
+    kept += many * norm_bytes(config.hidden_size, width)
     copies = sum(casts) + _cast(vocabulary, width) + eyes_casts
     logits = 4 * many * config.vocab_size
     return Training(
@@ -343,20 +341,20 @@ def _cast(parameters: int, width: int) -> int:
     return parameters * width if width < 4 else 0
 
 
-def norm_bytes(size: int, width: int, fused: bool, frozen: bool = False) -> int:
-    """A norm keeps fp32 input, 1 / rms, the normalised values (unless its weight is frozen) and
-    what it gives, a token.
+def norm_bytes(size: int, width: int, frozen: bool = False) -> int:
+    """A norm keeps its fp32 input or normalised values, 1 / rms, those values in the compute dtype
+    (where it is another and the weight learns) and what it gives, a token.
     """
-    normalised = 0 if frozen or (fused and width == 4) else width * size
+    normalised = 0 if frozen or width == 4 else width * size
     return 4 + 4 * size + normalised + width * size
 
 
 def layer_saved(
-    config: ModelConfig, layer: int, tokens: int, width: int, fused: bool, frozen: bool = False
+    config: ModelConfig, layer: int, tokens: int, width: int, frozen: bool = False
 ) -> int:
     """What a layer keeps of a token for its backward pass."""
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    total = 2 * norm_bytes(config.hidden_size, width, fused, frozen)
+    total = 2 * norm_bytes(config.hidden_size, width, frozen)
     total += width * (queries + 2 * keys)  # the product whose last part is v
     if not config.is_nope(layer):
         total += width * (queries + keys)

@@ -279,13 +279,13 @@ def _training_parts(
     lora: int,
     tiles: int,
 ) -> tuple[Part, ...]:
-    width, fused = WIDTH[precision], not device.processor
+    width, on_gpu = WIDTH[precision], not device.processor
     if lora:
-        found = lora_training(config, rows, tokens, width, lora, fused, tiles)
+        found = lora_training(config, rows, tokens, width, lora, on_gpu, tiles)
         kept, learned = f"frozen, {precision}", "of the adapters, fp32"
         eyes = config.vision_parameters * width
     else:
-        found = training(config, rows, tokens, width, fused, tiles)
+        found = training(config, rows, tokens, width, on_gpu, tiles)
         kept, eyes, learned = "fp32", config.vision_parameters * 4, "fp32"
     blind = "" if tiles or lora or not eyes else "; nothing else without pictures"
     parts = [

@@ -25,8 +25,9 @@ BLOCK = 8192  # tokens whose logits exist at once
 def head_plain(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor:
     """Sum of the negative log-likelihoods; targets of -100 count 0."""
     weight_VD = weight_VD.to(hidden_MD.dtype)
-    multiply = onednn.linear if onednn.fits(hidden_MD, weight_VD) else F.linear
-    logits = multiply(hidden_MD, weight_VD).float()
+    if onednn.fits(hidden_MD, weight_VD):
+        return onednn.head_loss(hidden_MD, weight_VD, targets_M)
+    logits = F.linear(hidden_MD, weight_VD).float()
     return F.cross_entropy(logits, targets_M, ignore_index=IGNORE, reduction="sum")
 
 

@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from puna.text.packing import IGNORE
 
 LEAST = 1 << 21  # multiplications: below it oneDNN's call costs more than it saves
 
@@ -32,6 +36,12 @@ def linear(x: Tensor, weight_OI: Tensor) -> Tensor:
     return out.view(*x.shape[:-1], weight_OI.shape[0])
 
 
+def head_loss(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor:
+    """`cross_entropy.head_plain`: the sum of negative log-likelihoods, targets of -100 being 0."""
+    out: Tensor = _HeadLoss.apply(hidden_MD, weight_VD, targets_M)  # type: ignore[no-untyped-call]
+    return out
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
@@ -41,13 +51,41 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x_NI, weight_OI = ctx.saved_tensors
-        by_x = _product(grad_NO, weight_OI.t()) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return by_x, None
-        # The longer side in the place of the weight: up to twice as fast.
-        if weight_OI.shape[0] > weight_OI.shape[1]:
-            return by_x, _product(x_NI.t(), grad_NO.t()).t()
-        return by_x, _product(grad_NO.t(), x_NI.t())
+        return _gradients(x_NI, weight_OI, grad_NO, ctx.needs_input_grad)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """As PyTorch's own, without gradients of all logits filled with zeros on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor:
+        logp_MV = torch.log_softmax(_product(hidden_MD, weight_VD), -1)
+        ctx.save_for_backward(hidden_MD, weight_VD, targets_M, logp_MV)
+        return F.nll_loss(logp_MV, targets_M, ignore_index=IGNORE, reduction="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        hidden_MD, weight_VD, targets_M, logp_MV = ctx.saved_tensors
+        grad_MV, counted_M1 = logp_MV.exp(), (targets_M != IGNORE)[:, None].float()
+        grad_MV.scatter_add_(1, targets_M.clamp_min(0)[:, None], -counted_M1)
+        if not bool(counted_M1.all()):
+            grad_MV *= counted_M1
+        by = _gradients(hidden_MD, weight_VD, grad_MV, ctx.needs_input_grad)
+        by_hidden, by_weight = (None if x is None else x * grad for x in by)
+        return by_hidden, by_weight, None
+
+
+def _gradients(
+    x_NI: Tensor, weight_OI: Tensor, grad_NO: Tensor, needed: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    by_x = _product(grad_NO, weight_OI.t()) if needed[0] else None
+    if not needed[1]:
+        return by_x, None
+    # The longer side in the place of the weight: up to twice as fast.
+    if weight_OI.shape[0] > weight_OI.shape[1]:
+        return by_x, _product(x_NI.t(), grad_NO.t()).t()
+    return by_x, _product(grad_NO.t(), x_NI.t())
 
 
 def _product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from puna.core.stage import Weights
+from puna.kernels.norm import rms_norm
 from puna.models.config import ModelConfig
 from puna.models.moe import GatedMLP, Linear, MoE, Routes
 from puna.models.prefixes import PrefixTree
@@ -110,6 +111,15 @@ def attend(
     if len(mask) > 1:
         alone = [slice(i, i + 1) for i in range(len(mask))]
         return torch.cat([attend(attention, q[i], k[i], v[i], mask[i], scale) for i in alone])
+    if len(set(mask[0])) == 1:  # runs of one length are rows
+        rows, heads, tokens, width = q.shape
+        number, length = len(mask[0]), mask[0][0]
+        q, k, v = (
+            x.reshape(rows, -1, number, length, width).transpose(1, 2).flatten(0, 1)
+            for x in (q, k, v)
+        )
+        out = attention(q, k, v, None, scale).view(rows, number, heads, length, width)
+        return out.transpose(1, 2).reshape(rows, heads, tokens, width)
     runs = zip(*(torch.split(x, list(mask[0]), 2) for x in (q, k, v)), strict=True)
     return torch.cat([attention(q, k, v, None, scale) for q, k, v in runs], 2)
 
@@ -119,15 +129,15 @@ class RMSNorm(nn.Module):
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.eps, self.shape = eps, (width,)
+        self.eps = eps
         self.weight = nn.Parameter(torch.empty(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [..., D] to the same shape and dtype."""
         weight = self.weight
         if x.dtype == torch.float32 and weight.dtype == torch.float32:
-            return F.rms_norm(x, self.shape, weight, self.eps)
-        return F.rms_norm(x.float(), self.shape, None, self.eps).to(x.dtype) * weight.to(x.dtype)
+            return rms_norm(x, weight, self.eps)
+        return rms_norm(x.float(), None, self.eps).to(x.dtype) * weight.to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,7 @@ class Attention(nn.Module):
         elif not self.nope:
             qk = self.rope.apply(qk, plan.factors)
             if self.qk_norm:
-                qk = F.rms_norm(qk.float(), (self.head_dim,), None, self.eps).type_as(qk)
+                qk = rms_norm(qk.float(), None, self.eps).type_as(qk)
         q, k = torch.split(qk, [self.heads, self.keys], 2)
         if self.nope and plan.temperature is not None:
             q = (q * plan.temperature).type_as(q)

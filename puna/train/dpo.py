@@ -193,25 +193,31 @@ class _Loop(HeldOut):
         """Mean loss over the pairs of one batch, gradients left in the model."""
         pairs, model, config = self.batch(step), self.trainer.model, self.config
         names = ("loss", "accuracy", "margin", "chosen_logp", "rejected_logp", "chosen_nll")
-        sums = dict.fromkeys(names, 0.0)
-        tokens = 0
-        for lot in cut_pairs(pairs, self.trainer.micro_tokens(config.micro_tokens)):
-            batch = pair_batch(lot, self.formatting, model.device)
+        padded = sum((len(p.chosen) + len(p.rejected)) * (p.longest - 1) for p in pairs)
+        budget = self.trainer.micro_tokens(config.micro_tokens)
+        budget = min(budget, -(-padded // self.trainer.lanes.even(-(-padded // budget))))
+        lots = [pair_batch(x, self.formatting, model.device) for x in cut_pairs(pairs, budget)]
+
+        def before(batch: PairBatch) -> Tensor:
+            return self._logp(self.reference, batch)[0]
+
+        def learn(given: tuple[PairBatch, Tensor]) -> tuple[Tensor, list[float]]:
+            batch, reference_P2 = given
             logp_P2, nll_P = self._logp(model, batch)
-            with torch.no_grad(), without(self.reference):
-                reference_P2, _ = self._logp(self.reference, batch)
             loss, margins_P = preference_loss(
                 logp_P2, reference_P2, nll_P, beta=config.beta, nll=config.nll
             )
-            (loss / len(pairs)).backward()  # type: ignore[no-untyped-call]
             chosen, rejected = logp_P2.detach().sum(0).tolist()
-            accurate = float((margins_P > 0).sum())
-            nll = float(nll_P.detach().sum())
-            found = (float(loss.detach()), accurate, float(margins_P.sum()), chosen, rejected, nll)
-            for name, value in zip(names, found, strict=True):
-                sums[name] += value / len(pairs)
-            tokens += sum(len(r.ids) for p in lot for r in (*p.chosen, *p.rejected))
-        return sums | {"tokens": tokens}
+            won, nll = float((margins_P > 0).sum()), float(nll_P.detach().sum())
+            found = [float(loss.detach()), won, float(margins_P.sum()), chosen, rejected, nll]
+            return loss / len(pairs), found
+
+        with without(self.reference):
+            references = self.trainer.lanes.score(lots, before)
+        found = self.trainer.lanes.backward(list(zip(lots, references, strict=True)), learn)
+        means = [sum(values) / len(pairs) for values in zip(*found, strict=True)]
+        tokens = sum(len(r.ids) for p in pairs for r in (*p.chosen, *p.rejected))
+        return dict(zip(names, means, strict=True)) | {"tokens": tokens}
 
     @staticmethod
     def _logp(model: Decoder, batch: PairBatch) -> tuple[Tensor, Tensor]:

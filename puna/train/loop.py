@@ -27,6 +27,7 @@ from puna.text.packing import Packed
 from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import Checkpoints, load_model, model_directory, save_model
 from puna.train.fitting import Ladder
+from puna.train.lanes import Lanes
 from puna.train.optim import OptimConfig, learning_rate, make_optimizer, update
 
 COMPILED = 50_000_000  # parameters: below it compiling takes longer than it saves
@@ -117,6 +118,7 @@ class Trainer:
         if self.model.device.type == "cuda" and sizes >= COMPILED:
             self.model.compile_blocks()
         self.optimizer = make_optimizer(self.model, self.optim)
+        self.lanes = Lanes(self.model, self.ctx.machine.threads)
         self.checkpoints = Checkpoints(
             self.ctx.dir / "checkpoints", self.ctx.keep_checkpoints, self.ctx.progress.note
         )
@@ -181,6 +183,14 @@ class Trainer:
     def micro_tokens(self, wanted: int) -> int:
         """Tokens of one forward and backward pass; fewer than asked for where memory ended."""
         return max(1, micro_budget(wanted, self.model) // self.ladder.divisor)
+
+    def cut(
+        self, rows: np.ndarray[Any, Any], length: int, wanted: int
+    ) -> list[np.ndarray[Any, Any]]:
+        """Numbers of rows of `length` tokens, in even parts of at most `micro_tokens(wanted)`."""
+        most = max(1, self.micro_tokens(wanted) // length)
+        parts = min(len(rows), self.lanes.even(-(-len(rows) // most)))
+        return np.array_split(rows, parts) if parts else []
 
     def fit(self, work: Callable[[], Result]) -> Result:
         """What `work` returns: gradients left in the model, whatever memory that takes to give up.

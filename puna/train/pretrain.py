@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +223,8 @@ class TextLoop:
         chosen, model = self.batch(step), self.trainer.model
         routed = model.config.num_experts > 0
         total = int((self.packed.targets_NT[chosen] != IGNORE).sum())
-        loss_sum, loads = 0.0, []
-        for part in self._parts(chosen):
+
+        def read(part: np.ndarray[Any, Any]) -> tuple[torch.Tensor, tuple[float, torch.Tensor]]:
             routes = Routes() if routed else None
             inputs: tuple[torch.Tensor, ...] = packed_inputs(self.packed, part, model)
             if self._unmasked(part).all():
@@ -231,12 +232,12 @@ class TextLoop:
             hidden = model(*inputs, routes=routes)
             want = torch.from_numpy(self.packed.targets_NT[part]).long().to(model.device)
             loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
-            (loss / total).backward()  # type: ignore[no-untyped-call]
-            loss_sum += float(loss.detach())
-            if routes is not None:
-                loads.append(routes.load(model.config.num_experts) * (len(part) / len(chosen)))
-        figures = {"loss": loss_sum / total, "tokens": total}
-        if loads:
+            load = routes.load(model.config.num_experts) if routes else torch.zeros(0)
+            return loss / total, (float(loss.detach()), load * (len(part) / len(chosen)))
+
+        losses, loads = zip(*self.trainer.lanes.backward(self._parts(chosen), read), strict=True)
+        figures = {"loss": sum(losses) / total, "tokens": total}
+        if routed:
             load = torch.stack(loads).sum(0)
             model.balance_experts(load, self.config.balance)
             figures["busiest_expert"] = float(load.max())
@@ -244,10 +245,9 @@ class TextLoop:
 
     def _parts(self, chosen: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
         """Micro-batches, those rows that need no mask in ones of their own."""
-        tokens = self.trainer.micro_tokens(self.config.micro_tokens)
-        per, unmasked = max(1, tokens // self.config.row_length), self._unmasked(chosen)
-        lots = chosen[unmasked], chosen[~unmasked]
-        return [lot[i : i + per] for lot in lots for i in range(0, len(lot), per)]
+        unmasked, config = self._unmasked(chosen), self.config
+        cut = partial(self.trainer.cut, length=config.row_length, wanted=config.micro_tokens)
+        return [*cut(chosen[unmasked]), *cut(chosen[~unmasked])]
 
     def _unmasked(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Which rows a processor attends faster without a mask: those of one document."""

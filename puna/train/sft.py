@@ -215,21 +215,19 @@ class _Loop(HeldOut):
 
     def backward(self, step: int) -> dict[str, float]:
         """Mean loss over the assistant's tokens of one batch, gradients left in the model."""
-        chosen = self.batch(step)
-        model = self.trainer.model
-        targets = torch.from_numpy(self.packed.targets_NT[chosen]).long()
-        total = int((targets != IGNORE).sum())
-        per = max(1, self.trainer.micro_tokens(self.config.micro_tokens) // self.config.row_length)
-        loss_sum = 0.0
-        for start in range(0, len(chosen), per):
-            part = chosen[start : start + per]
+        chosen, model, config = self.batch(step), self.trainer.model, self.config
+        total = max(1, int((self.packed.targets_NT[chosen] != IGNORE).sum()))
+
+        def read(part: np.ndarray[Any, Any]) -> tuple[torch.Tensor, float]:
             ids, positions, documents = packed_inputs(self.packed, part, model)
-            want = targets[start : start + per].to(model.device)
+            want = torch.from_numpy(self.packed.targets_NT[part]).long().to(model.device)
             images = model.look(ids.shape, _shown(self.packed, part))
             hidden = model(ids, positions, documents, images=images)
             learn = want != IGNORE
             loss = next_token_loss(model, hidden[learn], want[learn])
-            (loss / max(1, total)).backward()  # type: ignore[no-untyped-call]
-            loss_sum += float(loss.detach())
+            return loss / total, float(loss.detach())
+
+        parts = self.trainer.cut(chosen, config.row_length, config.micro_tokens)
+        loss_sum = sum(self.trainer.lanes.backward(parts, read))
         tokens = int((self.packed.documents_NT[chosen] >= 0).sum())
-        return {"loss": loss_sum / max(1, total), "tokens": tokens}
+        return {"loss": loss_sum / total, "tokens": tokens}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from puna.kernels import onednn
+from puna.kernels.cross_entropy import head_plain
 from puna.models.config import ModelConfig
 from puna.models.presets import build, preset
 
@@ -90,3 +91,19 @@ def test_a_model_learns_the_same(monkeypatch) -> None:
         assert float((grad - plain[name]).norm()) < 1e-4 * size, name
         furthest = max(furthest, float((grad - other[name]).norm()) / size)
     assert furthest > 1e-2
+
+
+@pytest.mark.parametrize("ignored", [0, 40, 300])
+def test_the_loss_of_a_head_is_its_twin_s(ignored: int) -> None:
+    hidden, weight = random(300, 64), random(200, 64, seed=1)
+    targets = torch.arange(300) % 200
+    targets[:ignored] = -100
+    assert onednn.fits(hidden, weight)
+
+    def twin(hidden, weight):
+        return F.cross_entropy(hidden @ weight.t(), targets, ignore_index=-100, reduction="sum")
+
+    ours = gradients(lambda h, w: head_plain(h, w, targets), hidden, weight)
+    for a, b in zip(ours, gradients(twin, hidden, weight), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+        assert ignored == 300 or b.abs().max() > 1

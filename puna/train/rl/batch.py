@@ -8,7 +8,7 @@ predict one of them, V vocabulary, L routed layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,20 +74,26 @@ class MicroBatch:
 
 
 def micro_batches(
-    rows: Sequence[Row], budget: int, replay: bool, device: torch.device
+    rows: Sequence[Row],
+    budget: int,
+    replay: bool,
+    device: torch.device,
+    even: Callable[[int], int] = int,
 ) -> Iterator[MicroBatch]:
     """Cut rows, those that begin alike together, into micro-batches of at most `budget` nodes.
 
-    With `replay`, rows without recorded routes come after those with, in batches of their own.
+    Where `even(n)` is more than the `n` that would do, there are about so many, as large as each
+    other. With `replay`, rows without recorded routes come after those with, in batches of
+    their own.
     """
     recorded = [replay and row.branch.routes is not None for row in rows]
     for routed in (True, False):
         some = [row for row, has in zip(rows, recorded, strict=True) if has == routed]
-        yield from _cut(some, budget, routed, device)
+        yield from _cut(some, budget, routed, device, even)
 
 
 def _cut(
-    rows: Sequence[Row], budget: int, replay: bool, device: torch.device
+    rows: Sequence[Row], budget: int, replay: bool, device: torch.device, even: Callable[[int], int]
 ) -> Iterator[MicroBatch]:
     rows = sorted(rows, key=_seen_and_read)
     common = _common(rows, replay)
@@ -96,6 +102,10 @@ def _cut(
         rows = sorted(rows, key=lambda row: -len(row.branch.ids))
         common = _common(rows, replay)
     inputs = [_inputs(row) for row in rows]
+    total, longest = sum(map(len, inputs)) - sum(common[1:]), max(map(len, inputs), default=0)
+    parts = max(1, -(-total // budget))
+    if even(parts) > parts:
+        budget = min(budget, total // even(parts) + longest)
     start = nodes = width = 0
     for i, ids in enumerate(inputs):
         wide = max(width, len(ids))

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from puna.core.errors import UserError, nearest
@@ -168,6 +167,10 @@ def _audit(ctx: StageContext, name: str, settings: Mapping[str, Any], allow: boo
     return found
 
 
+_Judged = tuple[MicroBatch, Tensor | None, Tensor | None]
+"""A micro-batch, the trainer's own log-probabilities of it, and the reference's, if needed."""
+
+
 class _Loop:
     """What a step needs besides the trainer: the source of episodes, the watch, their logs."""
 
@@ -196,6 +199,8 @@ class _Loop:
             tell = ctx.progress.note
             self.outside = Outside(config.agent, note=lambda line: tell(f"{ctx.id}: {line}"))
             self.agents = dict.fromkeys(_trained(config, env), self.outside)
+        if config.staleness > 0:
+            trainer.lanes.count = 1  # a thread of its own rolls out meanwhile
         source = _Ahead if config.staleness > 0 else _InStep
         self.source = source(ctx, config, env, trainer, self.agents)
 
@@ -263,16 +268,13 @@ class _Loop:
         model, config = self.trainer.model, self.config
         seen = sampled_tokens(rows)
 
-        def first() -> tuple[list[MicroBatch], list[Tensor | None], dict[str, float]]:
-            budget = self.trainer.micro_tokens(config.micro_tokens)
-            batches = list(micro_batches(rows, budget, config.replay_routes, model.device))
-            more = config.updates > 1
-            proximal = (
-                self._proximal(batches) if more else list[Tensor | None]([None] * len(batches))
-            )
-            return batches, proximal, self._pass(batches, proximal, total, seen)
+        def first() -> tuple[list[_Judged], dict[str, float]]:
+            budget, even = self.trainer.micro_tokens(config.micro_tokens), self.trainer.lanes.even
+            cut = micro_batches(rows, budget, config.replay_routes, model.device, even)
+            judged = self._judged(list(cut))
+            return judged, self._pass(judged, total, seen)
 
-        batches, proximal, figures = self.trainer.fit(first)
+        judged, figures = self.trainer.fit(first)
         gap = figures["logprob_gap"]  # engine against trainer, at the step's first weights
         for number in range(1, config.updates):
             lr = learning_rate(config.optim, step, config.steps)
@@ -280,46 +282,57 @@ class _Loop:
             if not math.isfinite(norm):
                 found = f"the gradient norm of update {number} is {norm:.4g}"
                 raise self.trainer.not_finite(f"{found} at step {step + 1}")
-            figures = self._pass(batches, proximal, total, seen)
+            figures = self._pass(judged, total, seen)
         return figures | {"logprob_gap": gap}
 
-    def _pass(
-        self, batches: list[MicroBatch], proximal: list[Tensor | None], total: int, seen: int
-    ) -> dict[str, float]:
+    def _pass(self, judged: list[_Judged], total: int, seen: int) -> dict[str, float]:
         """Gradients of one update, and its figures."""
         model, config = self.trainer.model, self.config
-        sums = {"loss": 0.0, "clipped": 0.0, "surprisal": 0.0, "sampler_kl": 0.0, "kl": 0.0}
-        gap = 0.0
-        for batch, old in zip(batches, proximal, strict=True):
-            m = len(batch.targets_M)
+
+        def learn(given: _Judged) -> tuple[Tensor, tuple[float, dict[str, float]]]:
+            batch, proximal, reference = given
+            share = len(batch.targets_M) / seen
             logp = batch.logprobs(model, config.temperature)
             terms = policy_loss(
                 logp,
                 batch.sampled_logp_M,
                 batch.advantages_M * batch.weights_M,
                 config.loss,
-                proximal_logp_M=old,
-                reference_logp_M=self._reference_logp(batch),
+                proximal_logp_M=proximal,
+                reference_logp_M=reference,
             )
-            (terms.loss / total).backward()  # type: ignore[no-untyped-call]
-            sums["loss"] += float(terms.loss.detach()) / total
-            sums["clipped"] += terms.clipped * m / seen
-            sums["surprisal"] -= float(logp.detach().sum()) / seen
-            sums["sampler_kl"] += terms.sampler_kl * m / seen
-            sums["kl"] += terms.reference_kl * m / seen
-            gap = max(gap, terms.sampler_gap)
-        return {"logprob_gap": gap} | sums
+            loss = terms.loss / total
+            return loss, (
+                terms.sampler_gap,
+                {
+                    "loss": float(loss.detach()),
+                    "clipped": terms.clipped * share,
+                    "surprisal": -float(logp.detach().sum()) / seen,
+                    "sampler_kl": terms.sampler_kl * share,
+                    "kl": terms.reference_kl * share,
+                },
+            )
 
-    @torch.no_grad()
-    def _proximal(self, batches: list[MicroBatch]) -> list[Tensor | None]:
-        return [b.logprobs(self.trainer.model, self.config.temperature) for b in batches]
+        gaps, found = zip(*self.trainer.lanes.backward(judged, learn), strict=True)
+        return {"logprob_gap": max(gaps)} | {k: sum(f[k] for f in found) for k in found[0]}
 
-    @torch.no_grad()
-    def _reference_logp(self, batch: MicroBatch) -> Tensor | None:
-        if self.reference is None:
-            return None
-        with without(self.reference):
-            return batch.logprobs(self.reference, self.config.temperature)
+    def _judged(self, batches: list[MicroBatch]) -> list[_Judged]:
+        """Micro-batches with what the trainer, before its updates, and the reference say of them.
+
+        The first is needed where there is more than one update.
+        """
+        proximal = reference = list[Tensor | None]([None] * len(batches))
+        lanes, config = self.trainer.lanes, self.config
+
+        def of(model: Decoder) -> list[Tensor | None]:
+            return [*lanes.score(batches, lambda b: b.logprobs(model, config.temperature))]
+
+        if config.updates > 1:
+            proximal = of(self.trainer.model)
+        if self.reference is not None:
+            with without(self.reference):
+                reference = of(self.reference)
+        return list(zip(batches, proximal, reference, strict=True))
 
     def _keep(self, step: int, got: Collected) -> None:
         """One group in the episode log, evenly over the stage."""
