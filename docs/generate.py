@@ -148,7 +148,8 @@ KEYS: dict[str, dict[str, str]] = {
         "steps": "Optimiser steps.",
         "optim": "The optimiser; see [optim](#optim).",
         "save_every": "Steps between checkpoints.",
-        "micro_tokens": "Tokens of one forward and backward pass at most; 0: by model and device.",
+        "micro_tokens": "Tokens of a forward and backward pass at most, of all threads together; "
+        "0: by model and device.",
         "row_length": "Tokens of a row, which is the longest context in training.",
         "batch_tokens": "Tokens of one optimiser step.",
         "balance": "How fast the router's biases move towards an even load of experts; 0: never.",

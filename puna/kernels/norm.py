@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 def rms_norm(x: Tensor, weight_D: Tensor | None, eps: float) -> Tensor:
     """`x` [..., D] / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467, eq. 4), of one dtype."""
-    if x.is_cuda or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or not torch.is_grad_enabled():
         return F.rms_norm(x, x.shape[-1:], weight_D, eps)
     out: Tensor = _RMSNorm.apply(x, weight_D, eps)  # type: ignore[no-untyped-call]
     return out

@@ -22,10 +22,10 @@ LEAST = 1 << 21  # multiplications: below it oneDNN's call costs more than it sa
 def fits(x: Tensor, weight_OI: Tensor) -> bool:
     """Whether this is a product that gains: fp32 on a processor, large, and learned from."""
     return (
-        x.dtype == weight_OI.dtype == torch.float32
+        x.device.type == "cpu"
+        and x.dtype == weight_OI.dtype == torch.float32
         and x.numel() * weight_OI.shape[0] >= LEAST
         and torch.is_grad_enabled()
-        and not x.is_cuda
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     )
 
@@ -45,13 +45,15 @@ def head_loss(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
-        ctx.save_for_backward(x_NI, weight_OI)
+        by_x, by_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x_NI if by_weight else None, weight_OI if by_x else None)
         return _product(x_NI, weight_OI)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x_NI, weight_OI = ctx.saved_tensors
-        return _gradients(x_NI, weight_OI, grad_NO, ctx.needs_input_grad)
+        return _gradients(x_NI, weight_OI, grad_NO)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -71,19 +73,22 @@ class _HeadLoss(torch.autograd.Function):
         grad_MV.scatter_add_(1, targets_M.clamp_min(0)[:, None], -counted_M1)
         if not bool(counted_M1.all()):
             grad_MV *= counted_M1
-        by = _gradients(hidden_MD, weight_VD, grad_MV, ctx.needs_input_grad)
-        by_hidden, by_weight = (None if x is None else x * grad for x in by)
-        return by_hidden, by_weight, None
+        by_hidden, by_weight, _ = ctx.needs_input_grad
+        given = hidden_MD if by_weight else None, weight_VD if by_hidden else None
+        by = _gradients(*given, grad_MV)
+        return *(None if x is None else x * grad for x in by), None  # type: ignore[return-value]
 
 
 def _gradients(
-    x_NI: Tensor, weight_OI: Tensor, grad_NO: Tensor, needed: tuple[bool, ...]
+    x_NI: Tensor | None, weight_OI: Tensor | None, grad_NO: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    by_x = _product(grad_NO, weight_OI.t()) if needed[0] else None
-    if not needed[1]:
+    """By the input where a weight is given, by the weight where an input is."""
+    grad_NO = grad_NO.contiguous()
+    by_x = None if weight_OI is None else _product(grad_NO, weight_OI.t())
+    if x_NI is None:
         return by_x, None
     # The longer side in the place of the weight: up to twice as fast.
-    if weight_OI.shape[0] > weight_OI.shape[1]:
+    if grad_NO.shape[1] > x_NI.shape[1]:
         return by_x, _product(x_NI.t(), grad_NO.t()).t()
     return by_x, _product(grad_NO.t(), x_NI.t())
 

@@ -414,8 +414,10 @@ class Decoder(nn.Module):
             tokens, positions = largest + 1, None
         if cache is None:
             chunk = config.attention_chunk
-            # Whole rows have the same runs: while learning, what a mask would hide is not computed.
-            alike = documents is None and positions is None and torch.is_grad_enabled()
+            # Whole rows have the same runs: what a mask would hide, a processor does not compute
+            # while it learns.
+            alike = documents is None and positions is None and device.type == "cpu"
+            alike = alike and torch.is_grad_enabled()
             if device.type == "cuda" and self.dtype == torch.bfloat16:
                 from puna.kernels.attention import packed
 

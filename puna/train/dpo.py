@@ -28,6 +28,7 @@ from puna.text.tokenizer import Tokenizer
 from puna.train.checkpoint import model_directory
 from puna.train.data import env_settings, train_tasks
 from puna.train.held_out import HeldOut, Watch
+from puna.train.lanes import even_budget
 from puna.train.loop import Trainer, at_least_one, epoch_rows
 from puna.train.loss import preference_loss, token_logprobs
 from puna.train.optim import OptimConfig, require
@@ -97,7 +98,7 @@ def run(ctx: StageContext, config: Config) -> dict[str, Any]:
         env = load_environment(*env_settings(config.env), ctx.seed)
     model, tokenizer = starting_model(ctx, source, config.lora)
     # Under adapters the first weights are still there.
-    reference = model if config.lora else starting_model(ctx, source)[0]
+    reference = model if config.lora else starting_model(ctx, source)[0].requires_grad_(False)
     played = _pairs(ctx, config, env, reference.eval(), tokenizer, source)
     pairs = [p for p in played.pairs if p.longest <= config.row_length + 1]
     if not pairs:
@@ -193,9 +194,9 @@ class _Loop(HeldOut):
         """Mean loss over the pairs of one batch, gradients left in the model."""
         pairs, model, config = self.batch(step), self.trainer.model, self.config
         names = ("loss", "accuracy", "margin", "chosen_logp", "rejected_logp", "chosen_nll")
-        padded = sum((len(p.chosen) + len(p.rejected)) * (p.longest - 1) for p in pairs)
+        sizes = [(len(p.chosen) + len(p.rejected)) * (p.longest - 1) for p in pairs]
         budget = self.trainer.micro_tokens(config.micro_tokens)
-        budget = min(budget, -(-padded // self.trainer.lanes.even(-(-padded // budget))))
+        budget = even_budget(budget, sum(sizes), max(sizes), self.trainer.lanes.even)
         lots = [pair_batch(x, self.formatting, model.device) for x in cut_pairs(pairs, budget)]
 
         def before(batch: PairBatch) -> Tensor:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from puna.models.decoder import Decoder
 
-LARGEST = 20_000_000  # parameters: above it products fill the cores, and every lane has gradients
+LARGEST = 20_000_000  # parameters: above it products fill the cores
+MOST = 8  # lanes: each holds activations, and gradients of all parameters
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -30,8 +30,8 @@ class Lanes:
     def __init__(self, model: Decoder, threads: int) -> None:
         self.model = model
         size = sum(p.numel() for p in model.parameters())
-        self.count = threads if model.device.type == "cpu" and size <= LARGEST else 1
-        self._pool: ThreadPoolExecutor | None = None
+        small = model.device.type == "cpu" and size <= LARGEST
+        self.count = min(threads, MOST) if small else 1
 
     def even(self, parts: int) -> int:
         """The least number of parts, `parts` or more, that gives every lane as many."""
@@ -42,7 +42,8 @@ class Lanes:
     ) -> list[Result]:
         """What `work` keeps of each part, the gradients of all losses added to the model's.
 
-        They are added in the order of `parts`, so the sum is the same in any number of lanes.
+        They are added in the order of `parts`, so several lanes with a thread each give the sum,
+        to the bit, that one lane with a thread gives of the same parts.
         """
         learned = [p for p in self.model.parameters() if p.requires_grad]
 
@@ -81,22 +82,34 @@ class Lanes:
 
     def _in_order(self, parts: Iterable[Part], work: Callable[[Part], Result]) -> Iterator[Result]:
         """Results one by one; at most one more than there are lanes is begun and not yet taken."""
-        if self._pool is None:
-            alone = partial(torch.set_num_threads, 1)
-            self._pool = ThreadPoolExecutor(self.count, "puna-lane", initializer=alone)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # MKL has one number for all threads
+
+        def alone(part: Part) -> Result:
+            torch.set_num_threads(1)  # OpenMP one for each
+            return work(part)
+
         begun: deque[Future[Result]] = deque()
-        try:
-            for part in parts:
-                if len(begun) > self.count:
+        with ThreadPoolExecutor(self.count, "puna-lane") as pool:
+            try:
+                for part in parts:
+                    if len(begun) > self.count:
+                        yield begun.popleft().result()
+                    begun.append(pool.submit(alone, part))
+                while begun:
                     yield begun.popleft().result()
-                begun.append(self._pool.submit(work, part))
-            while begun:
-                yield begun.popleft().result()
-        finally:
-            wait(begun)  # where one failed the others are not left at work
-            torch.set_num_threads(threads)
+            finally:
+                pool.shutdown(cancel_futures=True)
+                torch.set_num_threads(threads)
+
+
+def even_budget(budget: int, total: int, longest: int, even: Callable[[int], int]) -> int:
+    """Tokens of a part, at most `budget`, for `even(n)` parts where `n` would do for `total`.
+
+    Pieces, of at most `longest`, that are put into parts in their order need no more parts then.
+    """
+    parts = max(1, -(-total // budget))
+    return budget if even(parts) == parts else min(budget, total // even(parts) + longest)
 
 
 def _add(parameter: Tensor, gradient: Tensor) -> None:

@@ -181,8 +181,12 @@ class Trainer:
         )
 
     def micro_tokens(self, wanted: int) -> int:
-        """Tokens of one forward and backward pass; fewer than asked for where memory ended."""
-        return max(1, micro_budget(wanted, self.model) // self.ladder.divisor)
+        """Tokens of one forward and backward pass; fewer than asked for where memory ended.
+
+        What is asked for is shared by the lanes, which are at work at the same time.
+        """
+        budget = micro_budget(wanted // self.lanes.count if wanted > 0 else 0, self.model)
+        return max(1, budget // self.ladder.divisor)
 
     def cut(
         self, rows: np.ndarray[Any, Any], length: int, wanted: int

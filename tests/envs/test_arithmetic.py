@@ -73,8 +73,9 @@ def test_a_small_space_says_how_many_it_has() -> None:
 
 
 def test_train_and_test_are_disjoint_whatever_the_seed() -> None:
-    train = {Arithmetic(seed=s).task("train", i).key for s in range(3) for i in range(700)}
-    test = {Arithmetic(seed=s).task("test", i).key for s in range(3) for i in range(300)}
+    envs = [Arithmetic(seed=s) for s in range(3)]
+    train = {env.task("train", i).key for env in envs for i in range(700)}
+    test = {env.task("test", i).key for env in envs for i in range(300)}
     assert len(train) > 500
     assert len(test) > 100
     assert not train & test

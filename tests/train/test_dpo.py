@@ -103,10 +103,13 @@ def test_headers_and_ends_are_formatting_and_calls_are_not(make, tokenizer):
     assert batch.sizes == [5, 5]
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("micro_tokens", [1, 60])
-def test_micro_batches_change_nothing(make, micro_tokens):
+def test_micro_batches_change_nothing(make, micro_tokens, lanes):
     big, grads = gradients(make(replace(CONFIG, micro_tokens=10_000), reference=1))
-    small, parts = gradients(make(replace(CONFIG, micro_tokens=micro_tokens), reference=1))
+    loop = make(replace(CONFIG, micro_tokens=micro_tokens), reference=1)
+    loop.trainer.lanes.count = lanes
+    small, parts = gradients(loop)
     assert small == pytest.approx(big, rel=1e-5, abs=1e-6)
     for name in grads:
         torch.testing.assert_close(parts[name], grads[name], atol=1e-6, rtol=1e-4)

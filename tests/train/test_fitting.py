@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,12 +127,13 @@ def test_a_run_that_found_too_little_memory_learns_the_same(
         (text / f"{i}.txt").write_text(f"def f{i}(x):\n    return x + {i}\n" * 40)
     recipe = tmp_path / "r.toml"
     recipe.write_text(
-        "name = 'r'\n[machine]\ndevice = 'cpu'\n[[stage]]\nid = 'pretrain'\nkind = 'pretrain'\n"
+        "name = 'r'\n[machine]\ndevice = 'cpu'\nthreads = 2\n"
+        "[[stage]]\nid = 'pretrain'\nkind = 'pretrain'\n"
         f"data = '{text}'\nsteps = 3\nbatch_tokens = 1024\nrow_length = 128\nvocab = 512\n"
         "with_baselines = false\nsample_every = 0\nmicro_tokens = 1024\n"
     )
-    found = []
-    for most, micro in ((300, 1024), (10_000, 256)):
+    found, divisors = [], []
+    for most, micro in ((300, 1024), (10_000, 512)):
         forward = Decoder.forward
 
         def scarce(self, ids, *args, most=most, forward=forward, **kwargs):  # type: ignore[no-untyped-def]
@@ -144,5 +146,9 @@ def test_a_run_that_found_too_little_memory_learns_the_same(
             directory = tmp_path / str(most)
             execute(recipe, directory, [f"pretrain.micro_tokens={micro}"])
         rows = list(read(directory / "pretrain" / "metrics.jsonl"))
+        kept = (directory / "pretrain" / "checkpoints").glob("*/checkpoint.json")
+        memory = json.loads(max(kept).read_text())["state"]["memory"]
+        divisors.append(memory.get("divisor", 1))
         found.append([row["loss"] for row in rows])
     assert found[0] == found[1]
+    assert divisors == [2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -109,9 +110,33 @@ def test_an_error_ends_all_lanes(alone):
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_are_as_before(fails):
+    before = torch.get_num_threads()
+    model, seen = build(preset("nano"), 0), []
+
+    def work(part):
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise MemoryError
+        return part
+
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(MemoryError) if fails else contextlib.nullcontext():
+            Lanes(model, 2).score([torch.ones(1)] * 4, work)
+        assert torch.get_num_threads() == 3
+        assert set(seen) == {1}
+        names = {thread.name for thread in threading.enumerate()}
+        assert not any(name.startswith("puna-lane") for name in names)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_large_models_use_all_threads_for_each_product(monkeypatch):
     model = build(preset("nano"), 0)
     assert Lanes(model, 4).count == 4
+    assert Lanes(model, 99).count == module.MOST
     monkeypatch.setattr(module, "LARGEST", 1000)
     assert Lanes(model, 4).count == 1
 

@@ -29,11 +29,13 @@ def make(ctx, new_model, tokenizer):
     return loop
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("micro_tokens", [32, 96])
-def test_micro_batches_change_nothing(make, micro_tokens):
+def test_micro_batches_change_nothing(make, micro_tokens, lanes):
     found = []
     for config in (CONFIG, replace(CONFIG, micro_tokens=micro_tokens)):
         loop = make(config)
+        loop.trainer.lanes.count = lanes if config.micro_tokens else 1
         figures = loop.backward(0)
         found.append((figures["loss"], [p.grad for p in loop.trainer.model.parameters()]))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)

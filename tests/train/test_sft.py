@@ -91,10 +91,13 @@ def test_what_the_user_says_next_teaches_nothing(make):
     assert (targets == IGNORE).sum() > (targets != IGNORE).sum()
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("micro_tokens", [64, 128])
-def test_micro_batches_change_nothing(make, micro_tokens):
+def test_micro_batches_change_nothing(make, micro_tokens, lanes):
     big, grads = gradients(make(replace(CONFIG, micro_tokens=10_000)))
-    small, parts = gradients(make(replace(CONFIG, micro_tokens=micro_tokens)))
+    loop = make(replace(CONFIG, micro_tokens=micro_tokens))
+    loop.trainer.lanes.count = lanes
+    small, parts = gradients(loop)
     assert small["loss"] == pytest.approx(big["loss"], rel=1e-6)
     for name in grads:
         torch.testing.assert_close(parts[name], grads[name], atol=1e-6, rtol=1e-5)

@@ -22,6 +22,7 @@ from puna.models.moe import Routes
 from puna.models.prefixes import PrefixTree, grow, shared
 from puna.models.vision import Seen
 from puna.text.images import Picture
+from puna.train.lanes import even_budget
 from puna.train.loss import token_logprobs
 from puna.train.rl.rows import Row
 
@@ -103,9 +104,7 @@ def _cut(
         common = _common(rows, replay)
     inputs = [_inputs(row) for row in rows]
     total, longest = sum(map(len, inputs)) - sum(common[1:]), max(map(len, inputs), default=0)
-    parts = max(1, -(-total // budget))
-    if even(parts) > parts:
-        budget = min(budget, total // even(parts) + longest)
+    budget = even_budget(budget, total, longest, even)
     start = nodes = width = 0
     for i, ids in enumerate(inputs):
         wide = max(width, len(ids))

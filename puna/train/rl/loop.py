@@ -190,7 +190,9 @@ class _Loop:
         self.reference: Decoder | None = None
         if config.loss.kl > 0:  # under adapters the first weights are still there
             start = source_of(ctx, config.init, "sft")
-            self.reference = trainer.model if config.lora else starting_model(ctx, start)[0].eval()
+            self.reference = trainer.model
+            if not config.lora:
+                self.reference = starting_model(ctx, start)[0].eval().requires_grad_(False)
         self.outside: Outside | None = None
         self.agents: dict[str, Agent] = {}
         if config.agent:

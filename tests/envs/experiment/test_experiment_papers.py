@@ -1,17 +1,17 @@
 """The papers that ship, and a package of somebody else's, as research tasks.
 
-Of the choices of up to three functions a fixed sample is judged: `SAMPLE` of each number, since all
-of them would be hundreds to ten thousands.
+Of the choices of up to three functions a fixed sample is judged: `SAMPLE` of each number. All of
+them, hundreds to ten thousands, are followed from runs of each function in `benchmarks/masks.py`.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from experiment_kit import judged
 
+from benchmarks.masks import settings_of
 from puna.core.outcome import Scored
 from puna.envs.experiment import acting
 from puna.envs.experiment.env import Experiment, ExperimentConfig
@@ -27,21 +27,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 SAMPLE = 2
-# Numbers of a package that makes tables of text: lengths of what it prints.
-TABLES = """
-import json, random, sys
-from tabulate import tabulate
-
-rng = random.Random(int(sys.argv[1]))
-words = [rng.choice("abc") * rng.randrange(1, 9) for _ in range(9)]
-rows = [[word, rng.random() * 100, rng.randrange(99)] for word in words]
-found = {}
-for form in ("plain", "grid", "github", "html", "latex"):
-    text = tabulate(rows, headers=["word", "share", "count"], tablefmt=form, floatfmt=".2f")
-    lines = text.splitlines()
-    found[form] = [len(text), len(lines), sum(map(ord, text)) / len(text), text.count("|")]
-print(json.dumps(found))
-"""
 
 
 def value(env: Experiment, task: Task, script: object) -> float:
@@ -81,13 +66,5 @@ def test_papers(paper: str) -> None:
 
 
 def test_a_package_of_somebody_elses(tmp_path: Path) -> None:
-    tabulate = pytest.importorskip("tabulate", reason="tabulate is not installed")
-    place = Path(tabulate.__file__).parent
-    shutil.copytree(place, tmp_path / "tabulate", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "run.py").write_text(TABLES)
-    settings = {
-        "repo": str(tmp_path),
-        "command": "python3 run.py 0",
-        "second": "python3 run.py 1",
-    }
-    assert judge_sample(settings) == 3 * SAMPLE
+    pytest.importorskip("tabulate", reason="tabulate is not installed")
+    assert judge_sample(settings_of("tabulate", tmp_path)) == 3 * SAMPLE

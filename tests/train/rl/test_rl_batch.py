@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -162,11 +163,28 @@ def test_tokens_with_other_experts_are_not_shared():
     assert alike.tree.ids_1N.shape[1] == without.tree.ids_1N.shape[1]
 
 
+def lanes_of(count):
+    """The least number of parts, so many or more, that gives each of `count` lanes as many."""
+    return lambda parts: -(-parts // count) * count
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_every_lane_has_as_much_to_do(lanes):
+    alike = [replace(family(1, 1)[0], episode=n) for n in range(60)]
+    sizes = [
+        [b.tree.ids_1N.numel() for b in micro_batches(alike, 10_000, False, CPU, even)]
+        for even in (int, lanes_of(lanes))
+    ]
+    assert len(sizes[0]) == 1
+    assert len(sizes[1]) == lanes
+    assert max(sizes[1]) < 1.3 * sum(sizes[1]) / lanes
+
+
 def test_budgets_are_kept_and_nothing_is_lost():
     alike = [replace(family(1, 1)[0], episode=n) for n in range(60)]
     for given in (rows(), family(), alike):
-        for budget in (1, 16, 31, 64):
-            batches = list(micro_batches(given, budget, False, CPU))
+        for budget, lanes in product((1, 16, 31, 64), (1, 2, 3)):
+            batches = list(micro_batches(given, budget, False, CPU, lanes_of(lanes)))
             for batch in batches:
                 nodes, places = batch.tree.ids_1N.numel(), batch.tree.nodes_BT
                 assert nodes <= budget or len(places) == 1

@@ -17,6 +17,7 @@ from puna.core.stage import StageError
 from puna.gym.environment import Problem, SingleTurn
 from puna.train.checkpoint import save_model
 from puna.train.loop import Trainer
+from puna.train.loss import PolicyLoss
 from puna.train.rl import loop as rl
 
 CONFIG = rl.Config("none", steps=4, prompts=2, samples=2, max_tokens=2, refills=0)
@@ -78,6 +79,25 @@ def test_the_loss_is_divided_by_the_tokens_of_all_rows(make):
     assert (larger - whole).abs().max() > 1e-4
     assert other["surprisal"] == pytest.approx(figures["surprisal"])  # of the tokens passed
     loop.close()
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_lanes_change_nothing(make, new_model, updates):
+    """With what the reference and, for a second update, the first weights say of the rows."""
+    found = []
+    for lanes, tokens in ((1, 10_000), (2, 40), (3, 60)):
+        config = replace(CONFIG, updates=updates, loss=PolicyLoss(kl=0.1), micro_tokens=tokens)
+        loop = make(config)
+        loop.reference = new_model(1)
+        loop.trainer.lanes.count = lanes
+        given = rows(6)
+        found.append(gradient(loop, given, sum(sum(r.branch.mask) for r in given)))
+        loop.close()
+    (figures, whole), *others = found
+    assert figures["kl"] > 0.01
+    for other, parts in others:
+        assert other == pytest.approx(figures, rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-3)
 
 
 def test_an_update_before_the_last_that_is_not_finite_stops_the_stage(make):

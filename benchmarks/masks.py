@@ -1,0 +1,187 @@
+"""Every choice of up to three functions of a research task's source: originals 1, stubs 0.
+
+`python -m benchmarks.masks use user_model uniprompt tabulate --jobs 2`, one JSON line a source.
+
+Tens of thousands of choices cannot all be run. What is run: the original bodies once, every
+function missing alone (and whatever does not end as follows), and a sample of choices. The rest
+follows:
+- Original bodies: put back, they give the very files of the source, byte for byte. That is looked
+  at for every choice within a file; files have nothing to do with each other.
+- Stubs: a program is the same as the original up to the first call of a missing function. Where
+  that function missing alone ends the program with its NotImplementedError, it does among others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from puna.envs.experiment import masking
+from puna.envs.experiment.copies import twins
+from puna.envs.experiment.env import Experiment, ExperimentConfig
+from puna.envs.experiment.lab import FailedError
+from puna.envs.experiment.masking import decoded
+from puna.envs.experiment.numbers import compare
+from puna.envs.experiment.research import Research, with_bodies
+from puna.gym.proposer import UnfitError
+
+MOST = 3
+OPEN = 100  # choices that do not follow, to be run
+TABLES = Path(__file__).parent / "specs" / "tables.py"
+_RAISED = re.compile(
+    r'File "[^"\n]*?([^/"\n]+)", line \d+, in (\S+)\n(?:    .*\n)*NotImplementedError'
+)
+
+
+class Masks:
+    """A source, its functions, and what each does where it alone is missing."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.env = Experiment(ExperimentConfig(**settings))
+        self.proposer = self.env.proposer()
+        self.lab, self.source = self.proposer.lab, self.proposer.source
+        called = self.lab.traced.called
+        self.names = sorted(self.proposer.functions, key=called.index)  # by their first call
+
+    def research(self, names: Sequence[str]) -> Research:
+        return Research(self.source, tuple(names), self.lab.gold[0], self.lab.traced.read)
+
+    def value(self, files: dict[str, bytes]) -> tuple[float, str]:
+        """What a workspace earns, and why it earns nothing."""
+        try:
+            for command, right in zip(self.source.commands, self.lab.gold, strict=True):
+                if not compare(right, self.lab.measure(command, files)).right:
+                    return 0.0, "other numbers"
+        except FailedError as error:
+            return 0.0, str(error)
+        return 1.0, ""
+
+    def alone(self, name: str) -> str:
+        """How the command ends without this function: "raised" by it, "other" or "right"."""
+        files = self.research([name]).given
+        done = self.lab.run(self.source.command, files)
+        raised = _RAISED.findall(done.stderr.decode(errors="replace"))
+        path, _, inner = name.partition(":")
+        wanted = path.rpartition("/")[2], inner.partition("#")[0].rpartition(".")[2]
+        if not done.ok and not done.reason and raised and raised[-1] == wanted:
+            return "raised"
+        return "right" if self.value(files)[0] else "other"
+
+    def whole(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The workspace with the original bodies handed in."""
+        research = self.research(names)
+        return with_bodies(research, {p: self.source.files[p] for p in research.paths})
+
+    def within_files(self) -> tuple[set[tuple[str, ...]], list[str]]:
+        """Choices within one file that make tasks; those whose originals give other files."""
+        fit, differ = set(), []
+        for path in {name.partition(":")[0] for name in self.names}:
+            here = [n for n in self.names if n.partition(":")[0] == path]
+            text = decoded(self.source.files[path])[0]
+            for number in range(1, MOST + 1):
+                for names in combinations(here, number):
+                    try:
+                        given = self.proposer.draft_of(names, "x").task.hidden["research"].given
+                    except UnfitError:
+                        continue
+                    fit.add(names)
+                    inner = [name.partition(":")[2] for name in names]
+                    if masking.spliced(decoded(given[path])[0], text, inner) != text:
+                        differ.append(" ".join(names))
+        return fit, differ
+
+
+def examine(settings: dict[str, Any], jobs: int, sample: int) -> dict[str, Any]:
+    """All of a source. `wrong` names what does not hold."""
+    begun, masks, wrong = time.perf_counter(), Masks(settings), []
+    pool = ThreadPoolExecutor(jobs)
+    fit, differ = masks.within_files()
+    own = [name for name in masks.names if (name,) in fit]
+    paired = [name for name in own if twins(masks.source, name)]  # their twins are emptied as well
+    for value, why in pool.map(masks.value, map(masks.whole, [own[:1], *([n] for n in paired)])):
+        if value != 1.0:
+            wrong.append(f"originals: {why}")
+    ends = dict(zip(own, pool.map(masks.alone, own), strict=True))
+    wrong += [f"a stub is right: {name}" for name, end in ends.items() if end == "right"]
+    choices, open_ = Counter[int](), []
+    everything: list[tuple[str, ...]] = []
+    for number in range(1, MOST + 1):
+        for names in combinations(own, number):
+            parts: dict[str, list[str]] = {}
+            for name in names:
+                parts.setdefault(name.partition(":")[0], []).append(name)
+            if all(tuple(part) in fit for part in parts.values()):
+                choices[number] += 1
+                everything.append(names)
+                if number > 1 and ends[names[0]] != "raised":
+                    open_.append(names)
+    drawn = random.Random(0).sample(everything, min(sample, len(everything)))
+    followed = len(open_)
+    open_ = random.Random(1).sample(open_, min(OPEN, followed))
+    stubs = pool.map(lambda names: masks.value(masks.research(names).given), [*drawn, *open_])
+    for names, (value, _) in zip([*drawn, *open_], stubs, strict=True):
+        if value:
+            wrong.append(f"stubs are right: {' '.join(names)}")
+    wholes = pool.map(lambda names: masks.value(masks.whole(names)), drawn)
+    for names, (value, why) in zip(drawn, wholes, strict=True):
+        if value != 1.0:
+            wrong.append(f"originals of {' '.join(names)}: {why}")
+    return {
+        "functions": len(own),
+        "choices": dict(choices),
+        "within_files": len(fit),
+        "put_back_differ": differ,
+        "alone": dict(Counter(ends.values())),
+        "not_raised": [name for name, end in ends.items() if end != "raised"],
+        "do_not_follow": followed,
+        "of_these_run": len(open_),
+        "sample": len(drawn),
+        "with_twins": len(paired),
+        "wrong": wrong,
+        "seconds": round(time.perf_counter() - begun),
+    }
+
+
+def settings_of(name: str, folder: Path) -> dict[str, Any]:
+    """A paper's, or those of the package tabulate, copied to `folder` with a command."""
+    if name != "tabulate":
+        return {"paper": name}
+    import tabulate
+
+    place, skip = Path(tabulate.__file__).parent, shutil.ignore_patterns("__pycache__")
+    shutil.copytree(place, folder / "tabulate", ignore=skip)
+    shutil.copy(TABLES, folder / "run.py")
+    return {"repo": str(folder), "command": "python3 run.py 0", "second": "python3 run.py 1"}
+
+
+def main() -> None:
+    """Prints a line a source; exit 1 where something does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", nargs="+")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--sample", type=int, default=6)
+    given = parser.parse_args()
+    failed = False
+    for name in given.sources:
+        with tempfile.TemporaryDirectory() as folder:
+            found = examine(settings_of(name, Path(folder)), given.jobs, given.sample)
+        failed |= bool(found["wrong"] or found["put_back_differ"])
+        print(json.dumps({"source": name, **found}), flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
