@@ -179,6 +179,7 @@ class KVCache:
             assert room, f"no room for {start + count} tokens"
         if self._one_token:
             self._plan_steps()
+            self.largest = max(starts)  # rows that are gone stand where they ended, maybe furthest
             return
         self._left = 0
         self._blocks = {
@@ -270,7 +271,6 @@ class KVCache:
         self._steps = {kind: self._plan_step(kind, lengths, live) for kind in self.pages.pools}
         self._ahead, self._stamp = 1, self.pages.stamp
         self._left = int((size - 1 - lengths[live] % size).min()) if live else 0
-        self.largest = int(lengths[live].max()) if live else 0
 
     def _plan_step(self, kind: bool, lengths: Ints, live: list[int]) -> _Step:
         size, pool = self.pages.size, self.pages.pools[kind]

@@ -91,6 +91,22 @@ def worst(made: Decoder, asked: list[Request], got: list[Completion], **how: obj
     return max(gaps)
 
 
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_a_row_that_ended_may_stand_behind_all_others(shape: str) -> None:
+    """At 256, the first position that no table of rotations has: the others go on as if alone."""
+    long = replace(SHAPES[shape], max_positions=512)
+    made = Decoder(long).eval()
+    made.load_state_dict(model(shape).state_dict())
+    never = SamplingParams(max_tokens=3, stop=())
+    given = [Request(prompt(0, 254), never, ("long", 0))]
+    given += [Request(prompt(i, 10), replace(never, max_tokens=30), ("k", i)) for i in range(1, 17)]
+    together = Engine(made, TOKENIZER, 0).generate(given)
+    assert len(together[0].ids) == 3
+    for request, done in zip(given[1:3], together[1:3], strict=True):
+        (alone,) = Engine(made, TOKENIZER, 0).generate([request])
+        assert done.ids == alone.ids
+
+
 @pytest.mark.parametrize("block", [2048, 7])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logprobs_are_the_trainers_across_chunks_and_batches(
