@@ -26,6 +26,7 @@ def ours(directory: Path, steps: int, threads: int) -> None:
     import torch
     from torch import Tensor
 
+    from puna.core.threads import keep_freed_memory
     from puna.models.hf import load
     from puna.models.moe import Routes
     from puna.text.packing import IGNORE
@@ -35,6 +36,7 @@ def ours(directory: Path, steps: int, threads: int) -> None:
     from puna.train.optim import OptimConfig, make_optimizer, update
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     model, config = load(directory)
     optim = OptimConfig(weight_decay=0.0)
     optimizer = make_optimizer(model, optim)

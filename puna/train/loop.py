@@ -21,6 +21,7 @@ from puna.core.journal import Journal
 from puna.core.rng import stream
 from puna.core.runs import weights_hash
 from puna.core.stage import StageContext, StageError, Stopwatch
+from puna.core.threads import keep_freed_memory
 from puna.models import lora
 from puna.models.decoder import Decoder
 from puna.text.packing import Packed
@@ -119,6 +120,8 @@ class Trainer:
             self.model.compile_blocks()
         self.optimizer = make_optimizer(self.model, self.optim)
         self.lanes = Lanes(self.model, self.ctx.machine.threads)
+        if self.model.device.type == "cpu":
+            keep_freed_memory()
         self.checkpoints = Checkpoints(
             self.ctx.dir / "checkpoints", self.ctx.keep_checkpoints, self.ctx.progress.note
         )
