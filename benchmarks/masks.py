@@ -6,7 +6,8 @@ Tens of thousands of choices cannot all be run. What is run: the original bodies
 function missing alone (and whatever does not end as follows), and a sample of choices. The rest
 follows:
 - Original bodies: put back, they give the very files of the source, byte for byte. That is looked
-  at for every choice within a file; files have nothing to do with each other.
+  at for every function and every two of a file; bodies that do not overlap have nothing to do with
+  each other, nor have files.
 - Stubs: a program is the same as the original up to the first call of a missing function. Where
   that function missing alone ends the program with its NotImplementedError, it does among others.
 """
@@ -86,12 +87,12 @@ class Masks:
         return with_bodies(research, {p: self.source.files[p] for p in research.paths})
 
     def within_files(self) -> tuple[set[tuple[str, ...]], list[str]]:
-        """Choices within one file that make tasks; those whose originals give other files."""
+        """Functions, and pairs within a file, that make tasks; and what is not put back."""
         fit, differ = set(), []
         for path in {name.partition(":")[0] for name in self.names}:
             here = [n for n in self.names if n.partition(":")[0] == path]
             text = decoded(self.source.files[path])[0]
-            for number in range(1, MOST + 1):
+            for number in (1, 2):
                 for names in combinations(here, number):
                     try:
                         given = self.proposer.draft_of(names, "x").task.hidden["research"].given
@@ -123,7 +124,7 @@ def examine(settings: dict[str, Any], jobs: int, sample: int) -> dict[str, Any]:
             parts: dict[str, list[str]] = {}
             for name in names:
                 parts.setdefault(name.partition(":")[0], []).append(name)
-            if all(tuple(part) in fit for part in parts.values()):
+            if all(pair in fit for part in parts.values() for pair in combinations(part, 2)):
                 choices[number] += 1
                 everything.append(names)
                 if number > 1 and ends[names[0]] != "raised":

@@ -86,9 +86,9 @@ def test_lanes_change_nothing(make, new_model, updates):
     """With what the reference and, for a second update, the first weights say of the rows."""
     found = []
     for lanes, tokens in ((1, 10_000), (2, 40), (3, 60)):
-        config = replace(CONFIG, updates=updates, loss=PolicyLoss(kl=0.1), micro_tokens=tokens)
-        loop = make(config)
+        loop = make(replace(CONFIG, updates=updates, micro_tokens=tokens))
         loop.reference = new_model(1)
+        loop.config = replace(loop.config, loss=PolicyLoss(kl=0.1))
         loop.trainer.lanes.count = lanes
         given = rows(6)
         found.append(gradient(loop, given, sum(sum(r.branch.mask) for r in given)))
