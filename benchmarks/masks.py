@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -33,11 +34,11 @@ from typing import Any
 from puna.envs.experiment import masking
 from puna.envs.experiment.copies import twins
 from puna.envs.experiment.env import Experiment, ExperimentConfig
-from puna.envs.experiment.lab import FailedError
 from puna.envs.experiment.masking import decoded
-from puna.envs.experiment.numbers import compare
-from puna.envs.experiment.research import Research, with_bodies
+from puna.envs.experiment.research import Research
+from puna.gym.loop import Context
 from puna.gym.proposer import UnfitError
+from puna.gym.trajectory import Episode
 
 MOST = 3
 OPEN = 100  # choices that do not follow, to be run
@@ -60,15 +61,14 @@ class Masks:
     def research(self, names: Sequence[str]) -> Research:
         return Research(self.source, tuple(names), self.lab.gold[0], self.lab.traced.read)
 
-    def value(self, files: dict[str, bytes]) -> tuple[float, str]:
-        """What a workspace earns, and why it earns nothing."""
-        try:
-            for command, right in zip(self.source.commands, self.lab.gold, strict=True):
-                if not compare(right, self.lab.measure(command, files)).right:
-                    return 0.0, "other numbers"
-        except FailedError as error:
-            return 0.0, str(error)
-        return 1.0, ""
+    def value(self, names: Sequence[str], original: bool) -> tuple[float, str]:
+        """What the environment's judge gives for original bodies, or for stubs, and why."""
+        research = self.research(names)
+        files = self.source.files if original else research.given
+        handed_in = Episode("mask", (), {path: files[path] for path in research.paths})
+        (verdict,) = self.env.judge([handed_in], {"research": research}, Context())
+        outcome = verdict["agent"]
+        return getattr(outcome, "value", math.nan), str(outcome)
 
     def alone(self, name: str) -> str:
         """How the command ends without this function: "raised" by it, "other" or "right"."""
@@ -79,12 +79,7 @@ class Masks:
         wanted = path.rpartition("/")[2], inner.partition("#")[0].rpartition(".")[2]
         if not done.ok and not done.reason and raised and raised[-1] == wanted:
             return "raised"
-        return "right" if self.value(files)[0] else "other"
-
-    def whole(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The workspace with the original bodies handed in."""
-        research = self.research(names)
-        return with_bodies(research, {p: self.source.files[p] for p in research.paths})
+        return "other" if self.value([name], False)[0] == 0 else "right"
 
     def within_files(self) -> tuple[set[tuple[str, ...]], list[str]]:
         """Functions, and pairs within a file, that make tasks; and what is not put back."""
@@ -112,9 +107,6 @@ def examine(settings: dict[str, Any], jobs: int, sample: int) -> dict[str, Any]:
     fit, differ = masks.within_files()
     own = [name for name in masks.names if (name,) in fit]
     paired = [name for name in own if twins(masks.source, name)]  # their twins are emptied as well
-    for value, why in pool.map(masks.value, map(masks.whole, [own[:1], *([n] for n in paired)])):
-        if value != 1.0:
-            wrong.append(f"originals: {why}")
     ends = dict(zip(own, pool.map(masks.alone, own), strict=True))
     wrong += [f"a stub is right: {name}" for name, end in ends.items() if end == "right"]
     choices, open_ = Counter[int](), []
@@ -132,14 +124,13 @@ def examine(settings: dict[str, Any], jobs: int, sample: int) -> dict[str, Any]:
     drawn = random.Random(0).sample(everything, min(sample, len(everything)))
     followed = len(open_)
     open_ = random.Random(1).sample(open_, min(OPEN, followed))
-    stubs = pool.map(lambda names: masks.value(masks.research(names).given), [*drawn, *open_])
-    for names, (value, _) in zip([*drawn, *open_], stubs, strict=True):
-        if value:
-            wrong.append(f"stubs are right: {' '.join(names)}")
-    wholes = pool.map(lambda names: masks.value(masks.whole(names)), drawn)
-    for names, (value, why) in zip(drawn, wholes, strict=True):
-        if value != 1.0:
-            wrong.append(f"originals of {' '.join(names)}: {why}")
+    asked = [(names, True) for names in (own[:1], *([name] for name in paired), *drawn)]
+    asked += [(names, False) for names in (*drawn, *open_)]
+    verdicts = pool.map(lambda given: masks.value(*given), asked)
+    for (names, original), (value, why) in zip(asked, verdicts, strict=True):
+        if value != original:
+            what = "originals" if original else "stubs"
+            wrong.append(f"{what} of {' '.join(names)} earn {value}: {why}")
     return {
         "functions": len(own),
         "choices": dict(choices),

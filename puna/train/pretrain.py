@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +223,12 @@ class TextLoop:
         routed = model.config.num_experts > 0
         total = int((self.packed.targets_NT[chosen] != IGNORE).sum())
 
-        def read(part: np.ndarray[Any, Any]) -> tuple[torch.Tensor, tuple[float, torch.Tensor]]:
+        def read(
+            given: tuple[np.ndarray[Any, Any], bool],
+        ) -> tuple[torch.Tensor, tuple[float, torch.Tensor]]:
+            part, masked = given
             routes = Routes() if routed else None
-            inputs: tuple[torch.Tensor, ...] = packed_inputs(self.packed, part, model)
-            if self._unmasked(part).all():
-                inputs = inputs[:1]
+            inputs = packed_inputs(self.packed, part, model)[: 3 if masked else 1]
             hidden = model(*inputs, routes=routes)
             want = torch.from_numpy(self.packed.targets_NT[part]).long().to(model.device)
             loss = next_token_loss(model, hidden.flatten(0, 1), want.flatten())
@@ -243,15 +243,18 @@ class TextLoop:
             figures["busiest_expert"] = float(load.max())
         return figures
 
-    def _parts(self, chosen: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-        """Micro-batches, those rows that need no mask in ones of their own."""
-        unmasked, config = self._unmasked(chosen), self.config
-        cut = partial(self.trainer.cut, length=config.row_length, wanted=config.micro_tokens)
-        return [*cut(chosen[unmasked]), *cut(chosen[~unmasked])]
+    def _parts(self, chosen: np.ndarray[Any, Any]) -> list[tuple[np.ndarray[Any, Any], bool]]:
+        """Micro-batches, and whether a mask must keep their documents apart.
 
-    def _unmasked(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Which rows a processor attends faster without a mask: those of one document."""
-        return self.packed.whole(rows) & (self.trainer.model.device.type == "cpu")
+        Rows of one document need none; a processor attends to them faster by themselves.
+        """
+        whole = self.packed.whole(chosen) & (self.trainer.model.device.type == "cpu")
+        config, cut = self.config, self.trainer.cut
+        return [
+            (part, masked)
+            for rows, masked in ((chosen[whole], False), (chosen[~whole], True))
+            for part in cut(rows, config.row_length, config.micro_tokens)
+        ]
 
     def after(self, step: int) -> dict[str, float] | None:
         """Text samples and held-out bits per byte when they are due."""

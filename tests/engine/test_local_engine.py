@@ -97,9 +97,9 @@ def test_a_row_that_ended_may_stand_behind_all_others(shape: str) -> None:
     long = replace(SHAPES[shape], max_positions=512)
     made = Decoder(long).eval()
     made.load_state_dict(model(shape).state_dict())
-    never = SamplingParams(max_tokens=3, stop=())
-    given = [Request(prompt(0, 254), never, ("long", 0))]
-    given += [Request(prompt(i, 10), replace(never, max_tokens=30), ("k", i)) for i in range(1, 17)]
+    few = SamplingParams(max_tokens=3)
+    given = [Request(prompt(0, 254), few, ("long", 0))]
+    given += [Request(prompt(i, 10), replace(few, max_tokens=30), ("k", i)) for i in range(1, 17)]
     together = Engine(made, TOKENIZER, 0).generate(given)
     assert len(together[0].ids) == 3
     for request, done in zip(given[1:3], together[1:3], strict=True):

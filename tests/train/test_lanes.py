@@ -28,12 +28,12 @@ def parts_of(count: int) -> list[torch.Tensor]:
     return [torch.randint(0, 512, (3, 70 + i), generator=drawn) for i in range(count)]
 
 
-def learn(model, count: int, parts, work=None) -> list:
+def learn(model, count: int, parts) -> list:
     def read(part):
         loss = next_token_loss(model, model(part[:, :-1]).flatten(0, 1), part[:, 1:].flatten())
         return loss, (len(part[0]), threading.current_thread().name)
 
-    found = Lanes(model, count).backward(parts, work or read)
+    found = Lanes(model, count).backward(parts, read)
     assert torch.get_num_threads() == 1
     return found
 
